@@ -1,0 +1,161 @@
+"""Every setting of the book in one place, and the only code that reads the environment.
+
+Introduced in book/01_data.md (profiles), book/04_model.md (model) and book/05_training.md (training).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from tqdm.auto import tqdm
+
+__all__ = ["DATASETS", "UNLABELLED", "ModelConfig", "RunConfig", "TrainConfig", "progress"]
+
+DATASETS = ("simulated", "pbmc68k", "facs", "facs-t", "pbmc")
+UNLABELLED = "Unknown"  # the category of a cell whose type nobody has told us
+
+_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """What the model is: its likelihood, the sizes of its networks, the weight of a label.
+
+    `label_weight` is w in: loss = mean bound per cell + w · mean cross-entropy over labelled cells.
+    """
+
+    likelihood: Literal["zinb", "nb", "poisson"] = "zinb"  # distribution of the counts
+    library: Literal["latent", "observed"] = "latent"  # is the library size inferred or read off?
+    latent_dim: int = 10  # dimensions of z1 and of z2
+    gene_hidden: tuple[int, ...] = (128,)  # hidden layers of the two networks that see genes
+    label_hidden: tuple[int, ...] = (128,)  # hidden layers of Z2Decoder and Z1Encoder
+    classifier_hidden: tuple[int, ...] = (128,)  # hidden layers of Classifier; () makes it linear
+    norm: Literal["batch", "layer", "none"] = "batch"  # normalization inside hidden layers only
+    dropout: float = 0.0  # share of hidden units silenced while training
+    label_weight: float = 200.0  # w above
+
+    def __post_init__(self) -> None:
+        _one_of("likelihood", self.likelihood, ("zinb", "nb", "poisson"))
+        _one_of("library", self.library, ("latent", "observed"))
+        _one_of("norm", self.norm, ("batch", "layer", "none"))
+        _at_least("latent_dim", self.latent_dim, 1)
+        _at_least("label_weight", self.label_weight, 0)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), got {self.dropout!r}.")
+        for name in ("gene_hidden", "label_hidden", "classifier_hidden"):
+            for width in getattr(self, name):
+                _at_least(name, width, 1)
+
+    @classmethod
+    def tutorial(cls) -> ModelConfig:
+        """Return the network sizes of Pyro's scANVI tutorial: hidden 100 and 50, latent 10."""
+        return cls(gene_hidden=(100,), label_hidden=(50,), classifier_hidden=(50,))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """How long and how fast to learn."""
+
+    seed: int = 0  # draws minibatches, latents, dropout and the held-out cells
+    max_epochs: int = 100  # passes over the unlabelled cells …
+    max_steps: int = 6_000  # … but never more optimizer steps than this
+    minibatch: int = 128  # unlabelled cells in a step
+    labelled_minibatch: int = 256  # labelled cells in a step: all of them while they are fewer
+    class_balanced: bool = False  # draw the labelled cells of a step with equal chances for every class
+    learning_rate: float = 3e-3  # the peak of the one-cycle schedule
+    warmup: float = 0.5  # share of the steps over which the weight of the KL terms rises to one
+    held_out: float = 0.1  # share of the unlabelled cells kept aside to watch the bound
+    monitor: Literal["bound", "labels"] = "bound"  # what early stopping and the best state look at
+    patience: int = 20  # epochs without improvement before the run ends
+    device: str = "auto"  # "auto" takes CUDA, then MPS, then the CPU
+
+    def __post_init__(self) -> None:
+        for name in ("max_epochs", "max_steps", "labelled_minibatch", "patience"):
+            _at_least(name, getattr(self, name), 1)
+        _at_least("minibatch", self.minibatch, 2)
+        _one_of("monitor", self.monitor, ("bound", "labels"))
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate!r}.")
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"warmup must lie in [0, 1], got {self.warmup!r}.")
+        if not 0 < self.held_out <= 0.5:
+            raise ValueError(f"held_out must lie in (0, 0.5], got {self.held_out!r}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """What a run of the book uses; a chapter reads sizes from here and never asks which profile it is in."""
+
+    smoke: bool = False  # the short profile on simulated counts
+    dataset: str = "pbmc68k"  # a name for `st.load`
+    data_dir: Path | None = None  # where downloads are looked for first; None is a cache per user
+    quiet: bool = False  # no progress bars
+
+    def __post_init__(self) -> None:
+        if self.dataset not in DATASETS:
+            raise ValueError(
+                f"SCANVI_DATASET names no data set of this book: {self.dataset!r}. Choose one of {', '.join(DATASETS)}."
+            )
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> RunConfig:
+        """Read CI, SCANVI_SMOKE, SCANVI_DATASET, SCANVI_DATA_DIR and TQDM_DISABLE.
+
+        The smoke profile is on when `CI` is set or `SCANVI_SMOKE=1`; `SCANVI_SMOKE=0` overrides `CI`.
+        """
+        env = os.environ if environ is None else environ
+        said = env.get("SCANVI_SMOKE")
+        smoke = bool(env.get("CI")) if said in (None, "") else _flag("SCANVI_SMOKE", said)
+        folder = env.get("SCANVI_DATA_DIR")
+        return cls(
+            smoke=smoke,
+            dataset="simulated" if smoke else env.get("SCANVI_DATASET") or "pbmc68k",
+            data_dir=Path(folder).expanduser() if folder else None,
+            quiet=_flag("TQDM_DISABLE", env.get("TQDM_DISABLE", "")),
+        )
+
+    @property
+    def train(self) -> TrainConfig:
+        """How long a chapter trains."""
+        return TrainConfig(max_epochs=40, minibatch=64, warmup=0.25) if self.smoke else TrainConfig()
+
+    @property
+    def per_label(self) -> int:
+        """How many seed cells each type gets: 50 in the tutorial's data set, else 10."""
+        return 50 if self.dataset == "pbmc" else 10
+
+    @property
+    def genes(self) -> int:
+        """How many genes the model sees."""
+        return 2_000
+
+    @property
+    def draws(self) -> int:
+        """How many times a comparison is repeated with new seed cells and new weights."""
+        return 2 if self.smoke else 3
+
+
+def progress(steps: Iterable[T], description: str, *, unit: str = "it") -> "tqdm[T]":
+    """Return `steps` behind a progress bar, which `TQDM_DISABLE=1` silences (tqdm.auto alone would ignore it)."""
+    return tqdm(steps, desc=description, unit=unit, disable=RunConfig.from_env().quiet)
+
+
+def _flag(name: str, text: str) -> bool:
+    if text.lower() in _TRUE | _FALSE:
+        return text.lower() in _TRUE
+    raise ValueError(f"{name} must be 1 or 0, got {text!r}.")
+
+
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.")
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise ValueError(f"{name} must be at least {least}, got {value!r}.")
