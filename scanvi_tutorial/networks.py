@@ -1,0 +1,177 @@
+"""The five networks of scANVI: hidden layers with normalization, then a plain linear layer split into heads.
+
+Built step by step in book/03_networks.md. `*enum` is the extra leading axis of one copy per label that Pyro adds
+when it sums over y; it is absent otherwise.
+
+    x   (cells, genes)          raw counts
+    y   (*enum cells labels)    one-hot cell type
+    z1  (*enum cells latent)    variation within a type
+    z2  (*enum cells latent)    cell state
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import log_softmax, softplus
+
+from scanvi_tutorial.config import ModelConfig
+
+__all__ = [
+    "Classifier",
+    "Heads",
+    "XDecoder",
+    "Z1Encoder",
+    "Z2Decoder",
+    "Z2LEncoder",
+    "broadcast_inputs",
+    "fully_connected",
+    "positive",
+]
+
+_LEAST_SCALE = 1e-4  # a standard deviation of zero would make a density infinite
+_FIRST_GATE = -2.0  # logit of dropping a count before anything is learned: about one in eight
+
+
+def fully_connected(dims: Sequence[int], *, norm: str = "batch", dropout: float = 0.0) -> nn.Sequential:
+    """Return linear layers of widths `dims`; normalization, ReLU and dropout stand between them, not after the last.
+
+    A head without normalization can say any number, for one cell as for many.
+    """
+    layers: list[nn.Module] = []
+    for width_in, width_out in pairwise(dims[:-1]):
+        # a bias before a normalization layer would be subtracted again at once
+        layers.append(nn.Linear(width_in, width_out, bias=norm == "none"))
+        if norm != "none":
+            layers.append(nn.BatchNorm1d(width_out) if norm == "batch" else nn.LayerNorm(width_out))
+        layers.append(nn.ReLU())
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+    return nn.Sequential(*layers, nn.Linear(dims[-2], dims[-1]))
+
+
+def broadcast_inputs(*inputs: Tensor) -> list[Tensor]:
+    """Expand tensors to common leading axes, so that they can be joined along the last."""
+    lead = torch.broadcast_shapes(*(tensor.shape[:-1] for tensor in inputs))
+    return [tensor.expand(*lead, tensor.shape[-1]) for tensor in inputs]
+
+
+def positive(raw: Tensor) -> Tensor:
+    """Map any real number to a standard deviation."""
+    return softplus(raw) + _LEAST_SCALE
+
+
+class Heads(nn.Module):
+    """Join the inputs, pass them through `fully_connected`, split the result into heads of the given widths."""
+
+    def __init__(self, width_in: int, hidden: Sequence[int], widths: Sequence[int], config: ModelConfig) -> None:
+        super().__init__()
+        self.widths = list(widths)
+        self.layers = fully_connected([width_in, *hidden, sum(widths)], norm=config.norm, dropout=config.dropout)
+
+    def forward(self, *inputs: Float[Tensor, "..."]) -> tuple[Float[Tensor, "..."], ...]:
+        """Return one tensor a head, each (*enum cells width)."""
+        joined = torch.cat(broadcast_inputs(*inputs), dim=-1)
+        flat = joined.reshape(-1, joined.shape[-1])  # to BatchNorm, the copies of a cell are cells
+        return self.layers(flat).reshape(*joined.shape[:-1], -1).split(self.widths, dim=-1)
+
+
+class Z2Decoder(nn.Module):
+    """p(z2 | z1, y): where in state space a cell of this type lies."""
+
+    def __init__(self, labels: int, config: ModelConfig) -> None:
+        super().__init__()
+        latent = config.latent_dim
+        self.heads = Heads(latent + labels, config.label_hidden, [latent, latent], config)
+
+    def forward(
+        self, z1: Float[Tensor, "*#enum #cells latent"], y: Float[Tensor, "*#enum #cells labels"]
+    ) -> tuple[Float[Tensor, "*enum cells latent"], Float[Tensor, "*enum cells latent"]]:
+        """Return the mean and the standard deviation of z2."""
+        loc, scale = self.heads(z1, y)
+        return loc, positive(scale)
+
+
+class XDecoder(nn.Module):
+    """p(x | z2, l): the share of every gene, and how likely its count is dropped."""
+
+    def __init__(self, genes: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.gated = config.likelihood == "zinb"
+        self.heads = Heads(config.latent_dim, config.gene_hidden, [genes] * (1 + self.gated), config)
+
+    def forward(
+        self, z2: Float[Tensor, "*enum cells latent"]
+    ) -> tuple[Float[Tensor, "*enum cells genes"], Float[Tensor, "*enum cells genes"] | None]:
+        """Return log shares (their exponentials sum to one) and dropout logits (None where nothing is dropped)."""
+        share, *gate = self.heads(z2)
+        return log_softmax(share, dim=-1), gate[0] if gate else None
+
+    @torch.no_grad()
+    def start_shares_at(self, log_shares: Float[Tensor, " genes"]) -> None:
+        """Make the first guess at every cell's shares the average cell's, with few counts dropped."""
+        bias = self.heads.layers[-1].bias
+        bias[: len(log_shares)] = log_shares
+        bias[len(log_shares) :] = _FIRST_GATE
+
+
+class Z2LEncoder(nn.Module):
+    """q(z2, l | x): what the counts say about state and library size."""
+
+    def __init__(self, genes: int, config: ModelConfig) -> None:
+        super().__init__()
+        latent = config.latent_dim
+        self.heads = Heads(genes, config.gene_hidden, [latent, latent, 1, 1], config)
+
+    def forward(
+        self, x: Float[Tensor, "cells genes"]
+    ) -> tuple[
+        Float[Tensor, "cells latent"],
+        Float[Tensor, "cells latent"],
+        Float[Tensor, "cells 1"],
+        Float[Tensor, "cells 1"],
+    ]:
+        """Return mean and standard deviation of z2, then those of the log library size."""
+        z2_loc, z2_scale, l_loc, l_scale = self.heads(torch.log1p(x))  # counts span decades
+        return z2_loc, positive(z2_scale), l_loc, positive(l_scale)
+
+    @torch.no_grad()
+    def start_library_at(self, loc: float, scale: float) -> None:
+        """Make the library head say the prior for every cell, so that it need not climb there step by step."""
+        head, latent = self.heads.layers[-1], self.heads.widths[0]
+        head.weight[2 * latent :].zero_()
+        head.bias[2 * latent] = loc
+        head.bias[2 * latent + 1] = torch.tensor(scale - _LEAST_SCALE).expm1().log()  # softplus undone
+
+
+class Z1Encoder(nn.Module):
+    """q(z1 | z2, y): what is left of the state once the type is known."""
+
+    def __init__(self, labels: int, config: ModelConfig) -> None:
+        super().__init__()
+        latent = config.latent_dim
+        self.heads = Heads(latent + labels, config.label_hidden, [latent, latent], config)
+
+    def forward(
+        self, z2: Float[Tensor, "*#enum #cells latent"], y: Float[Tensor, "*#enum #cells labels"]
+    ) -> tuple[Float[Tensor, "*enum cells latent"], Float[Tensor, "*enum cells latent"]]:
+        """Return the mean and the standard deviation of z1."""
+        loc, scale = self.heads(z2, y)
+        return loc, positive(scale)
+
+
+class Classifier(nn.Module):
+    """q(y | z2): which type a state belongs to."""
+
+    def __init__(self, labels: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads = Heads(config.latent_dim, config.classifier_hidden, [labels], config)
+
+    def forward(self, z2: Float[Tensor, "*enum cells latent"]) -> Float[Tensor, "*enum cells labels"]:
+        """Return unnormalized log-probabilities of the types."""
+        (logits,) = self.heads(z2)
+        return logits
