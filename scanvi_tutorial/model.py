@@ -1,0 +1,212 @@
+"""scANVI: a model that tells how a cell comes to its counts, and a guide that tells the story backwards.
+
+Derived in book/04_model.md; sketched in book/02_sketch.md; the networks are those of book/03_networks.md.
+
+    z1  (*enum cells latent)   variation within a type       y  (*enum cells labels)  one-hot cell type
+    z2  (cells latent)         cell state                    l  (cells 1)             library size, in counts
+    x   (cells genes)          counts                        K  number of labels
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+from anndata import AnnData
+from jaxtyping import Float
+from pyro import poutine
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from scanvi_tutorial.checks import check_counts, check_labels
+from scanvi_tutorial.config import UNLABELLED, ModelConfig
+from scanvi_tutorial.likelihood import count_distribution
+from scanvi_tutorial.networks import Classifier, XDecoder, Z1Encoder, Z2Decoder, Z2LEncoder
+from scanvi_tutorial.persistence import PersistenceError, read_folder, write_folder
+
+__all__ = ["SCANVI"]
+
+
+class SCANVI(nn.Module):
+    """The finished model; `model` and `guide` are Pyro programs over its networks.
+
+    Args:
+        config: Likelihood, sizes and label weight.
+        genes: Names of the genes, in the order of the columns of x.
+        labels: Names of the cell types, in the order of the entries of y.
+        library_loc: Mean over cells of the log total counts.
+        library_scale: Standard deviation over cells of the log total counts.
+        labelled_fraction: Share of the cells that carry a label, in (0, 1].
+        label_key: Column of `obs` that holds the labels.
+        unlabelled: Category of the cells without one.
+        layer: Layer that holds the counts; None means `X`.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        genes: Sequence[str],
+        labels: Sequence[str],
+        library_loc: float,
+        library_scale: float,
+        labelled_fraction: float,
+        label_key: str = "label",
+        unlabelled: str = UNLABELLED,
+        layer: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.config, self.genes, self.labels = config, list(genes), list(labels)
+        self.library_loc, self.library_scale = float(library_loc), float(library_scale)
+        self.labelled_fraction = float(labelled_fraction)
+        self.label_key, self.unlabelled, self.layer = label_key, unlabelled, layer
+
+        self.z2_decoder = Z2Decoder(len(labels), config)
+        self.x_decoder = XDecoder(len(genes), config)
+        self.z2l_encoder = Z2LEncoder(len(genes), config)
+        self.z1_encoder = Z1Encoder(len(labels), config)
+        self.classifier = Classifier(len(labels), config)
+        if config.likelihood == "poisson":
+            self.register_parameter("log_inverse_dispersion", None)
+        else:
+            self.log_inverse_dispersion = nn.Parameter(torch.full((len(genes),), 10.0).log())
+        self.z2l_encoder.start_library_at(library_loc, library_scale)
+
+    @classmethod
+    def from_anndata(
+        cls,
+        adata: AnnData,
+        config: ModelConfig | None = None,
+        *,
+        labels: str = "label",
+        unlabelled: str = UNLABELLED,
+        layer: str | None = None,
+        seed: int = 0,
+    ) -> SCANVI:
+        """Make an untrained model of the right sizes for `adata`, its weights drawn with `seed`.
+
+        Args:
+            adata: Raw counts, (cells, genes), in `X` or in `layer`.
+            config: `ModelConfig()` where it is None.
+            labels: Column of `obs` with the cell types.
+            unlabelled: Category of the cells without a type; missing values count as such too.
+            layer: Where the counts are, if not in `X`.
+            seed: Of the initial weights; no global generator is touched.
+
+        Raises:
+            InputError: Where the counts or the labels cannot be used.
+        """
+        counts = check_counts(adata, layer)
+        names, codes = check_labels(adata, labels, unlabelled=unlabelled)
+        log_totals = np.log(np.asarray(counts.sum(axis=1), dtype=np.float64).ravel())
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = cls(
+                config or ModelConfig(),
+                genes=list(adata.var_names),
+                labels=names,
+                library_loc=log_totals.mean(),
+                library_scale=max(log_totals.std(), 0.01),  # a density needs some width, even if all totals agree
+                labelled_fraction=(codes >= 0).mean(),
+                label_key=labels,
+                unlabelled=unlabelled,
+                layer=layer,
+            )
+        totals = np.asarray(counts.sum(axis=0), dtype=np.float64).ravel() + 0.5  # a gene never seen is not impossible
+        model.x_decoder.start_shares_at(torch.from_numpy(np.log(totals / totals.sum())).float())
+        return model
+
+    @property
+    def inverse_dispersion(self) -> Float[Tensor, " genes"] | None:
+        """θ of every gene: the variance of a count is m + m² / θ before dropout. None for the Poisson."""
+        return None if self.log_inverse_dispersion is None else self.log_inverse_dispersion.exp()
+
+    @property
+    def label_scale(self) -> float:
+        """α = w · N / N_labelled, the weight of one labelled cell's cross-entropy in the sum over cells."""
+        return self.config.label_weight / self.labelled_fraction
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def model(self, x: Float[Tensor, "cells genes"], y: Float[Tensor, "cells labels"] | None = None) -> None:
+        """Tell how cells come to their counts; `y`, where given, is observed."""
+        latent, labels = self.config.latent_dim, len(self.labels)
+        with pyro.plate("cells", len(x)):
+            z1 = pyro.sample("z1", dist.Normal(x.new_zeros(latent), 1).to_event(1))
+            type_ = pyro.sample("y", dist.OneHotCategorical(logits=x.new_zeros(labels)), obs=y)
+            z2 = pyro.sample("z2", dist.Normal(*self.z2_decoder(z1, type_)).to_event(1))
+            pyro.sample("x", self.counts(z2, self.library(x)).to_event(1), obs=x)
+            if y is not None and self.config.label_weight > 0:
+                self.label_term(z2, y)
+
+    def guide(self, x: Float[Tensor, "cells genes"], y: Float[Tensor, "cells labels"] | None = None) -> None:
+        """Tell the story backwards; y is summed over by enumeration unless it is given."""
+        with pyro.plate("cells", len(x)):
+            z2_loc, z2_scale, l_loc, l_scale = self.z2l_encoder(x)
+            z2 = pyro.sample("z2", dist.Normal(z2_loc, z2_scale).to_event(1))
+            if self.config.library == "latent":
+                pyro.sample("l", dist.LogNormal(l_loc, l_scale).to_event(1))
+            if y is None:
+                q_y = dist.OneHotCategorical(logits=self.classifier(z2))
+                y = pyro.sample("y", q_y, infer={"enumerate": "parallel"})
+            pyro.sample("z1", dist.Normal(*self.z1_encoder(z2, y)).to_event(1))
+
+    def library(self, x: Float[Tensor, "cells genes"]) -> Float[Tensor, "cells 1"]:
+        """Sample the library size, or read it off the counts where the configuration says "observed"."""
+        if self.config.library == "observed":
+            return x.sum(-1, keepdim=True)
+        prior = dist.LogNormal(x.new_tensor([self.library_loc]), x.new_tensor([self.library_scale]))
+        return pyro.sample("l", prior.to_event(1))
+
+    def counts(self, z2: Float[Tensor, "*enum cells latent"], ell: Float[Tensor, "*enum cells 1"]) -> Distribution:
+        """Return p(x | z2, l), one distribution a gene."""
+        log_mu, gate_logits = self.x_decoder(z2)
+        log_mean = ell.log() + log_mu  # a sum of logs needs no floor under rare genes
+        return count_distribution(self.config.likelihood, log_mean, self.log_inverse_dispersion, gate_logits)
+
+    def label_term(self, z2: Float[Tensor, "cells latent"], y: Float[Tensor, "cells labels"]) -> None:
+        """Observe the label a second time, through the classifier: α log q(y | z2), gradient and all."""
+        with poutine.scale(scale=self.label_scale):
+            pyro.sample("label", dist.OneHotCategorical(logits=self.classifier(z2)), obs=y)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write parameters, running statistics, gene and label names and configuration to `folder`."""
+        metadata = {
+            "config": asdict(self.config),
+            "genes": self.genes,
+            "labels": self.labels,
+            "library_loc": self.library_loc,
+            "library_scale": self.library_scale,
+            "labelled_fraction": self.labelled_fraction,
+            "label_key": self.label_key,
+            "unlabelled": self.unlabelled,
+            "layer": self.layer,
+            "versions": {"torch": torch.__version__, "pyro": pyro.__version__},
+        }
+        return write_folder(folder, self.state_dict(), metadata)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> SCANVI:
+        """Read a model that `save` wrote, on the CPU and in evaluation mode; raise `PersistenceError` otherwise."""
+        tensors, metadata = read_folder(folder)
+        metadata.pop("versions", None)
+        try:
+            config = ModelConfig(
+                **{k: tuple(v) if isinstance(v, list) else v for k, v in metadata.pop("config").items()}
+            )
+            with torch.random.fork_rng():  # initial weights are drawn, then replaced
+                model = cls(config, **metadata)
+            model.load_state_dict(tensors)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise PersistenceError(
+                f"{folder} holds no scANVI model of this version ({error}). Train it again."
+            ) from error
+        return model.eval()

@@ -1,0 +1,90 @@
+"""The bound of scANVI by hand: plain PyTorch, no Pyro, one line a term (science: book/04_model.md)."""
+
+import math
+
+import torch
+from torch.nn.functional import log_softmax, softplus
+
+
+def normal(value, loc, scale):
+    return (-0.5 * ((value - loc) / scale) ** 2 - scale.log() - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+
+def log_normal(value, loc, scale):
+    log = value.log()
+    return (-0.5 * ((log - loc) / scale) ** 2 - scale.log() - 0.5 * math.log(2 * math.pi) - log).sum(-1)
+
+
+def counts(kind, x, mean, theta, gate):
+    if kind == "poisson":
+        return (x * mean.log() - mean - torch.lgamma(x + 1)).sum(-1)
+    component = (
+        torch.lgamma(x + theta)
+        - torch.lgamma(theta)
+        - torch.lgamma(x + 1)
+        + theta * (theta / (theta + mean)).log()
+        + x * (mean / (theta + mean)).log()
+    )
+    if kind == "nb":
+        return component.sum(-1)
+    dropped = torch.sigmoid(gate)
+    return torch.where(x == 0, (dropped + (1 - dropped) * component.exp()).log(), (1 - dropped).log() + component).sum(
+        -1
+    )
+
+
+def split(net, *inputs):
+    """Run the bare layers of a network on inputs of equal leading axes."""
+    joined = torch.cat(inputs, -1)
+    out = net.heads.layers(joined.reshape(-1, joined.shape[-1]))
+    return out.reshape(*joined.shape[:-1], -1).split(net.heads.widths, -1)
+
+
+def scale_of(raw):
+    return softplus(raw) + 1e-4
+
+
+def minus_bound(model, x, noise, y=None, kl_weight=1.0):
+    """Return the sum over cells of −U (without y) or −(L + α log q(y | z2)) (with y).
+
+    `noise` holds standard-normal draws: z2 (cells latent), l (cells 1), z1 (labels cells latent), or (cells latent)
+    where y is given.
+    """
+    config, n, k = model.config, len(x), len(model.labels)
+    z2_loc, z2_raw, l_loc, l_raw = split(model.z2l_encoder, torch.log1p(x))
+    z2_scale, l_scale = scale_of(z2_raw), scale_of(l_raw)
+    z2 = z2_loc + z2_scale * noise["z2"]
+    kl = normal(z2, z2_loc, z2_scale)
+    if config.library == "latent":
+        ell = (l_loc + l_scale * noise["l"]).exp()
+        loc, scale = (torch.tensor(v, dtype=x.dtype) for v in (model.library_loc, model.library_scale))
+        kl = kl + log_normal(ell, l_loc, l_scale) - log_normal(ell, loc, scale)
+    else:
+        ell = x.sum(-1, keepdim=True)
+
+    out = split(model.x_decoder, z2)
+    gate = out[1] if len(out) == 2 else None
+    theta = None if config.likelihood == "poisson" else model.log_inverse_dispersion.exp()
+    log_likelihood = counts(config.likelihood, x, ell * out[0].softmax(-1), theta, gate)
+
+    logits = split(model.classifier, z2)[0]
+    log_q_y = log_softmax(logits, -1)
+
+    def type_terms(y, eps):
+        z1_loc, z1_raw = split(model.z1_encoder, z2.expand(*y.shape[:-1], -1), y)
+        z1_scale = scale_of(z1_raw)
+        z1 = z1_loc + z1_scale * eps
+        p_loc, p_raw = split(model.z2_decoder, z1, y)
+        zero, one = torch.zeros_like(z1), torch.ones_like(z1)
+        return normal(z1, zero, one) + normal(z2, p_loc, scale_of(p_raw)) - normal(z1, z1_loc, z1_scale)
+
+    if y is None:
+        every = torch.eye(k, dtype=x.dtype)[:, None].expand(k, n, k)
+        inner = type_terms(every, noise["z1"]).T  # (cells labels)
+        kl = kl - (log_q_y.exp() * (inner - math.log(k) - log_q_y)).sum(-1)
+        return -(log_likelihood - kl_weight * kl).sum()
+    inner = type_terms(y, noise["z1"])
+    log_label = (log_q_y * y).sum(-1)
+    # y is observed, so no KL weight touches log p(y) = −log K
+    bound = log_likelihood - kl_weight * (kl - inner) - math.log(k)
+    return -(bound + model.config.label_weight / model.labelled_fraction * log_label).sum()
