@@ -1,0 +1,141 @@
+"""Minibatches that pair unlabelled cells with labelled ones; counts stay sparse until here.
+
+Explained in book/05_training.md. If labelled and unlabelled cells shared one shuffled queue, a few hundred labels
+among thousands of cells would hardly ever be looked at; here every step sees both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from anndata import AnnData
+from jaxtyping import Float
+from scipy.sparse import csr_matrix
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from scanvi_tutorial.checks import InputError, check_counts, check_genes, check_labels, listed
+from scanvi_tutorial.config import UNLABELLED
+
+__all__ = ["Cells", "Minibatch", "chunks", "dense", "paired_minibatches"]
+
+
+@dataclass(frozen=True, slots=True)
+class Minibatch:
+    """What one step of the optimizer looks at; either half may be absent, not both."""
+
+    x: Float[Tensor, "cells genes"] | None  # counts of unlabelled cells
+    x_labelled: Float[Tensor, "labelled genes"] | None  # counts of labelled cells
+    y: Float[Tensor, "labelled labels"] | None  # their types, one-hot
+
+    def to(self, device: torch.device) -> Minibatch:
+        """Return the same minibatch on `device`."""
+        moved = (None if part is None else part.to(device) for part in (self.x, self.x_labelled, self.y))
+        return type(self)(*moved)
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """Counts and label codes of many cells, checked once.
+
+    `counts` is CSR (cells, genes); `codes` is (cells,) with -1 for a cell without a label.
+    """
+
+    counts: csr_matrix
+    codes: np.ndarray
+    labels: tuple[str, ...]
+
+    @classmethod
+    def from_anndata(
+        cls,
+        adata: AnnData,
+        *,
+        genes: Sequence[str],
+        labels: Sequence[str],
+        label_key: str,
+        unlabelled: str = UNLABELLED,
+        layer: str | None = None,
+    ) -> Cells:
+        """Check `adata` and read counts of `genes` and codes of `labels` off it.
+
+        Raises `InputError` where counts, genes or labels cannot be used, or where a label is none of `labels`.
+        """
+        adata = check_genes(adata, genes)
+        names, codes = check_labels(adata, label_key, unlabelled=unlabelled, least=1)
+        if new := [name for name in names if name not in labels]:
+            raise InputError(
+                f"adata.obs[{label_key!r}] holds {listed(new)}, which the model does not know; it was made for "
+                f"{listed(labels)}. Make a new model with SCANVI.from_anndata, or leave those cells out."
+            )
+        ours = np.array([*map(list(labels).index, names), -1])  # the last entry keeps -1 where it is
+        return cls(check_counts(adata, layer), ours[codes], tuple(labels))
+
+    def __len__(self) -> int:
+        """Return the number of cells."""
+        return len(self.codes)
+
+    def x(self, rows: np.ndarray) -> Float[Tensor, "cells genes"]:
+        """Return the counts of `rows`, dense."""
+        return dense(self.counts, rows)
+
+    def y(self, rows: np.ndarray) -> Float[Tensor, "cells labels"]:
+        """Return the types of `rows`, one-hot; all of them must be labelled."""
+        return one_hot(torch.as_tensor(self.codes[rows], dtype=torch.long), len(self.labels)).float()
+
+
+def dense(counts: csr_matrix, rows: np.ndarray) -> Float[Tensor, "cells genes"]:
+    """Return some rows of a CSR matrix as a dense tensor."""
+    return torch.from_numpy(counts[rows].toarray())
+
+
+def chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    """Cut `rows` into pieces of at least `size` (and fewer than twice that), so that none holds a single cell.
+
+    Normalization over a minibatch of one cell is undefined, and n = 1 modulo the size is bound to happen to somebody.
+    """
+    return np.array_split(rows, max(1, len(rows) // size))
+
+
+def paired_minibatches(
+    cells: Cells,
+    unlabelled: np.ndarray,
+    labelled: np.ndarray,
+    *,
+    size: int,
+    labelled_size: int,
+    balanced: bool = False,
+    rng: np.random.Generator,
+) -> Iterator[Minibatch]:
+    """Yield one epoch: every row of `unlabelled` once, each minibatch beside labelled cells.
+
+    Args:
+        cells: Counts and codes of all cells.
+        unlabelled: Rows without a label, (n,).
+        labelled: Rows with one, (m,).
+        size: Unlabelled cells in a minibatch, at least; see `chunks`.
+        labelled_size: Labelled cells in a minibatch: all of them where they are no more than this.
+        balanced: Draw the labelled cells with equal chances for every type, with replacement.
+        rng: Draws the order; nothing else is random here.
+    """
+    for rows in chunks(rng.permutation(unlabelled), size) if len(unlabelled) else [unlabelled]:
+        if len(rows) == 1:
+            rows = np.repeat(rows, 2)  # the only unlabelled cell there is
+        beside = _draw_labelled(cells.codes, labelled, labelled_size, balanced, rng)
+        yield Minibatch(
+            cells.x(rows) if len(rows) else None,
+            cells.x(beside) if len(beside) else None,
+            cells.y(beside) if len(beside) else None,
+        )
+
+
+def _draw_labelled(
+    codes: np.ndarray, labelled: np.ndarray, size: int, balanced: bool, rng: np.random.Generator
+) -> np.ndarray:
+    if balanced and len(labelled):
+        _, code, count = np.unique(codes[labelled], return_inverse=True, return_counts=True)
+        chance = 1 / count[code]
+        return rng.choice(labelled, size=min(size, len(labelled)), p=chance / chance.sum())
+    return labelled if len(labelled) <= size else rng.choice(labelled, size=size, replace=False)
