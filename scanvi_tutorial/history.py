@@ -1,0 +1,42 @@
+"""What a fit leaves to look at: a table with one row an epoch. Read in book/05_training.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+__all__ = ["History"]
+
+
+@dataclass(frozen=True)
+class History:
+    """What happened during `fit`.
+
+    `frame` has one row an epoch and, in nats per cell: `loss` (what the steps minimized), `bound_train` and
+    `bound_held_out`, the terms of the latter (`log_likelihood`, `kl_l`, `kl_z`, `kl_y`) and `cross_entropy` (mean over
+    labelled cells); further `kl_weight`, `learning_rate` and, where held-out labels are watched, `held_out_accuracy`.
+    """
+
+    frame: pd.DataFrame
+    best_epoch: int  # the epoch whose state the model was left in
+    stopped_early: bool
+    seconds: float
+
+    def __len__(self) -> int:
+        """Return the number of epochs."""
+        return len(self.frame)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types from which `from_dict` makes an equal history."""
+        rest = {"best_epoch": self.best_epoch, "stopped_early": self.stopped_early, "seconds": self.seconds}
+        return {"frame": self.frame.to_dict("list"), **rest}
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> History:
+        """Return the history that `to_dict` described."""
+        frame = pd.DataFrame(saved["frame"])
+        frame.index.name = "epoch"
+        frame.attrs["best_epoch"] = saved["best_epoch"]
+        return cls(frame, saved["best_epoch"], saved["stopped_early"], saved["seconds"])

@@ -1,0 +1,234 @@
+"""Fit the model: minibatches, optimizer steps, a schedule, early stopping by what is watched on held-out cells.
+
+Explained in book/05_training.md; what a step minimizes is in objective.py.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pyro
+import torch
+from anndata import AnnData
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+
+from scanvi_tutorial.batching import Cells, Minibatch, chunks, paired_minibatches
+from scanvi_tutorial.checks import InputError
+from scanvi_tutorial.config import TrainConfig, progress
+from scanvi_tutorial.history import History
+from scanvi_tutorial.inference import BOUND_TERMS, bound_terms, evaluating
+from scanvi_tutorial.model import SCANVI
+from scanvi_tutorial.objective import estimator, loss_of
+
+__all__ = ["Split", "choose_device", "fit", "run_epoch", "split_cells"]
+
+_LARGEST_GRADIENT = 100.0  # a norm no ordinary step reaches; it tames the first ones
+_FEWEST_SEEDS = 20  # a class must keep this many after some are held out, for held-out labels to be watched
+
+
+def run_epoch(
+    model: SCANVI,
+    minibatches: Iterable[Minibatch],
+    optimizer: Optimizer,
+    schedule: LRScheduler | None = None,
+    *,
+    kl_weight: float = 1.0,
+) -> float:
+    """Take one optimizer step a minibatch; return the mean loss, in nats per cell.
+
+    Raises `FloatingPointError` where the loss stops being a number.
+    """
+    elbo = estimator()
+    device = model.device
+    model.train()
+    losses = []
+    for minibatch in minibatches:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Encountered NaN")  # the next line says it in our words, and stops
+            loss = loss_of(model, minibatch.to(device), elbo, kl_weight)
+        _refuse_no_number(loss, optimizer.param_groups[0]["lr"])
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), _LARGEST_GRADIENT)
+        optimizer.step()
+        if schedule is not None:
+            schedule.step()
+        losses.append(loss.item())
+    return float(np.mean(losses))
+
+
+def _refuse_no_number(loss: Tensor, rate: float) -> None:
+    if not torch.isfinite(loss):
+        raise FloatingPointError(
+            f"The loss is {loss.item()} at learning rate {rate:g}. Lower TrainConfig.learning_rate, and look for "
+            "counts far beyond the others."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Rows to learn from and rows to watch."""
+
+    unlabelled: np.ndarray
+    held_out: np.ndarray  # unlabelled cells on which the bound is watched
+    labelled: np.ndarray
+    held_out_labelled: np.ndarray  # empty unless held-out labels are watched
+
+
+def split_cells(codes: np.ndarray, config: TrainConfig, labels: Sequence[str]) -> Split:
+    """Set cells aside, drawn with `config.seed`; `codes` is (cells,) with -1 for unlabelled.
+
+    Raises `InputError` where labels are to be watched and a class has too few to spare.
+    """
+    rng = np.random.default_rng(config.seed)
+    unlabelled = rng.permutation(np.flatnonzero(codes < 0))
+    watched = math.ceil(config.held_out * len(unlabelled)) if len(unlabelled) > 2 else 0
+    aside = np.empty(0, dtype=int)
+    if config.monitor == "labels":
+        parts = []
+        for code, name in enumerate(labels):
+            rows = rng.permutation(np.flatnonzero(codes == code))
+            spared = len(rows) // 5
+            if len(rows) - spared < _FEWEST_SEEDS:
+                raise InputError(
+                    f"Early stopping cannot watch held-out labels: {name!r} has {len(rows)} labelled cells, and would "
+                    f"keep fewer than {_FEWEST_SEEDS} to learn from. Use monitor='bound', or label more cells."
+                )
+            parts.append(rows[:spared])
+        aside = np.concatenate(parts)
+    return Split(
+        unlabelled=np.sort(unlabelled[watched:]),
+        held_out=np.sort(unlabelled[:watched]),
+        labelled=np.setdiff1d(np.flatnonzero(codes >= 0), aside),
+        held_out_labelled=np.sort(aside),
+    )
+
+
+def fit(model: SCANVI, adata: AnnData, config: TrainConfig | None = None) -> History:
+    """Train `model` on `adata` in place and leave it in evaluation mode, in the best state that was watched.
+
+    The counts, the label column and the name of its unlabelled category are those `from_anndata` was told. The bound is
+    watched on held-out unlabelled cells (on the training cells where there are too few), or the accuracy on held-out
+    labels where `config.monitor` says so.
+
+    Raises:
+        InputError: Where counts or labels cannot be used.
+        FloatingPointError: Where the loss stops being a number.
+    """
+    config = config or TrainConfig()
+    cells = Cells.from_anndata(
+        adata,
+        genes=model.genes,
+        labels=model.labels,
+        label_key=model.label_key,
+        unlabelled=model.unlabelled,
+        layer=model.layer,
+    )
+    split = split_cells(cells.codes, config, model.labels)
+    return _Fit(model, cells, split, config).run()
+
+
+class _Fit:
+    """The state of one run of `fit`."""
+
+    def __init__(self, model: SCANVI, cells: Cells, split: Split, config: TrainConfig) -> None:
+        self.model, self.cells, self.split, self.config = model, cells, split, config
+        self.steps = len(chunks(split.unlabelled, config.minibatch))
+        self.epochs = max(1, min(config.max_epochs, config.max_steps // self.steps))
+        self.warm_epochs = round(config.warmup * self.epochs)
+        self.rng = np.random.default_rng(config.seed)
+        self.model.to(choose_device(config.device))
+        self.optimizer = Adam(model.parameters(), lr=config.learning_rate)
+        self.schedule = OneCycleLR(self.optimizer, config.learning_rate, total_steps=self.epochs * self.steps + 1)
+        # the bound is watched on as many training cells as are held out, so that the two can be compared
+        learned = split.unlabelled if len(split.unlabelled) else split.labelled
+        self.sample = np.sort(self.rng.permutation(learned)[: max(len(split.held_out), 2)])
+
+    def run(self) -> History:
+        started, rows = time.perf_counter(), []
+        best, best_epoch, best_state = -math.inf, 0, None
+        with torch.random.fork_rng(), pyro.validation_enabled(False):
+            torch.manual_seed(self.config.seed)
+            bar = progress(range(self.epochs), "fit", unit="epoch")
+            for epoch in bar:
+                kl_weight = min(1.0, (epoch + 1) / (self.warm_epochs + 1))
+                rows.append(row := self.learn(kl_weight) | self.watch())
+                score = row["held_out_accuracy" if self.config.monitor == "labels" else "bound_held_out"]
+                bar.set_postfix_str(f"loss {row['loss']:.1f}, held-out bound {row['bound_held_out']:.1f}")
+                if score > best and epoch >= self.warm_epochs:  # before that the KL terms are not in full force
+                    best, best_epoch = score, epoch
+                    best_state = copy.deepcopy(self.model.state_dict())
+                if epoch - max(best_epoch, self.warm_epochs) >= self.config.patience:
+                    break
+        self.model.load_state_dict(best_state)
+        self.model.cpu().eval()
+        frame = pd.DataFrame(rows, index=pd.RangeIndex(len(rows), name="epoch"))
+        frame.attrs["best_epoch"] = best_epoch
+        return History(frame, best_epoch, len(rows) < self.epochs, time.perf_counter() - started)
+
+    def learn(self, kl_weight: float) -> dict[str, float]:
+        """Train one epoch."""
+        config, split = self.config, self.split
+        minibatches = paired_minibatches(
+            self.cells,
+            split.unlabelled,
+            split.labelled,
+            size=config.minibatch,
+            labelled_size=config.labelled_minibatch,
+            balanced=config.class_balanced,
+            rng=self.rng,
+        )
+        rate = self.schedule.get_last_lr()[0]
+        loss = run_epoch(self.model, minibatches, self.optimizer, self.schedule, kl_weight=kl_weight)
+        return {"loss": loss, "kl_weight": kl_weight, "learning_rate": rate}
+
+    def watch(self) -> dict[str, float]:
+        """Look at cells without learning from them, with the same noise every time."""
+        model, split = self.model, self.split
+        with evaluating(model, self.config.seed):
+            held_out = self.mean_terms(split.held_out if len(split.held_out) else self.sample)
+            train = self.mean_terms(self.sample)
+            row = {"bound_train": _bound(train), "bound_held_out": _bound(held_out), **held_out}
+            row["cross_entropy"] = cross_entropy(self.logits(split.labelled), self.truth(split.labelled)).item()
+            if len(split.held_out_labelled):
+                guess = self.logits(split.held_out_labelled).argmax(-1)
+                row["held_out_accuracy"] = (guess == self.truth(split.held_out_labelled)).double().mean().item()
+        return row
+
+    def mean_terms(self, rows: np.ndarray) -> dict[str, float]:
+        """Return the mean over cells of every term of U."""
+        parts = [bound_terms(self.model, self.x(part)) for part in chunks(rows, 512)]
+        return {name: torch.cat([part[name] for part in parts]).mean().item() for name in BOUND_TERMS}
+
+    def x(self, rows: np.ndarray) -> Tensor:
+        return self.cells.x(rows).to(self.model.device)
+
+    def truth(self, rows: np.ndarray) -> Tensor:
+        return self.cells.y(rows).argmax(-1).to(self.model.device)
+
+    def logits(self, rows: np.ndarray) -> Tensor:
+        """Ask the classifier at the posterior mean."""
+        return torch.cat([self.model.classifier(self.model.z2l_encoder(self.x(p))[0]) for p in chunks(rows, 512)])
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called `name`; "auto" is CUDA where there is one, then MPS, then the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _bound(terms: dict[str, float]) -> float:
+    return terms["log_likelihood"] - terms["kl_l"] - terms["kl_z"] - terms["kl_y"]

@@ -1,0 +1,245 @@
+"""Training: the loss it says it minimizes, seeds, warm-up, early stopping, the best state, bad runs."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+import torch
+
+from scanvi_tutorial.batching import Minibatch
+from scanvi_tutorial.checks import InputError
+from scanvi_tutorial.config import ModelConfig, TrainConfig
+from scanvi_tutorial.datasets import load
+from scanvi_tutorial.history import History
+from scanvi_tutorial.inference import BOUND_TERMS, bound_terms, evaluating, label_probabilities
+from scanvi_tutorial.model import SCANVI
+from scanvi_tutorial.objective import estimator, loss_of
+from scanvi_tutorial.seeds import seed_labels
+from scanvi_tutorial.training import choose_device, fit, run_epoch, split_cells
+
+SHORT = TrainConfig(max_epochs=4, minibatch=8, warmup=0.5, patience=4)
+
+
+def fitted(adata, config=SHORT, model_config=None, seed=0):
+    model = SCANVI.from_anndata(adata, model_config or ModelConfig(latent_dim=2, gene_hidden=(8,)), seed=seed)
+    return model, fit(model, adata, config)
+
+
+def codes_of(adata):
+    return np.where(adata.obs["label"] == "Unknown", -1, adata.obs["label"].cat.codes)
+
+
+def same(one, other):
+    return all(torch.equal(p, q) for p, q in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_the_loss_is_the_weighted_sum_it_says_it_is(tiny):
+    adata = tiny()
+    model = SCANVI.from_anndata(adata, ModelConfig(latent_dim=2, label_weight=7.0)).eval()
+    x, x_labelled = (torch.as_tensor(adata.X[rows].toarray()) for rows in (slice(0, 12), slice(12, 20)))
+    y = torch.eye(3)[torch.arange(8) % 3]
+    torch.manual_seed(1)
+    loss = loss_of(model, Minibatch(x, x_labelled, y), estimator())
+    torch.manual_seed(1)
+    terms = [bound_terms(model, x), bound_terms(model, x_labelled, y)]
+    bounds = [t["log_likelihood"] - t["kl_l"] - t["kl_z"] - t["kl_y"] for t in terms]
+    torch.manual_seed(1)
+    bound_terms(model, x)
+    z2_loc, z2_scale, *_ = model.z2l_encoder(x_labelled)
+    z2 = z2_loc + z2_scale * torch.randn_like(z2_loc)  # the guide's first draw
+    entropy = torch.nn.functional.cross_entropy(model.classifier(z2), y.argmax(-1))
+    share = model.labelled_fraction
+    assert share == pytest.approx(10 / 30)
+    wanted = -(1 - share) * bounds[0].mean() - share * bounds[1].mean() + 7.0 * entropy
+    torch.testing.assert_close(loss, wanted, rtol=1e-5, atol=0)
+
+
+def test_halves_of_a_minibatch_may_be_absent(tiny):
+    model = SCANVI.from_anndata(tiny())
+    x, y = torch.as_tensor(tiny().X.toarray()), torch.eye(3)[torch.arange(30) % 3]
+    torch.manual_seed(0)
+    both = loss_of(model.eval(), Minibatch(x, x, y), estimator())
+    torch.manual_seed(0)
+    parts = loss_of(model, Minibatch(x, None, None), estimator()) + loss_of(model, Minibatch(None, x, y), estimator())
+    torch.testing.assert_close(both, parts)
+
+
+def test_steps_lower_the_loss(tiny):
+    adata = tiny(cells=120)
+    _, history = fitted(adata, replace(SHORT, max_epochs=30, patience=30, warmup=0.0))
+    loss = history.frame["loss"]
+    assert loss.iloc[-1] < loss.iloc[0] - 1
+
+
+def test_same_seed_gives_the_same_parameters_to_the_bit_and_another_does_not(tiny):
+    adata = tiny()
+    first, history = fitted(adata)
+    again, history_again = fitted(adata)
+    other, _ = fitted(adata, replace(SHORT, seed=1))
+    assert same(first, again)
+    pd.testing.assert_frame_equal(history.frame, history_again.frame, check_exact=True)
+    assert not same(first, other)
+
+
+def test_fitting_touches_no_global_generator_and_no_input(tiny):
+    adata = tiny()
+    before, numpy_before, untouched = torch.get_rng_state(), np.random.get_state()[1].copy(), adata.copy()  # noqa: NPY002
+    fitted(adata)
+    assert torch.equal(torch.get_rng_state(), before)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
+    assert (adata.X != untouched.X).nnz == 0
+    pd.testing.assert_frame_equal(adata.obs, untouched.obs)
+
+
+def test_what_labels_are_hidden_does_not_matter(tiny):
+    """Permuting the truth of unlabelled cells leaves training identical to the bit."""
+    adata = tiny()
+    hidden = (adata.obs["label"] == "Unknown").to_numpy()
+    other = adata.copy()
+    truth = other.obs["truth"].to_numpy().copy()
+    truth[hidden] = np.random.default_rng(0).permutation(truth[hidden])
+    other.obs["truth"] = pd.Categorical(truth, categories=adata.obs["truth"].cat.categories)
+    assert same(fitted(adata)[0], fitted(other)[0])
+
+
+def test_kl_weight_rises_to_one_and_stays(tiny):
+    _, history = fitted(tiny(), replace(SHORT, max_epochs=8, patience=8))
+    weights = history.frame["kl_weight"].to_numpy()
+    assert weights[0] > 0  # Pyro refuses a scale of zero
+    assert (np.diff(weights) >= 0).all()
+    assert (weights[4:] == 1).all()
+    assert (weights[:4] < 1).all()
+
+
+def test_history_has_the_terms_of_the_held_out_bound_in_nats_per_cell(tiny):
+    _, history = fitted(tiny(cells=60))
+    frame = history.frame
+    total = frame["log_likelihood"] - frame["kl_l"] - frame["kl_z"] - frame["kl_y"]
+    np.testing.assert_allclose(frame["bound_held_out"], total)
+    assert set(BOUND_TERMS) < set(frame.columns)
+    assert np.isfinite(frame.to_numpy()).all()
+    assert frame.attrs["best_epoch"] == history.best_epoch
+
+
+def test_the_model_is_left_in_the_best_state_that_was_watched(tiny):
+    adata = tiny(cells=80)
+    config = replace(
+        SHORT, max_epochs=12, patience=12, learning_rate=0.05
+    )  # restless, so that the last is not the best
+    model, history = fitted(adata, config)
+    watched = history.frame["bound_held_out"][history.frame["kl_weight"] == 1]
+    assert history.best_epoch == watched.idxmax()
+    held_out = split_cells(codes_of(adata), config, model.labels).held_out
+    with evaluating(model, config.seed):
+        terms = bound_terms(model, torch.as_tensor(adata.X[held_out].toarray()))
+    bound = (terms["log_likelihood"] - terms["kl_l"] - terms["kl_z"] - terms["kl_y"]).mean()
+    assert bound.item() == pytest.approx(watched.max(), rel=1e-6)
+    assert not model.training
+
+
+def test_training_stops_when_the_held_out_bound_no_longer_rises(tiny):
+    _, history = fitted(tiny(cells=60), replace(SHORT, max_epochs=400, patience=3, warmup=0.0, learning_rate=0.03))
+    assert history.stopped_early
+    assert len(history) == history.best_epoch + 1 + 3
+
+
+def test_held_out_cells_are_not_learned_from(tiny):
+    adata = tiny(cells=60)
+    config = replace(SHORT, monitor="bound")
+    held_out = split_cells(codes_of(adata), config, ["B", "NK", "T"]).held_out
+    other = adata.copy()
+    counts = other.X.toarray()
+    counts[held_out] = counts[held_out][:, ::-1] + 1
+    other.X = scipy.sparse.csr_matrix(counts)
+    prior = {"library_loc": 3.0, "library_scale": 0.5}
+    models = []
+    for cells in (adata, other):
+        model = SCANVI.from_anndata(adata, ModelConfig(latent_dim=2, gene_hidden=(8,)))
+        model.library_loc, model.library_scale = prior["library_loc"], prior["library_scale"]
+        fit(model, cells, replace(config, max_epochs=1))
+        models.append(model)
+    assert same(*models)
+
+
+def test_split_keeps_every_cell_once():
+    codes = np.repeat([-1, 0, 1], [50, 30, 25])
+    split = split_cells(codes, TrainConfig(monitor="labels"), ["a", "b"])
+    parts = [split.unlabelled, split.held_out, split.labelled, split.held_out_labelled]
+    assert sorted(np.concatenate(parts)) == list(range(105))
+    assert len(split.held_out) == 5
+    assert len(split.held_out_labelled) == 6 + 5
+    assert (codes[split.labelled] >= 0).all()
+
+
+def test_too_few_seeds_to_watch_labels_names_the_class():
+    codes = np.repeat([-1, 0, 1], [50, 30, 23])
+    with pytest.raises(InputError, match="'b' has 23 labelled cells"):
+        split_cells(codes, TrainConfig(monitor="labels"), ["a", "b"])
+
+
+def test_held_out_labels_are_watched_where_there_are_enough(tiny):
+    _, history = fitted(tiny(cells=240, labelled=2), replace(SHORT, monitor="labels", minibatch=32))
+    assert history.frame["held_out_accuracy"].between(0, 1).all()
+    assert history.frame["held_out_accuracy"].iloc[history.best_epoch] == history.frame["held_out_accuracy"][2:].max()
+
+
+@pytest.mark.parametrize("cells", [3, 4, 9, 10, 17, 33])
+def test_no_number_of_cells_makes_a_minibatch_of_one(tiny, cells):
+    fitted(tiny(cells=cells, labelled=1 if cells < 9 else 3), replace(SHORT, max_epochs=1))
+
+
+def test_all_cells_labelled_is_a_fit_too(tiny):
+    model, _ = fitted(tiny(labelled=1))
+    assert model.labelled_fraction == 1
+
+
+def test_a_rate_far_too_high_ends_in_words(tiny):
+    adata = tiny()
+    model = SCANVI.from_anndata(adata, ModelConfig(latent_dim=2, norm="none"))
+    with torch.no_grad():
+        model.log_inverse_dispersion.fill_(math.nan)
+    with pytest.raises(FloatingPointError, match="learning_rate"):
+        fit(model, adata, SHORT)
+
+
+def test_unknown_label_column_is_refused_before_training(tiny):
+    adata = tiny()
+    model = SCANVI.from_anndata(adata)
+    del adata.obs["label"]
+    with pytest.raises(InputError, match="no column 'label'"):
+        fit(model, adata, SHORT)
+
+
+def test_run_epoch_takes_any_iterable_of_minibatches(tiny):
+    adata = tiny()
+    model = SCANVI.from_anndata(adata)
+    x = torch.as_tensor(adata.X.toarray())
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    before = model.log_inverse_dispersion.clone()
+    assert math.isfinite(run_epoch(model, [Minibatch(x, None, None)] * 3, optimizer))
+    assert not torch.equal(model.log_inverse_dispersion, before)
+
+
+def test_history_survives_json(tiny):
+    _, history = fitted(tiny())
+    back = History.from_dict(history.to_dict())
+    pd.testing.assert_frame_equal(back.frame, history.frame, check_exact=True)
+    assert back == replace(history, frame=back.frame)
+    assert back.frame.attrs == history.frame.attrs
+
+
+def test_a_named_device_is_taken_at_its_word():
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type in {"cpu", "cuda", "mps"}
+
+
+def test_on_simulated_cells_labels_are_found_far_above_chance():
+    adata = seed_labels(load("simulated"), per_label=10, how="random", seed=0)
+    model, _ = fitted(adata, TrainConfig(max_epochs=40, minibatch=64), ModelConfig())
+    rest = (adata.obs["label"] == "Unknown").to_numpy()
+    truth = adata.obs["truth"].astype(str).to_numpy()[rest]
+    found = label_probabilities(model, adata).idxmax(axis=1).to_numpy()[rest]
+    assert (found == truth).mean() > 2 * pd.Series(truth).value_counts(normalize=True).max()
