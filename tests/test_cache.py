@@ -1,0 +1,107 @@
+"""The cache of fitted models: found again only by what they were made from, whole or not at all."""
+
+import multiprocessing
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+
+from scanvi_tutorial import cache
+from scanvi_tutorial.cache import cache_folder, fit_or_load
+from scanvi_tutorial.config import ModelConfig, TrainConfig
+
+SIZES = ModelConfig(latent_dim=2, gene_hidden=(8,))
+SHORT = TrainConfig(max_epochs=2, minibatch=8)
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """Count how many fits are run."""
+    calls, original = [], cache.fit
+    monkeypatch.setattr(cache, "fit", lambda *arguments: calls.append(1) or original(*arguments))
+    return calls
+
+
+def test_the_second_call_loads_the_same_model_to_the_bit(tiny, tmp_path, fits):
+    (first, history), (again, history_again) = (fit_or_load(tiny(), SIZES, SHORT, folder=tmp_path) for _ in range(2))
+    assert len(fits) == 1
+    ours, theirs = first.state_dict(), again.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    pd.testing.assert_frame_equal(history.frame, history_again.frame, check_exact=True)
+    assert not any(model.training for model in (first, again))
+
+
+def changed_count(adata):
+    adata.X[0, 0] += 1
+
+
+def moved_label(adata):
+    adata.obs.loc[adata.obs_names[1], "label"] = "B" if adata.obs["label"].iloc[1] != "B" else "T"
+
+
+def renamed_gene(adata):
+    adata.var_names = ["other", *adata.var_names[1:]]
+
+
+@pytest.mark.parametrize("change", [changed_count, moved_label, renamed_gene])
+def test_other_data_are_fitted_anew(tiny, tmp_path, fits, change):
+    adata = tiny()
+    fit_or_load(adata, SIZES, SHORT, folder=tmp_path)
+    change(adata)
+    fit_or_load(adata, SIZES, SHORT, folder=tmp_path)
+    assert len(fits) == 2
+
+
+def test_other_settings_are_fitted_anew(tiny, tmp_path, fits):
+    for sizes, short in ((SIZES, SHORT), (replace(SIZES, latent_dim=3), SHORT), (SIZES, replace(SHORT, seed=1))):
+        fit_or_load(tiny(), sizes, short, folder=tmp_path)
+    assert len(fits) == 3
+
+
+def test_other_source_is_fitted_anew(tiny, tmp_path, fits, monkeypatch):
+    fit_or_load(tiny(), SIZES, SHORT, folder=tmp_path)
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "model.py").write_text("changed = True")
+    monkeypatch.setattr(cache, "_PACKAGE", package)
+    fit_or_load(tiny(), SIZES, SHORT, folder=tmp_path)
+    assert len(fits) == 2
+
+
+@pytest.mark.parametrize("file", ["history.json", "model/metadata.json", "model/tensors.safetensors"])
+def test_a_damaged_entry_is_fitted_anew_and_replaced(tiny, tmp_path, fits, file):
+    fit_or_load(tiny(), SIZES, SHORT, folder=tmp_path)
+    (path,) = tmp_path.glob(f"*/{file}")
+    path.write_bytes(path.read_bytes()[:40])
+    for _ in range(2):
+        fit_or_load(tiny(), SIZES, SHORT, folder=tmp_path)
+    assert len(fits) == 2
+
+
+def _fit(adata, folder, seconds):
+    _, history = fit_or_load(adata, SIZES, SHORT, folder=folder)
+    seconds.put(history.seconds)
+
+
+def test_two_processes_at_once_fit_once(tiny, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    seconds = context.Queue()
+    both = [context.Process(target=_fit, args=(tiny(), tmp_path, seconds)) for _ in range(2)]
+    for process in both:
+        process.start()
+    found = {seconds.get(timeout=120) for _ in both}
+    for process in both:
+        process.join(timeout=60)
+        assert process.exitcode == 0
+    assert len(found) == 1  # one history, hence one fit
+
+
+def test_in_a_checkout_the_cache_lies_under_build():
+    assert cache_folder().parts[-2:] == ("_build", "models")
+
+
+def test_outside_a_checkout_the_cache_is_the_users(monkeypatch, tmp_path):
+    monkeypatch.setattr(cache, "_PACKAGE", tmp_path / "site-packages" / "scanvi_tutorial")
+    assert "_build" not in cache_folder().parts
+    assert "scanvi_tutorial" in cache_folder().parts
