@@ -1,0 +1,24 @@
+"""Every figure of the book: arrays, tables or an AnnData in, a Matplotlib figure out; never a model.
+
+`embedding` holds Figure 6 (book/06_figure.md), `counts` the pictures of the data (book/01_data.md), `fits` those of a
+fit (book/05_training.md), `style` what all share: the style file and one color a type.
+"""
+
+from scanvi_tutorial.plotting.counts import count_table_plot, library_size_plot, mean_variance_plot, seed_purity_plot
+from scanvi_tutorial.plotting.embedding import figure6, umap
+from scanvi_tutorial.plotting.fits import confusion_plot, history_plot, predictive_plot, probability_plot
+from scanvi_tutorial.plotting.style import palette
+
+__all__ = [
+    "confusion_plot",
+    "count_table_plot",
+    "figure6",
+    "history_plot",
+    "library_size_plot",
+    "mean_variance_plot",
+    "palette",
+    "predictive_plot",
+    "probability_plot",
+    "seed_purity_plot",
+    "umap",
+]

@@ -1,0 +1,165 @@
+"""Pictures of the counts and of the seed labels, before there is a model.
+
+Used in book/01_data.md. Counts are raw (cells, genes); a total is the sum of a cell's counts over the genes given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, NullLocator
+from numpy.typing import NDArray
+
+from scanvi_tutorial.checks import InputError, check_counts, check_labels, listed
+from scanvi_tutorial.plotting.style import INK, MUTED, figure_of, palette, palette_of, panel, text_on
+
+__all__ = ["count_table_plot", "library_size_plot", "mean_variance_plot", "seed_purity_plot"]
+
+
+def count_table_plot(
+    adata: AnnData, genes: Sequence[str] | None = None, *, cells: int = 10, by: str = "truth", axes: Axes | None = None
+) -> Figure:
+    """Draw a corner of the count matrix: one row a cell, one column a gene, each count as number and shade.
+
+    Args:
+        adata: Cells with raw counts.
+        genes: Columns to show; None takes up to fourteen: markers in their order, then the most detected genes.
+        cells: How many cells to show: the first ones, taken in turn from each type of obs[`by`] where it exists.
+        by: Column of types to write beside the rows.
+        axes: Where to draw; None makes a figure.
+    """
+    genes = _some_genes(adata, 14) if genes is None else list(genes)
+    if missing := [gene for gene in genes if gene not in adata.var_names]:
+        raise InputError(f"Not among the {adata.n_vars} genes: {listed(missing)}. Choose from adata.var_names.")
+    rows = _in_turn(adata, by, cells)
+    table = check_counts(adata)[rows][:, adata.var_names.get_indexer(genes)].toarray()
+    names = [f"{name} · cell {row}" for name, row in zip(_types(adata, by).iloc[rows], rows, strict=True)]
+    with panel(axes, height=0.9 + 0.26 * len(rows)) as axes:
+        shown, norm = np.where(table > 0, table, np.nan), LogNorm(0.5, max(table.max(), 20))
+        shade = axes.pcolormesh(shown, cmap="Blues", norm=norm, edgecolors="#f0f2f4", linewidth=1)
+        for (row, column), count in np.ndenumerate(table):
+            color = text_on(shade.cmap(norm(count))) if count else "#8c959f"
+            axes.text(column + 0.5, row + 0.5, f"{count:.0f}", ha="center", va="center", color=color, fontsize=8)
+        axes.set_yticks(np.arange(len(rows)) + 0.5, names)
+        axes.set_xticks(np.arange(len(genes)) + 0.5, genes, rotation=45, ha="left", rotation_mode="anchor")
+        axes.xaxis.tick_top()
+        axes.invert_yaxis()
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+    return figure_of(axes)
+
+
+def library_size_plot(adata: AnnData, *, by: str = "truth", axes: Axes | None = None) -> Figure:
+    """Draw a histogram of the total counts per cell on a logarithmic axis, one row for each type in obs[`by`].
+
+    Rows share their bins; each is as high as its commonest total, so shapes and places compare, numbers don't. A tick
+    marks the median.
+    """
+    totals, types = np.asarray(check_counts(adata).sum(1)).ravel(), _types(adata, by)
+    names = list(types.cat.categories)
+    colors = palette_of(adata, by) if by in adata.obs else palette(names)
+    bins = np.geomspace(totals.min(), totals.max() * 1.001 + 1, 33)
+    with panel(axes, height=0.9 + 0.42 * len(names)) as axes:
+        for place, name in enumerate(reversed(names)):
+            own = totals[(types == name).to_numpy()]
+            height = np.histogram(own, bins)[0]
+            axes.stairs(place + 0.85 * height / height.max(), bins, baseline=place, fill=True, color=colors[name])
+            axes.plot([np.median(own)] * 2, [place - 0.08, place + 0.08], color=INK, linewidth=1.6, zorder=3)
+        axes.set_yticks(range(len(names)), [f"{name} ({(types == name).sum():,})" for name in reversed(names)])
+        axes.set(xscale="log", xlabel="total counts of a cell", ylim=(-0.2, len(names)))
+        decades = np.log10(bins[-1] / bins[0])
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7) if decades < 1 else (1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    return figure_of(axes)
+
+
+def mean_variance_plot(adata: AnnData, *, axes: Axes | None = None) -> Figure:
+    """Draw the variance of each gene's count over its mean, with the lines of a Poisson and a negative binomial.
+
+    A Poisson count has variance = mean. The other line is mean + mean² / θ, with one θ for all genes: the median of
+    mean² / (variance − mean) over genes of mean 0.1 and more that vary more than a Poisson count does.
+    """
+    x = check_counts(adata).astype(np.float64)
+    mean = np.asarray(x.mean(0)).ravel()
+    variance = np.asarray(x.multiply(x).mean(0)).ravel() - mean**2
+    wild = (mean >= 0.1) & (variance > mean)
+    seen = (mean > 0) & (variance > 0)
+    line = np.geomspace(mean[seen].min(), mean[seen].max(), 100)
+    with panel(axes, height=3.4) as axes:
+        axes.scatter(mean[seen], variance[seen], s=8, c=MUTED, alpha=0.4, linewidths=0, rasterized=True, label="a gene")
+        axes.plot(line, line, color="#0072b2", linestyle="--", label="Poisson: variance = mean")
+        if wild.any():
+            theta = float(np.median(mean[wild] ** 2 / (variance - mean)[wild]))
+            label = rf"negative binomial: mean + mean² / θ, θ = {theta:.2g}"
+            axes.plot(line, line + line**2 / theta, color="#d55e00", label=label)
+        axes.set(xscale="log", yscale="log", xlabel="mean count of a gene", ylabel="variance over cells")
+        axes.legend(loc="upper left")
+    return figure_of(axes)
+
+
+def seed_purity_plot(
+    adata: AnnData, *, labels: str = "label", truth: str = "truth", axes: Axes | None = None
+) -> Figure:
+    """Draw, for each seed label, what its seeds truly are: a bar of as many cells, cut by true type.
+
+    How many are right stands beside the bar.
+    """
+    names, codes = check_labels(adata, labels)
+    types = _types(adata, truth, needed=True)
+    colors = palette_of(adata, truth, labels, also=names)
+    right = []
+    with panel(axes, height=1.3 + 0.3 * len(names)) as axes:
+        for place, name in enumerate(names):
+            counts = types[codes == place].value_counts(sort=False)
+            counts = counts[[name] * (name in counts.index) + [other for other in counts.index if other != name]]
+            starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+            bar = [colors[other] for other in counts.index]
+            axes.barh(place, counts, left=starts, color=bar, height=0.7, edgecolor="white", linewidth=0.8)
+            right.append(f"{name}: {counts.get(name, 0)} of {counts.sum()} right")
+        axes.set_yticks(range(len(names)), right)
+        axes.invert_yaxis()
+        axes.set_xlabel("seed cells")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.margins(x=0.02)
+        axes.tick_params(axis="y", length=0)
+        shown = [name for name in colors if (types[codes >= 0] == name).any()]
+        marks = [Patch(color=colors[name], label=name) for name in shown]
+        axes.legend(handles=marks, title="true type", loc="upper left", bbox_to_anchor=(1, 1), alignment="left")
+    return figure_of(axes)
+
+
+def _types(adata: AnnData, column: str, *, needed: bool = False) -> pd.Series:
+    """Return a categorical without unused names; "all cells" where the column is missing and not needed."""
+    if column in adata.obs:
+        return adata.obs[column].astype("category").cat.remove_unused_categories().cat.rename_categories(str)
+    if needed:
+        raise InputError(
+            f"There is no column {column!r} in adata.obs, which holds {listed(adata.obs.columns)}. "
+            "Name the one with the true types, or leave this figure out where none are known."
+        )
+    return pd.Series("all cells", index=adata.obs_names, dtype="category")
+
+
+def _in_turn(adata: AnnData, by: str, cells: int) -> NDArray[np.int64]:
+    """Return rows of the first cells of each type, about equally many of each, grouped by type."""
+    codes = _types(adata, by).cat.codes.reset_index(drop=True)
+    rank = codes.groupby(codes).cumcount().to_numpy()  # 0 for the first cell of its type
+    first = np.argsort(rank, kind="stable")[:cells]
+    return first[np.argsort(codes.to_numpy()[first], kind="stable")]
+
+
+def _some_genes(adata: AnnData, most: int) -> list[str]:
+    markers = adata.uns.get("markers", {})
+    known = [gene for signs in markers.values() for gene in signs.get("positive", []) if gene in adata.var_names]
+    detected = np.bincount(check_counts(adata).indices, minlength=adata.n_vars)
+    return list(dict.fromkeys([*known, *adata.var_names[np.argsort(-detected, kind="stable")]]))[:most]

@@ -1,0 +1,187 @@
+"""Figure 6 of the scANVI paper: one map of the cells, colored by seed label, true type and inferred probabilities.
+
+Xu et al. 2021, doi 10.15252/msb.20209620; read in book/06_figure.md. The map is a UMAP of the posterior means of z2:
+near cells are alike, while distances between groups and the size of a group say little.
+"""
+
+from __future__ import annotations
+
+from textwrap import fill
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from scanvi_tutorial.checks import InputError, check_labels
+from scanvi_tutorial.plotting.style import UNLABELLED_COLOR, palette_of, probability_cmap, sheet
+
+__all__ = ["figure6", "umap"]
+
+_NEIGHBORS, _FEWEST = 15, 10
+_TOP = 2.75  # height of the upper row in inches
+
+
+def umap(adata: AnnData, *, use_rep: str = "X_scanvi", seed: int = 0) -> NDArray[np.float32]:
+    """Return a UMAP (cells, 2) of `adata.obsm[use_rep]`, which stays as it is; equal seeds give equal maps.
+
+    Neighbors (15, Euclidean) and layout are scanpy's.
+
+    Raises:
+        InputError: If the representation is missing, not finite, or has fewer than ten cells.
+    """
+    import scanpy as sc  # with numba it takes seconds to import, and only maps need it
+
+    cells = AnnData(obs=pd.DataFrame(index=adata.obs_names), obsm={use_rep: _representation(adata, use_rep)})
+    sc.pp.neighbors(cells, n_neighbors=min(_NEIGHBORS, cells.n_obs - 1), use_rep=use_rep, random_state=seed)
+    sc.tl.umap(cells, random_state=seed)
+    return cells.obsm["X_umap"]
+
+
+def figure6(
+    adata: AnnData,
+    *,
+    labels: str = "label",
+    truth: str = "truth",
+    coordinates: NDArray[np.floating] | None = None,
+    seed: int = 0,
+) -> Figure:
+    """Draw the cells on one map, colored by seed label, by true type and by the probability of each type.
+
+    Reads obsm["X_scanvi"] (cells, latent), obsm["scanvi_probabilities"] (a table (cells, labels)), obs[`labels`] and,
+    where there is one, obs[`truth`]; changes none of them. Cells with a high probability are drawn last.
+
+    Args:
+        adata: Cells.
+        labels: Column with the seed labels.
+        truth: Column with the true types; its panel is left out where the column is missing.
+        coordinates: A map (cells, 2) made before; without it `umap(adata, seed=seed)` is called.
+        seed: Draws the map, and the order in which the cells of the truth are drawn.
+
+    Raises:
+        InputError: If something to read is missing; the message says which function makes it.
+    """
+    probabilities = _probabilities(adata)
+    names, codes = check_labels(adata, labels)
+    xy = umap(adata, seed=seed) if coordinates is None else np.asarray(coordinates)
+    if xy.shape != (adata.n_obs, 2):
+        raise InputError(f"A map of {adata.n_obs} cells has the shape ({adata.n_obs}, 2), not {xy.shape}.")
+    colors = palette_of(adata, truth, labels, also=names)
+    known = adata.obs.get(truth)
+    shown = {*names, *(() if known is None else known.dropna().astype(str))}
+
+    columns = _columns(probabilities.shape[1])
+    rows = -(-probabilities.shape[1] // columns)
+    below = 0.35 + rows * (0.2 + 5.6 / columns)  # the wider the panels, the higher
+    with sheet(height=_TOP + below) as figure:
+        upper, lower = figure.subfigures(2, 1, height_ratios=[_TOP, below])
+        panels = upper.subplots(1, 2 if known is not None else 1, squeeze=False)[0]
+        _seeds(panels[0], xy, codes, [colors[name] for name in names])
+        if known is not None:
+            _types(panels[1], xy, known, colors, seed)
+        else:
+            panels[0].set_box_aspect(0.85)  # as it would be beside a second panel
+            panels[0].set_anchor("W")
+        marks = [_mark(name, color, 7) for name, color in colors.items() if name in shown]
+        marks.append(_mark("no seed label", UNLABELLED_COLOR, 4))
+        panels[-1].legend(handles=marks, loc="center left", bbox_to_anchor=(1.02, 0.5))
+        grid = lower.subplots(rows, columns, squeeze=False).ravel()
+        for name, axes in zip(probabilities.columns, grid, strict=False):
+            points = _probability(axes, xy, probabilities[name].to_numpy(), fill(str(name), 72 // columns))
+        for axes in grid[probabilities.shape[1] :]:
+            axes.set_axis_off()
+        bar = lower.colorbar(points, ax=grid.tolist(), fraction=0.03, pad=0.01, aspect=14 * rows, ticks=[0, 0.5, 1])
+        bar.outline.set_visible(False)
+        lower.suptitle("Inferred probability of each type", x=0.006, ha="left")
+    return figure
+
+
+def _seeds(axes: Axes, xy: NDArray, codes: NDArray[np.int64], colors: list[str]) -> None:
+    """Draw the cells without a label small and gray, then the seeds, large."""
+    size = _size(axes, len(xy))
+    axes.scatter(*xy[codes < 0].T, s=size, c=UNLABELLED_COLOR, linewidths=0, rasterized=True)
+    seeds = np.flatnonzero(codes >= 0)
+    large = np.clip(2_000 / max(len(seeds), 1), max(3 * size, 14), max(3 * size, 30))
+    edge = {"edgecolors": "white", "linewidths": 0.5}
+    axes.scatter(*xy[seeds].T, s=large, c=[colors[code] for code in codes[seeds]], rasterized=True, **edge)
+    _bare(axes, "Seed labels")
+
+
+def _types(axes: Axes, xy: NDArray, types: pd.Series, colors: dict[str, str], seed: int) -> None:
+    """Draw all cells in the color of their true type, in random order so that none hides another on principle."""
+    order = np.random.default_rng(seed).permutation(len(xy))
+    shown = [UNLABELLED_COLOR if pd.isna(name) else colors[str(name)] for name in types.iloc[order]]
+    axes.scatter(*xy[order].T, s=_size(axes, len(xy)), c=shown, linewidths=0, rasterized=True)
+    _bare(axes, "True types")
+
+
+def _probability(axes: Axes, xy: NDArray, probability: NDArray, title: str) -> PathCollection:
+    order = np.argsort(probability, kind="stable")  # the highest last, on top
+    points = axes.scatter(
+        *xy[order].T,
+        s=_size(axes, len(xy)),
+        c=probability[order],
+        cmap=probability_cmap(),
+        vmin=0,
+        vmax=1,
+        linewidths=0,
+        rasterized=True,
+    )
+    _bare(axes, title)
+    return points
+
+
+def _bare(axes: Axes, title: str) -> None:
+    """Take away ticks, since coordinates of a map mean nothing, and leave a thin frame."""
+    axes.set_title(title)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(visible=True, color="#d0d7de")
+    axes.margins(0.04)
+
+
+def _size(axes: Axes, cells: int) -> float:
+    """Return a marker area in points² such that the cells together would cover about a third of the panel."""
+    box = axes.get_window_extent()
+    area = box.width * box.height * (72 / axes.get_figure(root=True).dpi) ** 2
+    return float(np.clip(0.33 * area / cells, 1.0, 14.0))
+
+
+def _columns(panels: int) -> int:
+    """Return how many of `panels` stand in a row: three or four, whichever leaves fewer places empty."""
+    return panels if panels <= 4 else min((4, 3), key=lambda columns: -panels % columns)
+
+
+def _mark(name: str, color: str, size: float) -> Line2D:
+    return Line2D([], [], marker="o", linestyle="none", color=color, markersize=size, markeredgewidth=0, label=name)
+
+
+def _representation(adata: AnnData, key: str) -> NDArray[np.floating]:
+    if key not in adata.obsm:
+        raise InputError(
+            f"obsm[{key!r}] is missing. Write the latent means there first: "
+            f"adata.obsm[{key!r}] = st.latent(model, adata)."
+        )
+    z = np.asarray(adata.obsm[key])
+    if not np.isfinite(z).all():
+        cell = adata.obs_names[np.flatnonzero(~np.isfinite(z).all(1))[0]]
+        raise InputError(
+            f"obsm[{key!r}] holds numbers that are not finite, first in cell {cell!r}. Fit the model again."
+        )
+    if len(z) < _FEWEST:
+        raise InputError(f"A map needs at least {_FEWEST} cells, and there are {len(z)}. Pass more of them.")
+    return z
+
+
+def _probabilities(adata: AnnData) -> pd.DataFrame:
+    table = adata.obsm.get("scanvi_probabilities")
+    if not isinstance(table, pd.DataFrame):
+        found = "is missing" if table is None else f"is of type {type(table).__name__} and so does not name its labels"
+        raise InputError(
+            f'obsm["scanvi_probabilities"] {found}. Write the table of probabilities there first: '
+            'adata.obsm["scanvi_probabilities"] = st.label_probabilities(model, adata).'
+        )
+    return table

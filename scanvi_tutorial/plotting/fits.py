@@ -1,0 +1,177 @@
+"""Pictures of a fit and of what it says: its history, a predictive check, how sure it is, where it errs.
+
+Used in book/05_training.md and book/06_figure.md. Everything comes in as a table; nothing here knows a model.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from scanvi_tutorial.checks import InputError, listed
+from scanvi_tutorial.plotting.style import INK, MUTED, figure_of, panel, sheet, text_on
+
+__all__ = ["confusion_plot", "history_plot", "predictive_plot", "probability_plot"]
+
+_BLUE, _ORANGE, _GREEN, _PINK = "#0072b2", "#d55e00", "#009e73", "#cc79a7"  # Okabe and Ito, for what is not a type
+_HISTORY = (
+    *("bound_train", "bound_held_out", "kl_z", "kl_l", "kl_y"),
+    *("cross_entropy", "learning_rate", "kl_weight"),
+)
+_PREDICTIVE = ("observed_mean", "predicted_mean", "observed_zeros", "predicted_zeros")
+
+
+def history_plot(history: pd.DataFrame, *, best_epoch: int | None = None) -> Figure:
+    """Draw what happened while a model was fitted: the bound, its KL terms, the label term and the schedule.
+
+    Args:
+        history: A row an epoch (`History.frame`), in nats per cell: `bound_train`, `bound_held_out`, the KL terms on
+            held-out cells `kl_z`, `kl_l`, `kl_y`, and `cross_entropy` on the seeds; further `learning_rate` and
+            `kl_weight`.
+        best_epoch: The epoch to mark, whose state was kept; None reads `history.attrs["best_epoch"]` if it is there.
+    """
+    _columns_of(history, _HISTORY, "history.frame of what `fit` returned")
+    best = history.attrs.get("best_epoch") if best_epoch is None else best_epoch
+    epochs = history.index.to_numpy()
+    with sheet(height=4.8) as figure:
+        (bound, kl), (label, schedule) = figure.subplots(2, 2, sharex=True)
+        for axes, title, curves in (
+            (bound, "Bound (nats per cell)", {"training cells": "bound_train", "held-out cells": "bound_held_out"}),
+            (
+                kl,
+                "KL terms, held-out cells (nats per cell)",
+                {"$z_1$ and $z_2$": "kl_z", r"$\ell$": "kl_l", "$y$": "kl_y"},
+            ),
+            (label, "Cross-entropy of the seeds (nats)", {"": "cross_entropy"}),
+        ):
+            for (name, column), color in zip(curves.items(), (_BLUE, _ORANGE, _GREEN), strict=False):
+                axes.plot(epochs, history[column], color=color, label=name)
+            axes.set_title(title)
+        bound.set_ylim(_settled(history[["bound_train", "bound_held_out"]].to_numpy()))
+        label.set_yscale("log")
+        peak = history["learning_rate"].max()
+        schedule.plot(epochs, history["learning_rate"] / peak, color=_BLUE, label=f"learning rate / {peak:.2g}")
+        schedule.plot(epochs, history["kl_weight"], color=_ORANGE, label="weight of the KL terms")
+        schedule.set_title("Schedule")
+        schedule.set(ylim=(-0.05, 1.6), yticks=[0, 0.5, 1])
+        for axes in (bound, kl, label, schedule):
+            if best is not None:
+                axes.axvline(best, color=MUTED, linestyle=":", linewidth=1.2)
+            axes.grid(axis="y")
+        bound.legend(loc="lower right")
+        kl.legend(loc="best")
+        schedule.legend(loc="upper left")
+        if best is not None:
+            early = best < (epochs[0] + epochs[-1]) / 2
+            label.annotate(
+                f"kept: epoch {best}",
+                (best, 0.94),
+                (4 if early else -4, 0),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                ha="left" if early else "right",
+                va="top",
+                color=MUTED,
+            )
+        for axes in (label, schedule):
+            axes.set_xlabel("epoch")
+            axes.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def predictive_plot(check: pd.DataFrame) -> Figure:
+    """Draw what the model predicts for each gene over what was counted: its mean, and its share of zeros.
+
+    `check` is a table of genes with `observed_mean` and `predicted_mean` (counts per cell) and `observed_zeros` and
+    `predicted_zeros` (shares of the cells), as `posterior_predictive` returns. Genes whose mean is zero on either side
+    have no place on the logarithmic axes of the first panel and are left out there.
+    """
+    _columns_of(check, _PREDICTIVE, "what `posterior_predictive(model, adata)` returned")
+    with sheet(height=3.5) as figure:
+        means, zeros = figure.subplots(1, 2)
+        marks = {"s": 9, "c": _BLUE, "alpha": 0.35, "linewidths": 0, "rasterized": True}
+        some = (check["observed_mean"] > 0) & (check["predicted_mean"] > 0)
+        means.scatter(check["observed_mean"][some], check["predicted_mean"][some], **marks)
+        zeros.scatter(check["observed_zeros"], check["predicted_zeros"], **marks)
+        means.set(xscale="log", yscale="log", title="Mean count of each gene")
+        zeros.set(title="Share of zeros of each gene", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        for axes in (means, zeros):
+            axes.axline((1, 1), (2, 2), color=INK, linewidth=1, linestyle="--")
+            axes.set(xlabel="counted", ylabel="predicted", box_aspect=1)
+        both = means.get_xlim() + means.get_ylim()
+        means.set(xlim=(min(both), max(both)), ylim=(min(both), max(both)))
+    return figure
+
+
+def probability_plot(
+    probabilities: pd.DataFrame, truth: ArrayLike | None = None, *, axes: Axes | None = None
+) -> Figure:
+    """Draw a histogram of the probability of each cell's most probable type, cut into right and wrong by the truth.
+
+    Args:
+        probabilities: Table (cells, labels).
+        truth: True types (cells,), in the order of the rows.
+        axes: Where to draw; None makes a figure.
+    """
+    p = probabilities.to_numpy()
+    highest, called = p.max(1), probabilities.columns.to_numpy()[p.argmax(1)]
+    groups: dict[str, NDArray] = {"": highest}
+    if truth is not None:
+        true_types = np.asarray(truth, dtype=object)
+        if true_types.shape != called.shape:
+            raise InputError(
+                f"There are {len(called)} rows of probabilities and {len(true_types)} true types. Align both."
+            )
+        right = called == true_types
+        groups = {
+            f"right ({right.mean():.0%} of the cells)": highest[right],
+            f"wrong ({(~right).mean():.0%})": highest[~right],
+        }
+    with panel(axes, height=2.8) as axes:
+        bins = np.linspace(0, 1, 26)
+        colors = [_BLUE, _ORANGE][: len(groups)]
+        axes.hist(list(groups.values()), bins, stacked=True, color=colors, label=list(groups), edgecolor="white")
+        axes.set(xlim=(0, 1), xlabel="probability of the most probable type", ylabel="cells")
+        if truth is not None:
+            axes.legend(loc="upper left")
+    return figure_of(axes)
+
+
+def confusion_plot(table: pd.DataFrame, *, axes: Axes | None = None) -> Figure:
+    """Draw a table of counts (true types, predicted types): numbers are cells, shades are shares of the row."""
+    counts = table.to_numpy()
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = 0.42 if len(table) > 6 else 0.52
+    with panel(axes, width=min(7.2, 2.6 + 0.7 * table.shape[1]), height=1.3 + side * len(table)) as axes:
+        shade = axes.pcolormesh(share, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1.5)
+        for (row, column), cells in np.ndenumerate(counts):
+            color = text_on(shade.cmap(shade.norm(share[row, column]))) if cells else "#8c959f"
+            axes.text(column + 0.5, row + 0.5, f"{cells:,}", ha="center", va="center", color=color, fontsize=8.5)
+        axes.set_xticks(np.arange(table.shape[1]) + 0.5, table.columns, rotation=35, ha="right", rotation_mode="anchor")
+        axes.set_yticks(np.arange(len(table)) + 0.5, table.index)
+        axes.set(xlabel="predicted type", ylabel="true type")
+        axes.invert_yaxis()
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        bar = figure_of(axes).colorbar(shade, ax=axes, label="share of the row", ticks=[0, 0.5, 1], aspect=25, pad=0.02)
+        bar.outline.set_visible(False)
+    return figure_of(axes)
+
+
+def _settled(curves: NDArray[np.floating]) -> tuple[float, float] | None:
+    """Return limits that leave out the steep first twentieth of the epochs, which would flatten all the rest."""
+    late = curves[min(max(1, len(curves) // 20), len(curves) - 1) :]
+    late = late[np.isfinite(late)]
+    if not late.size:
+        return None
+    low, high = late.min(), curves[np.isfinite(curves)].max()
+    margin = 0.08 * max(high - low, 1e-3)
+    return float(low - margin), float(high + margin)
+
+
+def _columns_of(table: pd.DataFrame, columns: tuple[str, ...], source: str) -> None:
+    if missing := [name for name in columns if name not in table]:
+        raise InputError(f"The table has no column {listed(missing)}. Pass {source}.")

@@ -1,0 +1,135 @@
+"""One look for all figures: the style file, one color a type, and the frame that figures are built in.
+
+Figures are made by pyplot, which a notebook watches: it shows what is open at the end of a cell and closes it. So a
+cell writes `fig = …`; a bare figure as its last line would be shown twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex, to_rgb
+from matplotlib.figure import Figure
+
+from scanvi_tutorial.checks import InputError
+from scanvi_tutorial.config import UNLABELLED
+
+__all__ = [
+    "INK",
+    "MUTED",
+    "STYLE",
+    "UNLABELLED_COLOR",
+    "figure_of",
+    "palette",
+    "palette_of",
+    "panel",
+    "probability_cmap",
+    "sheet",
+    "text_on",
+]
+
+STYLE = Path(__file__).parents[1] / "book.mplstyle"
+INK, MUTED = "#24292f", "#57606a"  # text; lines that stand back
+UNLABELLED_COLOR = "#d3d3d3"
+
+# Ten of the twelve colors of Paul Tol's qualitative scheme (Colour Schemes, SRON/EPS/TN/09-002), in an order that keeps
+# the first four to seven furthest apart, seen with or without a color vision deficiency.
+_TYPES = (
+    *("#332288", "#cc6677", "#88ccee", "#661100", "#ddcc77"),
+    *("#117733", "#999933", "#44aa99", "#aa4499", "#882255"),
+)
+
+
+def palette(names: Iterable[str]) -> dict[str, str]:
+    """Return the color of each type, name -> hex, by its place in `names`; "Unknown" is light gray.
+
+    Give all types of the data set in their own order, so that a type has one color in every figure. Ten types stay
+    apart under protanopia, deuteranopia and tritanopia; the next ten are the same colors lightened, ten more darkened.
+
+    Raises:
+        InputError: If there are more than thirty types, or one is named twice.
+
+    >>> palette(["B", "T", "Unknown"])
+    {'B': '#332288', 'T': '#cc6677', 'Unknown': '#d3d3d3'}
+    """
+    names = [str(name) for name in names]
+    types = [name for name in names if name != UNLABELLED]
+    if len(set(names)) < len(names):
+        raise InputError(f"A type is named twice among {', '.join(names)}. Give each type once.")
+    if len(types) > 3 * len(_TYPES):
+        raise InputError(
+            f"There are colors for {3 * len(_TYPES)} types, not for {len(types)}. "
+            "Merge related types, or drop categories that no cell has."
+        )
+    shades = [*_TYPES, *(_blend(c, "white", 0.55) for c in _TYPES), *(_blend(c, "black", 0.45) for c in _TYPES)]
+    colors = dict(zip(types, shades, strict=False))
+    return {name: colors.get(name, UNLABELLED_COLOR) for name in names}
+
+
+def palette_of(adata: AnnData, *columns: str, also: Iterable[str] = ()) -> dict[str, str]:
+    """Return the palette of all types that the categories of some columns of obs name, in their order, then `also`.
+
+    Columns that are missing are passed over. Categories without a cell keep their place, so that a type has the same
+    color among all cells and among a few of them.
+    """
+    categories = (
+        adata.obs[name].astype("category").cat.categories.astype(str) for name in columns if name in adata.obs
+    )
+    return palette(dict.fromkeys(chain(*categories, also)))
+
+
+def probability_cmap() -> Colormap:
+    """Return the color map of probabilities: perceptually uniform, from a pale color that recedes to a dark one."""
+    return LinearSegmentedColormap.from_list(
+        "probability", matplotlib.colormaps["magma_r"](np.linspace(0.05, 0.9, 128))
+    )
+
+
+@contextmanager
+def sheet(width: float = 7.2, height: float = 3.2) -> Iterator[Figure]:
+    """Yield a new figure, in inches, under the book's style; 7.2 fills the text column.
+
+    On leaving, it is laid out once, so that what Matplotlib makes late (ticks) has the book's style too.
+    """
+    # Outside the style: pyplot starts a notebook's backend with its first figure, and leaving the style would undo it.
+    figure = plt.figure(figsize=(width, height), dpi=100, facecolor="white", layout="constrained")
+    with plt.style.context(STYLE):
+        yield figure
+        figure.draw_without_rendering()
+
+
+@contextmanager
+def panel(axes: Axes | None, width: float = 7.2, height: float = 3.2) -> Iterator[Axes]:
+    """Yield `axes` under the book's style, or the axes of a new `sheet` if there are none."""
+    if axes is None:
+        with sheet(width, height) as figure:
+            yield figure.subplots()
+    else:
+        with plt.style.context(STYLE):
+            yield axes
+
+
+def figure_of(axes: Axes) -> Figure:
+    """Return the figure that `axes` belongs to, beyond any subfigure."""
+    figure = axes.get_figure(root=True)
+    assert isinstance(figure, Figure)
+    return figure
+
+
+def text_on(color: object) -> str:
+    """Return black or white, whichever can be read on `color` (relative luminance of WCAG 2)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#000000" if luminance > 0.179 else "#ffffff"
+
+
+def _blend(color: str, other: str, share: float) -> str:
+    return to_hex([(1 - share) * a + share * b for a, b in zip(to_rgb(color), to_rgb(other), strict=True)])
