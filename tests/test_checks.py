@@ -1,0 +1,302 @@
+"""What a user may hand over, and what is said where it cannot be used."""
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import sparse
+
+from scanvi_tutorial.checks import InputError, check_counts, check_genes, check_labels, listed, read_h5ad
+
+COUNTS = np.array([[3, 0, 1], [0, 2, 0], [7, 0, 0], [1, 1, 1]])
+FORMS = {
+    "dense": lambda x: x.astype(np.float64),
+    "integers": lambda x: x.astype(np.int32),
+    "unsigned": lambda x: x.astype(np.uint16),
+    "CSC": lambda x: sparse.csc_matrix(x, dtype=np.float64),
+    "CSR integers": lambda x: sparse.csr_matrix(x, dtype=np.int64),
+    "CSR": lambda x: sparse.csr_matrix(x, dtype=np.float32),
+    "CSR array": lambda x: sparse.csr_array(x, dtype=np.float32),
+}
+
+
+def cells(matrix=COUNTS, label=None, **parts):
+    """Return an AnnData of cells c0, c1 and so on, and genes g0, g1 and so on."""
+    obs = pd.DataFrame(index=[f"c{c}" for c in range(matrix.shape[0])])
+    if label is not None:
+        obs["label"] = label
+    return AnnData(matrix, obs=obs, var=pd.DataFrame(index=[f"g{g}" for g in range(matrix.shape[1])]), **parts)
+
+
+def refused(function, *arguments, **options) -> str:
+    """Return the text with which `function` refuses its input; it must be one paragraph of whole sentences."""
+    with pytest.raises(InputError) as caught:
+        function(*arguments, **options)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert text.endswith((".", ")"))
+    return text
+
+
+# counts
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_counts_of_any_form_become_csr_float32(form):
+    counts = check_counts(cells(form(COUNTS)))
+    assert isinstance(counts, sparse.csr_matrix)
+    assert counts.dtype == np.float32
+    np.testing.assert_array_equal(counts.toarray(), COUNTS)
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_checking_counts_changes_nothing(form):
+    adata = cells(form(COUNTS))
+    kind, dtype = type(adata.X), adata.X.dtype
+    check_counts(adata)
+    assert type(adata.X) is kind
+    assert adata.X.dtype == dtype
+
+
+def test_counts_in_csr_float32_are_not_copied():
+    adata = cells(FORMS["CSR"](COUNTS))
+    assert np.shares_memory(check_counts(adata).data, adata.X.data)
+
+
+def test_an_entry_stored_in_two_parts_is_their_sum_and_a_stored_zero_is_none():
+    parts = sparse.csr_matrix((np.float32([1, 2, 0, 5]), [0, 0, 1, 1], [0, 3, 4]), shape=(2, 2))
+    counts = check_counts(cells(parts))
+    assert counts.nnz == 2
+    np.testing.assert_array_equal(counts.toarray(), [[3, 0], [0, 5]])
+    assert parts.nnz == 4
+
+
+@pytest.mark.parametrize(
+    ("value", "word"), [(-1, "negative"), (0.5, "whole"), (np.nan, "finite"), (np.inf, "finite"), (-np.inf, "finite")]
+)
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix, sparse.csc_matrix])
+def test_a_value_that_is_no_count_is_named_with_its_cell_and_gene(form, value, word):
+    matrix = COUNTS.astype(np.float32)
+    matrix[2, 1] = matrix[3, 0] = value  # column by column the second would come first
+    text = refused(check_counts, cells(form(matrix)))
+    assert "'c2'" in text
+    assert "'g1'" in text
+    assert word in text
+
+
+def test_a_negative_integer_is_refused():
+    assert "negative" in refused(check_counts, cells(COUNTS - 1))
+
+
+@given(arrays(np.float64, (3, 4), elements=st.one_of(st.integers(-1, 3), st.floats(-1, 3, width=16), st.just(np.nan))))
+def test_counts_are_accepted_exactly_where_every_value_is_one(matrix):
+    matrix[:, 0] = 1  # no cell is empty
+    if all(float(value).is_integer() and value >= 0 for value in matrix.ravel()):
+        np.testing.assert_array_equal(check_counts(cells(matrix)).toarray(), matrix)
+    else:
+        refused(check_counts, cells(matrix))
+
+
+def test_logarithms_are_refused_and_the_layer_with_the_counts_is_named():
+    adata = cells(np.log1p(COUNTS), layers={"scaled": COUNTS - 0.5, "umi": COUNTS})
+    assert "layer='umi'" in refused(check_counts, adata)
+    np.testing.assert_array_equal(check_counts(adata, "umi").toarray(), COUNTS)
+
+
+def test_logarithms_in_a_layer_point_to_the_counts_in_x():
+    assert "adata.X" in refused(check_counts, cells(layers={"log": np.log1p(COUNTS)}), "log")
+
+
+def test_logarithms_are_refused_and_raw_is_named_where_it_holds_the_counts():
+    adata = cells()
+    adata.raw = adata.copy()
+    adata.X = np.log1p(COUNTS)
+    assert "raw.to_adata()" in refused(check_counts, adata)
+
+
+def test_logarithms_alone_send_the_reader_back_to_the_counts():
+    assert "before normalization" in refused(check_counts, cells(np.log1p(COUNTS)))
+
+
+def test_a_missing_layer_is_refused_with_those_there_are():
+    assert "umi" in refused(check_counts, cells(layers={"umi": COUNTS}), "counts")
+
+
+def test_no_matrix_at_all_is_refused():
+    adata = cells(layers={"umi": COUNTS})
+    adata.X = None
+    assert "umi" in refused(check_counts, adata)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+def test_no_cells_or_no_genes_are_refused(shape):
+    assert f"{shape[0]} cells × {shape[1]} genes" in refused(check_counts, cells(np.zeros(shape)))
+
+
+def test_a_cell_without_counts_is_refused_by_name():
+    matrix = COUNTS.copy()
+    matrix[1] = 0
+    assert "'c1'" in refused(check_counts, cells(matrix))
+
+
+def test_a_gene_name_that_occurs_twice_is_refused():
+    adata = cells()
+    adata.var_names = ["a", "b", "a"]
+    with pytest.warns(UserWarning, match="not unique"):  # anndata's own word on reading such names
+        adata = adata.copy()
+    assert "a." in refused(check_counts, adata)
+
+
+def test_text_in_place_of_numbers_is_refused():
+    adata = cells()
+    adata.layers["text"] = COUNTS.astype(str)
+    assert "not numbers" in refused(check_counts, adata, "text")
+
+
+def test_counts_still_on_disk_are_refused(tmp_path):
+    cells(FORMS["CSR"](COUNTS)).write_h5ad(tmp_path / "a.h5ad")
+    adata = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    assert "to_memory" in refused(check_counts, adata)
+    adata.file.close()
+
+
+# labels
+
+
+def codes_of(values, **options):
+    """Return the labels and codes of a column."""
+    names, codes = check_labels(cells(np.ones((len(values), 1)), label=values), **options)
+    assert codes.dtype == np.int64
+    return names, list(codes)
+
+
+@pytest.mark.parametrize("nothing", [None, np.nan, pd.NA, "", "-1", "Unknown"])
+@pytest.mark.parametrize("dtype", ["object", "category"])
+def test_every_way_to_say_unlabelled_gives_code_minus_one(nothing, dtype):
+    values = pd.Series(["T", nothing, "B", "T"], dtype=object).astype(dtype).to_numpy()
+    assert codes_of(values) == (["B", "T"], [1, -1, 0, 1])
+
+
+def test_numbers_are_labels_and_minus_one_is_none():
+    assert codes_of([10, -1, 2, 10]) == (["2", "10"], [1, -1, 0, 1])
+
+
+def test_numbers_that_a_missing_value_made_fractional_are_the_same_labels():
+    assert codes_of([10, np.nan, 2, 10]) == (["2", "10"], [1, -1, 0, 1])
+
+
+def test_a_name_of_the_users_own_means_unlabelled_beside_ours():
+    values = ["T", "not sorted", "B", "Unknown"]
+    assert codes_of(values, unlabelled="not sorted") == (["B", "T"], [1, -1, 0, -1])
+
+
+def test_a_name_of_the_users_own_may_be_unused_if_it_is_a_category():
+    values = pd.Categorical(["T", "B"], categories=["B", "T", "not sorted"])
+    assert codes_of(values, unlabelled="not sorted") == (["B", "T"], [1, 0])
+
+
+def test_a_misspelled_name_for_unlabelled_is_refused_and_does_not_become_a_type():
+    adata = cells(label=["T", "not sorted", "B", "B"])
+    assert "did you mean 'not sorted'?" in refused(check_labels, adata, unlabelled="not-sorted")
+
+
+def test_categories_keep_their_order_and_unused_ones_are_dropped():
+    values = pd.Categorical(["T", "Unknown", "B", "T"], categories=["T", "phantom", "B", "Unknown"])
+    assert codes_of(values) == (["T", "B"], [0, -1, 1, 0])
+
+
+def test_checking_labels_changes_nothing():
+    adata = cells(label=pd.Categorical(["T", "B", "T", "T"], categories=["T", "phantom", "B"]))
+    before = adata.obs.copy()
+    check_labels(adata)
+    pd.testing.assert_frame_equal(adata.obs, before)
+
+
+def test_a_missing_label_column_is_refused_with_those_there_are():
+    text = refused(check_labels, cells(label=["T", "B", "T", "T"]), "labels")
+    assert "did you mean 'label'?" in text
+
+
+@pytest.mark.parametrize("values", [["T", "T", "Unknown", "T"], ["Unknown"] * 4])
+def test_fewer_than_two_labels_are_refused(values):
+    assert "at least 2" in refused(check_labels, cells(label=values))
+
+
+def test_one_label_is_enough_where_the_caller_says_so():
+    assert check_labels(cells(label=["T"] * 4), least=1)[0] == ["T"]
+
+
+# genes
+
+
+def test_the_same_genes_give_the_same_object():
+    adata = cells()
+    assert check_genes(adata, ["g0", "g1", "g2"]) is adata
+
+
+def test_other_order_and_further_genes_are_put_right():
+    there = check_genes(cells(), ["g2", "g0"])
+    assert list(there.var_names) == ["g2", "g0"]
+    np.testing.assert_array_equal(check_counts(there[[0, 2, 3]]).toarray(), COUNTS[np.ix_([0, 2, 3], [2, 0])])
+
+
+def test_missing_genes_are_counted_and_named():
+    text = refused(check_genes, cells(), ["g0", "CD4", "CD8B"])
+    assert "2 of the 3 genes" in text
+    assert "CD4, CD8B" in text
+
+
+# files
+
+
+def test_what_was_written_is_read(tmp_path):
+    cells().write_h5ad(tmp_path / "a.h5ad")
+    np.testing.assert_array_equal(read_h5ad(tmp_path / "a.h5ad").X, COUNTS)
+
+
+def test_a_missing_file_is_refused_with_the_folder_looked_in(tmp_path):
+    assert str(tmp_path) in refused(read_h5ad, tmp_path / "a.h5ad")
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("a.csv", "read_csv"), ("a.h5", "10x"), ("a.loom", "read_loom"), ("a.h5ad.gz", "gunzip"), ("a.xyz", "tool")],
+)
+def test_a_file_of_another_format_is_refused_with_its_reader(tmp_path, name, remedy):
+    (tmp_path / name).write_text("gene,c0\n")
+    assert remedy in refused(read_h5ad, tmp_path / name)
+
+
+def test_a_folder_is_refused(tmp_path):
+    (tmp_path / "a.h5ad").mkdir()
+    for folder in (tmp_path, tmp_path / "a.h5ad"):
+        assert "a folder" in refused(read_h5ad, folder)
+
+
+def test_a_web_page_under_the_name_of_a_file_is_refused(tmp_path):
+    (tmp_path / "a.h5ad").write_text("<html>404</html>")
+    assert "not HDF5" in refused(read_h5ad, tmp_path / "a.h5ad")
+
+
+def test_half_a_file_is_refused(tmp_path):
+    cells().write_h5ad(tmp_path / "a.h5ad")
+    half = (tmp_path / "a.h5ad").read_bytes()[:-5000]
+    (tmp_path / "a.h5ad").write_bytes(half)
+    assert "damaged" in refused(read_h5ad, tmp_path / "a.h5ad")
+
+
+@pytest.mark.filterwarnings("ignore::anndata.OldFormatWarning")  # anndata tries its oldest format first
+def test_hdf5_of_something_else_is_refused(tmp_path):
+    with h5py.File(tmp_path / "a.h5ad", "w") as file:
+        file["matrix"] = np.ones(3)
+    assert "damaged" in refused(read_h5ad, tmp_path / "a.h5ad")
+
+
+def test_a_long_list_is_cut_and_counted():
+    assert listed("abcde", 3) == "a, b, c and 2 more"
+    assert listed([]) == "none"
