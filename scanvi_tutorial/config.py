@@ -36,7 +36,7 @@ class ModelConfig:
     label_hidden: tuple[int, ...] = (128,)  # hidden layers of Z2Decoder and Z1Encoder
     classifier_hidden: tuple[int, ...] = (128,)  # hidden layers of Classifier; () makes it linear
     norm: Literal["batch", "layer", "none"] = "batch"  # normalization inside hidden layers only
-    dropout: float = 0.0  # share of hidden units silenced while training
+    dropout: float = 0.1  # share of hidden units silenced while training
     label_weight: float = 200.0  # w above
 
     def __post_init__(self) -> None:

@@ -136,7 +136,11 @@ class SCANVI(nn.Module):
         """Where the parameters are."""
         return next(self.parameters()).device
 
-    def model(self, x: Float[Tensor, "cells genes"], y: Float[Tensor, "cells labels"] | None = None) -> None:
+    def model(
+        self,
+        x: Float[Tensor, "cells genes"],
+        y: Float[Tensor, "cells labels"] | None = None,
+    ) -> None:
         """Tell how cells come to their counts; `y`, where given, is observed."""
         latent, labels = self.config.latent_dim, len(self.labels)
         with pyro.plate("cells", len(x)):
@@ -147,7 +151,11 @@ class SCANVI(nn.Module):
             if y is not None and self.config.label_weight > 0:
                 self.label_term(z2, y)
 
-    def guide(self, x: Float[Tensor, "cells genes"], y: Float[Tensor, "cells labels"] | None = None) -> None:
+    def guide(
+        self,
+        x: Float[Tensor, "cells genes"],
+        y: Float[Tensor, "cells labels"] | None = None,
+    ) -> None:
         """Tell the story backwards; y is summed over by enumeration unless it is given."""
         with pyro.plate("cells", len(x)):
             z2_loc, z2_scale, l_loc, l_scale = self.z2l_encoder(x)

@@ -32,7 +32,6 @@ from scanvi_tutorial.objective import estimator, loss_of
 
 __all__ = ["Split", "choose_device", "fit", "run_epoch", "split_cells"]
 
-_LARGEST_GRADIENT = 100.0  # a norm no ordinary step reaches; it tames the first ones
 _FEWEST_SEEDS = 20  # a class must keep this many after some are held out, for held-out labels to be watched
 
 
@@ -59,7 +58,6 @@ def run_epoch(
         _refuse_no_number(loss, optimizer.param_groups[0]["lr"])
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), _LARGEST_GRADIENT)
         optimizer.step()
         if schedule is not None:
             schedule.step()
