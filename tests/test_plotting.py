@@ -2,6 +2,9 @@
 
 import io
 import itertools
+import os
+import subprocess
+import sys
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -639,3 +642,21 @@ def test_text_of_figures_is_readable_and_on_the_sheet(name, cells):
     assert box.x0 >= -0.02
     assert box.x1 <= figure.get_figwidth() + 0.02
     assert box.y1 <= figure.get_figheight() + 0.02
+
+
+def test_a_map_leaves_the_number_of_threads_as_it_was():
+    """Numba raises it for the whole process, and a fit on other threads differs in its last digits."""
+    program = (
+        "import numpy as np, torch; from anndata import AnnData; from scanvi_tutorial.plotting import umap;"
+        "cells = AnnData(obsm={'X_scanvi': np.random.default_rng(0).normal(size=(40, 3))}, shape=(40, 0));"
+        "umap(cells); print(torch.get_num_threads())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    assert done.stdout.strip() == "1"

@@ -35,10 +35,12 @@ def umap(adata: AnnData, *, use_rep: str = "X_scanvi", seed: int = 0) -> NDArray
         InputError: If the representation is missing, not finite, or has fewer than ten cells.
     """
     import scanpy as sc  # with numba it takes seconds to import, and only maps need it
+    from threadpoolctl import threadpool_limits
 
     cells = AnnData(obs=pd.DataFrame(index=adata.obs_names), obsm={use_rep: _representation(adata, use_rep)})
-    sc.pp.neighbors(cells, n_neighbors=min(_NEIGHBORS, cells.n_obs - 1), use_rep=use_rep, random_state=seed)
-    sc.tl.umap(cells, random_state=seed)
+    with threadpool_limits():  # numba sets the OpenMP threads of PyTorch too; this puts them back
+        sc.pp.neighbors(cells, n_neighbors=min(_NEIGHBORS, cells.n_obs - 1), use_rep=use_rep, random_state=seed)
+        sc.tl.umap(cells, random_state=seed)
     return cells.obsm["X_umap"]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from scanvi_tutorial.checks import InputError, listed
@@ -52,6 +53,10 @@ def history_plot(history: pd.DataFrame, *, best_epoch: int | None = None) -> Fig
             axes.set_title(title)
         bound.set_ylim(_settled(history[["bound_train", "bound_held_out"]].to_numpy()))
         label.set_yscale("log")
+        entropy = history["cross_entropy"]
+        # two decades at the least, or a run that learns nothing would seem to fall like one that does
+        label.set_ylim(bottom=min(entropy.min(), entropy.max() / 100) * 0.7)
+        label.yaxis.set_minor_formatter(NullFormatter())
         peak = history["learning_rate"].max()
         schedule.plot(epochs, history["learning_rate"] / peak, color=_BLUE, label=f"learning rate / {peak:.2g}")
         schedule.plot(epochs, history["kl_weight"], color=_ORANGE, label="weight of the KL terms")
@@ -61,7 +66,7 @@ def history_plot(history: pd.DataFrame, *, best_epoch: int | None = None) -> Fig
             if best is not None:
                 axes.axvline(best, color=MUTED, linestyle=":", linewidth=1.2)
             axes.grid(axis="y")
-        bound.legend(loc="lower right")
+        bound.legend(loc="lower right", framealpha=0.9)
         kl.legend(loc="best")
         schedule.legend(loc="upper left")
         if best is not None:
