@@ -106,7 +106,8 @@ class RunConfig:
     def from_env(cls, environ: Mapping[str, str] | None = None) -> RunConfig:
         """Read CI, SCANVI_SMOKE, SCANVI_DATASET, SCANVI_DATA_DIR and TQDM_DISABLE.
 
-        The smoke profile is on when `CI` is set or `SCANVI_SMOKE=1`; `SCANVI_SMOKE=0` overrides `CI`.
+        The smoke profile is on when `CI` is set or `SCANVI_SMOKE=1`; `SCANVI_SMOKE=0`
+        overrides `CI`.
         """
         env = os.environ if environ is None else environ
         said = env.get("SCANVI_SMOKE")

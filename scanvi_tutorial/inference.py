@@ -96,17 +96,25 @@ def latent(model: SCANVI, adata: AnnData) -> np.ndarray:
         return np.concatenate([model.z2l_encoder(x)[0].cpu().numpy() for x in _dense_chunks(model, adata)])
 
 
-def label_probabilities(model: SCANVI, adata: AnnData, *, samples: int = 25, seed: int = 0) -> pd.DataFrame:
+def label_probabilities(
+    model: SCANVI,
+    adata: AnnData,
+    *,
+    samples: int = 25,
+    seed: int = 0,
+) -> pd.DataFrame:
     """Return p(y | x) of every cell as a table (cells, labels) whose rows sum to one.
 
-    Averages q(y | z2) over `samples` draws of z2 from q(z2 | x), so a cell whose state is uncertain gets an uncertain
-    label; with `samples=0` the classifier is asked at the posterior mean alone. All cells share the standard-normal
-    draws, so a cell's answer depends on nothing but the cell.
+    Averages q(y | z2) over `samples` draws of z2 from q(z2 | x), so a cell whose state
+    is uncertain gets an uncertain label; with `samples=0` the classifier is asked at the
+    posterior mean alone. All cells share the standard-normal draws, so a cell's answer
+    depends on nothing but the cell.
     """
     if samples < 0:
         raise ValueError(f"samples must be 0 (plug-in) or more, got {samples}.")
     latent_dim = model.config.latent_dim
-    noise = torch.randn(samples, 1, latent_dim, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(samples, 1, latent_dim, generator=generator)
     if samples == 0:
         noise = torch.zeros(1, 1, latent_dim)
     noise = noise.to(model.device)
@@ -120,24 +128,28 @@ def label_probabilities(model: SCANVI, adata: AnnData, *, samples: int = 25, see
 
 
 def posterior_predictive(model: SCANVI, adata: AnnData, *, seed: int = 0) -> pd.DataFrame:
-    """Let the model tell every cell again and compare gene by gene what it says with what was counted.
+    """Let the model tell every cell again, and compare with what was counted.
 
-    Each cell's z2 and l are drawn from the guide, its counts from the model. Returns a table (genes, 4): the columns
-    `observed_mean` and `predicted_mean` in counts per cell, `observed_zeros` and `predicted_zeros` as shares of cells.
+    Each cell's z2 and l are drawn from the guide, its counts from the model. Returns a
+    table (genes, 4): the columns `observed_mean` and `predicted_mean` in counts per cell,
+    `observed_zeros` and `predicted_zeros` as shares of the cells.
     """
-    totals = {"observed": np.zeros((2, len(model.genes))), "predicted": np.zeros((2, len(model.genes)))}
+    forget = poutine.uncondition(model.model)  # x is drawn, not looked at
+    sums = {"observed": np.zeros((2, len(model.genes)))}
+    sums["predicted"] = sums["observed"].copy()
     with evaluating(model, seed):
         for x in _dense_chunks(model, adata):
             guide = poutine.trace(model.guide).get_trace(x)
-            retold = poutine.trace(poutine.uncondition(poutine.replay(model.model, trace=guide))).get_trace(x)
-            for name, counts in (("observed", x), ("predicted", retold.nodes["x"]["value"])):
-                totals[name] += np.stack([counts.sum(0).cpu().numpy(), (counts == 0).sum(0).cpu().numpy()])
-    columns = {
-        f"{name}_{what}": totals[name][row] / adata.n_obs
-        for row, what in enumerate(("mean", "zeros"))
-        for name in ("observed", "predicted")
-    }
-    return pd.DataFrame(columns, index=pd.Index(model.genes, name="gene"))
+            retold = poutine.trace(poutine.replay(forget, trace=guide)).get_trace(x)
+            pair = {"observed": x, "predicted": retold.nodes["x"]["value"]}
+            for name, counts in pair.items():
+                both = torch.stack([counts.sum(0), (counts == 0).sum(0)])
+                sums[name] += both.cpu().numpy()
+    table = pd.DataFrame(index=pd.Index(model.genes, name="gene"))
+    for row, what in enumerate(("mean", "zeros")):
+        for name, values in sums.items():
+            table[f"{name}_{what}"] = values[row] / adata.n_obs
+    return table
 
 
 def _dense_chunks(model: SCANVI, adata: AnnData) -> Iterator[Tensor]:

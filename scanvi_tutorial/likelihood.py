@@ -154,7 +154,10 @@ class ZeroInflatedNegativeBinomial(TorchDistribution):
         return kept * (self.component.variance + dropped * self.component.mean.square())
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-probability of each count, in nats: a zero was dropped *or* is the component's own."""
+        """Return the log-probability of each count, in nats.
+
+        A zero was dropped, or it is the component's own.
+        """
         if self._validate_args:
             self._validate_sample(value)
         component = self.component.log_prob(value)

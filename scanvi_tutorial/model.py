@@ -174,16 +174,26 @@ class SCANVI(nn.Module):
         prior = dist.LogNormal(x.new_tensor([self.library_loc]), x.new_tensor([self.library_scale]))
         return pyro.sample("l", prior.to_event(1))
 
-    def counts(self, z2: Float[Tensor, "*enum cells latent"], ell: Float[Tensor, "*enum cells 1"]) -> Distribution:
+    def counts(
+        self,
+        z2: Float[Tensor, "*enum cells latent"],
+        ell: Float[Tensor, "*enum cells 1"],
+    ) -> Distribution:
         """Return p(x | z2, l), one distribution a gene."""
         log_mu, gate_logits = self.x_decoder(z2)
         log_mean = ell.log() + log_mu  # a sum of logs needs no floor under rare genes
-        return count_distribution(self.config.likelihood, log_mean, self.log_inverse_dispersion, gate_logits)
+        log_theta, kind = self.log_inverse_dispersion, self.config.likelihood
+        return count_distribution(kind, log_mean, log_theta, gate_logits)
 
-    def label_term(self, z2: Float[Tensor, "cells latent"], y: Float[Tensor, "cells labels"]) -> None:
-        """Observe the label a second time, through the classifier: α log q(y | z2), gradient and all."""
+    def label_term(
+        self,
+        z2: Float[Tensor, "cells latent"],
+        y: Float[Tensor, "cells labels"],
+    ) -> None:
+        """Observe the label a second time, through the classifier: α log q(y | z2)."""
+        q_y = dist.OneHotCategorical(logits=self.classifier(z2))
         with poutine.scale(scale=self.label_scale):
-            pyro.sample("label", dist.OneHotCategorical(logits=self.classifier(z2)), obs=y)
+            pyro.sample("label", q_y, obs=y)
 
     def save(self, folder: str | Path) -> Path:
         """Write parameters, running statistics, gene and label names and configuration to `folder`."""

@@ -37,17 +37,25 @@ _LEAST_SCALE = 1e-4  # a standard deviation of zero would make a density infinit
 _FIRST_GATE = -2.0  # logit of dropping a count before anything is learned: about one in eight
 
 
-def fully_connected(dims: Sequence[int], *, norm: str = "batch", dropout: float = 0.0) -> nn.Sequential:
-    """Return linear layers of widths `dims`; normalization, ReLU and dropout stand between them, not after the last.
+def fully_connected(
+    dims: Sequence[int],
+    *,
+    norm: str = "batch",
+    dropout: float = 0.0,
+) -> nn.Sequential:
+    """Return linear layers of widths `dims`, with hidden units in between.
 
-    A head without normalization can say any number, for one cell as for many.
+    Normalization, ReLU and dropout follow every layer but the last.
+
+    A last layer without normalization can say any number, for one cell as for many.
     """
     layers: list[nn.Module] = []
     for width_in, width_out in pairwise(dims[:-1]):
         # a bias before a normalization layer would be subtracted again at once
         layers.append(nn.Linear(width_in, width_out, bias=norm == "none"))
         if norm != "none":
-            layers.append(nn.BatchNorm1d(width_out) if norm == "batch" else nn.LayerNorm(width_out))
+            kind = nn.BatchNorm1d if norm == "batch" else nn.LayerNorm
+            layers.append(kind(width_out))
         layers.append(nn.ReLU())
         if dropout:
             layers.append(nn.Dropout(dropout))
@@ -66,18 +74,26 @@ def positive(raw: Tensor) -> Tensor:
 
 
 class Heads(nn.Module):
-    """Join the inputs, pass them through `fully_connected`, split the result into heads of the given widths."""
+    """Join the inputs, pass them through `fully_connected`, split the result."""
 
-    def __init__(self, width_in: int, hidden: Sequence[int], widths: Sequence[int], config: ModelConfig) -> None:
+    def __init__(
+        self,
+        width_in: int,
+        hidden: Sequence[int],
+        widths: Sequence[int],
+        config: ModelConfig,
+    ) -> None:
         super().__init__()
         self.widths = list(widths)
-        self.layers = fully_connected([width_in, *hidden, sum(widths)], norm=config.norm, dropout=config.dropout)
+        dims = [width_in, *hidden, sum(widths)]
+        self.layers = fully_connected(dims, norm=config.norm, dropout=config.dropout)
 
     def forward(self, *inputs: Float[Tensor, "..."]) -> tuple[Float[Tensor, "..."], ...]:
         """Return one tensor a head, each (*enum cells width)."""
         joined = torch.cat(broadcast_inputs(*inputs), dim=-1)
-        flat = joined.reshape(-1, joined.shape[-1])  # to BatchNorm, the copies of a cell are cells
-        return self.layers(flat).reshape(*joined.shape[:-1], -1).split(self.widths, dim=-1)
+        flat = joined.reshape(-1, joined.shape[-1])  # copies of a cell count as cells
+        out = self.layers(flat).reshape(*joined.shape[:-1], -1)
+        return out.split(self.widths, dim=-1)
 
 
 class Z2Decoder(nn.Module):
@@ -89,7 +105,9 @@ class Z2Decoder(nn.Module):
         self.heads = Heads(latent + labels, config.label_hidden, [latent, latent], config)
 
     def forward(
-        self, z1: Float[Tensor, "*#enum #cells latent"], y: Float[Tensor, "*#enum #cells labels"]
+        self,
+        z1: Float[Tensor, "*#enum #cells latent"],
+        y: Float[Tensor, "*#enum #cells labels"],
     ) -> tuple[Float[Tensor, "*enum cells latent"], Float[Tensor, "*enum cells latent"]]:
         """Return the mean and the standard deviation of z2."""
         loc, scale = self.heads(z1, y)
@@ -102,18 +120,25 @@ class XDecoder(nn.Module):
     def __init__(self, genes: int, config: ModelConfig) -> None:
         super().__init__()
         self.gated = config.likelihood == "zinb"
-        self.heads = Heads(config.latent_dim, config.gene_hidden, [genes] * (1 + self.gated), config)
+        widths = [genes, genes] if self.gated else [genes]
+        self.heads = Heads(config.latent_dim, config.gene_hidden, widths, config)
 
     def forward(
         self, z2: Float[Tensor, "*enum cells latent"]
-    ) -> tuple[Float[Tensor, "*enum cells genes"], Float[Tensor, "*enum cells genes"] | None]:
-        """Return log shares (their exponentials sum to one) and dropout logits (None where nothing is dropped)."""
+    ) -> tuple[
+        Float[Tensor, "*enum cells genes"],
+        Float[Tensor, "*enum cells genes"] | None,
+    ]:
+        """Return log shares, whose exponentials sum to one, and dropout logits.
+
+        Without zero inflation there are no dropout logits, and None in their place.
+        """
         share, *gate = self.heads(z2)
         return log_softmax(share, dim=-1), gate[0] if gate else None
 
     @torch.no_grad()
     def start_shares_at(self, log_shares: Float[Tensor, " genes"]) -> None:
-        """Make the first guess at every cell's shares the average cell's, with few counts dropped."""
+        """Start with the shares of the average cell, and few counts dropped."""
         bias = self.heads.layers[-1].bias
         bias[: len(log_shares)] = log_shares
         bias[len(log_shares) :] = _FIRST_GATE
@@ -141,11 +166,12 @@ class Z2LEncoder(nn.Module):
 
     @torch.no_grad()
     def start_library_at(self, loc: float, scale: float) -> None:
-        """Make the library head say the prior for every cell, so that it need not climb there step by step."""
+        """Start with the prior for every cell, so that no head must climb there."""
         head, latent = self.heads.layers[-1], self.heads.widths[0]
         head.weight[2 * latent :].zero_()
         head.bias[2 * latent] = loc
-        head.bias[2 * latent + 1] = torch.tensor(scale - _LEAST_SCALE).expm1().log()  # softplus undone
+        softplus_of_bias = torch.tensor(scale - _LEAST_SCALE)
+        head.bias[2 * latent + 1] = softplus_of_bias.expm1().log()
 
 
 class Z1Encoder(nn.Module):
@@ -157,7 +183,9 @@ class Z1Encoder(nn.Module):
         self.heads = Heads(latent + labels, config.label_hidden, [latent, latent], config)
 
     def forward(
-        self, z2: Float[Tensor, "*#enum #cells latent"], y: Float[Tensor, "*#enum #cells labels"]
+        self,
+        z2: Float[Tensor, "*#enum #cells latent"],
+        y: Float[Tensor, "*#enum #cells labels"],
     ) -> tuple[Float[Tensor, "*enum cells latent"], Float[Tensor, "*enum cells latent"]]:
         """Return the mean and the standard deviation of z1."""
         loc, scale = self.heads(z2, y)

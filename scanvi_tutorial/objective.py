@@ -22,10 +22,10 @@ __all__ = ["KLWeight", "estimator", "loss_of"]
 
 
 class KLWeight(Messenger):
-    """Multiply the log-probabilities of all latent sites by `weight`, in model and guide alike.
+    """Multiply the log-probabilities of all latent sites by `weight`.
 
-    What Pyro adds up is then log p(x | …) − weight · KL. Sums over y stay exact: their weights are the probabilities
-    themselves, which no scale touches.
+    Done in model and guide alike, Pyro adds up log p(x | …) − weight · KL. Sums over y
+    stay exact: their weights are the probabilities themselves, which no scale touches.
     """
 
     def __init__(self, weight: float) -> None:
@@ -43,15 +43,22 @@ def estimator() -> TraceEnum_ELBO:
     return TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False)
 
 
-def loss_of(model: SCANVI, minibatch: Minibatch, elbo: ELBO, kl_weight: float = 1.0) -> Tensor:
-    """Return the loss of one minibatch, in nats per cell (the formula at the top of this module)."""
+def loss_of(
+    model: SCANVI,
+    minibatch: Minibatch,
+    elbo: ELBO,
+    kl_weight: float = 1.0,
+) -> Tensor:
+    """Return the loss of one minibatch, in nats per cell."""
     share = model.labelled_fraction
     loss = torch.zeros((), device=model.device)
     with KLWeight(kl_weight):
         if minibatch.x is not None:
-            unlabelled = elbo.differentiable_loss(model.model, model.guide, minibatch.x)
-            loss = loss + (1 - share) * unlabelled / len(minibatch.x)
+            x = minibatch.x
+            unlabelled = elbo.differentiable_loss(model.model, model.guide, x)
+            loss = loss + (1 - share) * unlabelled / len(x)
         if minibatch.x_labelled is not None:
-            labelled = elbo.differentiable_loss(model.model, model.guide, minibatch.x_labelled, minibatch.y)
-            loss = loss + share * labelled / len(minibatch.y)  # holds w · cross-entropy, since share · α = w
+            x, y = minibatch.x_labelled, minibatch.y
+            labelled = elbo.differentiable_loss(model.model, model.guide, x, y)
+            loss = loss + share * labelled / len(y)  # share · α = w
     return loss

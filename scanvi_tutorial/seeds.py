@@ -73,29 +73,39 @@ def seed_labels(
     return labelled
 
 
-def marker_scores(adata: AnnData, markers: Markers | None = None, *, layer: str | None = None) -> pd.DataFrame:
-    """Return how much every cell looks like every type, (cells, types), in standard deviations of marker genes.
+def marker_scores(
+    adata: AnnData,
+    markers: Markers | None = None,
+    *,
+    layer: str | None = None,
+) -> pd.DataFrame:
+    """Return how much every cell looks like every type, (cells, types).
 
-    Genes of the table that `adata` lacks are left out; a gene with the same value in all cells adds nothing.
+    The unit is the standard deviation of a marker gene over cells. Genes of the table
+    that `adata` lacks are left out; a gene with one value in all cells adds nothing.
 
     Raises:
-        InputError: Where there is no marker table, and where no positive marker of some type is among the genes.
+        InputError: Where there is no marker table, and where no positive marker of some
+            type is among the genes.
     """
     table = _marker_table(adata, markers)
     counts = check_counts(adata, layer)
     genes = [gene for gene in adata.var_names if gene in _marker_genes(table)]
-    columns = adata.var_names.get_indexer(genes)
-    share = counts[:, columns].toarray().astype(np.float64) / np.asarray(counts.sum(axis=1), dtype=np.float64)
-    values = np.log1p(1e4 * share)
+    some = counts[:, adata.var_names.get_indexer(genes)].toarray().astype(np.float64)
+    values = np.log1p(1e4 * some / np.asarray(counts.sum(axis=1), dtype=np.float64))
     spread = np.where(np.ptp(values, axis=0) > 0, values.std(axis=0), np.inf)
-    standard = pd.DataFrame((values - values.mean(axis=0)) / spread, adata.obs_names, genes)
+    values = (values - values.mean(axis=0)) / spread
+    standard = pd.DataFrame(values, adata.obs_names, genes)
     scores = {}
     for name, sides in table.items():
-        positive, negative = ([gene for gene in sides[side] if gene in standard] for side in ("positive", "negative"))
+        positive = [gene for gene in sides["positive"] if gene in standard]
+        negative = [gene for gene in sides["negative"] if gene in standard]
         if not positive:
             raise InputError(
-                f"None of the positive markers of {name!r} ({listed(sides['positive'])}) is among the {adata.n_vars} "
-                f"genes ({listed(adata.var_names, 3)}). Give markers that are, named as adata.var_names names genes."
+                f"None of the positive markers of {name!r} "
+                f"({listed(sides['positive'])}) is among the {adata.n_vars} genes "
+                f"({listed(adata.var_names, 3)}). "
+                "Give markers that are, named as adata.var_names names genes."
             )
         scores[name] = standard[positive].sum(axis=1) - standard[negative].sum(axis=1)
     return pd.DataFrame(scores)

@@ -53,7 +53,7 @@ def run_epoch(
     losses = []
     for minibatch in minibatches:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Encountered NaN")  # the next line says it in our words, and stops
+            warnings.filterwarnings("ignore", "Encountered NaN")  # said below
             loss = loss_of(model, minibatch.to(device), elbo, kl_weight)
         _refuse_no_number(loss, optimizer.param_groups[0]["lr"])
         optimizer.zero_grad()

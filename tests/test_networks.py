@@ -16,7 +16,7 @@ from scanvi_tutorial.networks import (
 )
 
 CELLS, GENES, LABELS = 5, 7, 3
-CONFIG = ModelConfig(latent_dim=2, gene_hidden=(6,), label_hidden=(6,), classifier_hidden=(6,))
+CONFIG = ModelConfig(latent_dim=2, gene_hidden=(6,), label_hidden=(6,), classifier_hidden=(6,), dropout=0.0)
 
 
 @pytest.fixture(autouse=True)
