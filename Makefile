@@ -1,0 +1,63 @@
+# Python >= 3.11 and make are all that a machine needs: everything else lands in .venv.
+.DEFAULT_GOAL := help
+.PHONY: help book test slow lint pairs pins clean
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$p && break; done)
+BIN := .venv/bin
+READY := .venv/.made-from-requirements
+SITE := _build/html
+WORKERS ?= 2
+OMP_NUM_THREADS ?= 1
+export OMP_NUM_THREADS
+
+# Chapters run in book/: a folder given relative to the top level would not be found from there.
+ifdef SCANVI_DATA_DIR
+  override SCANVI_DATA_DIR := $(if $(filter /% ~%,$(SCANVI_DATA_DIR)),$(SCANVI_DATA_DIR),$(abspath $(SCANVI_DATA_DIR)))
+else ifneq ($(wildcard ../shared/data),)
+  SCANVI_DATA_DIR := $(abspath ../shared/data)
+endif
+ifdef SCANVI_DATA_DIR
+  export SCANVI_DATA_DIR
+endif
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+	@echo "  SCANVI_DATASET=facs-t make book    the same on another data set; SCANVI_SMOKE=1 is a short run on simulated counts"
+
+book: $(READY) ## run every chapter on real counts and render the book (SCANVI_SMOKE=1: a short run)
+	@rm -rf $(SITE) _build/.doctrees _build/jupyter_execute # an incremental build would hide warnings
+	@echo "Running the chapters and rendering them; unchanged ones come from _build/.jupyter_cache."
+	@SCANVI_SMOKE="$${SCANVI_SMOKE:-0}" PYTHONUNBUFFERED=1 $(BIN)/jupyter-book build . -W -n --keep-going
+	@$(BIN)/python scripts/check_book.py $(SITE)
+	@echo && echo "Open $(abspath $(SITE))/index.html"
+
+test: $(READY) ## unit tests and every chapter in the smoke profile
+	@$(BIN)/pytest -n $(WORKERS) --dist worksteal --nbmake --nbmake-timeout=600 --durations=10 -m "not slow" book tests scanvi_tutorial
+
+slow: $(READY) ## the tests that take longer
+	@$(BIN)/pytest -n $(WORKERS) --durations=10 -m slow tests
+
+lint: $(READY) ## ruff, codespell, directions of imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/codespell
+	@$(BIN)/lint-imports
+
+pairs: $(READY) ## write the notebooks beside the chapters anew
+	@$(BIN)/jupytext --quiet --to ipynb --update $$(grep -l '^kernelspec:' book/*.md)
+
+pins: ## write requirements.txt anew from the newest releases that agree
+	@$(found) $(PYTHON) scripts/pins.py
+
+clean: ## remove all that was built; .venv stays
+	rm -rf _build .pytest_cache .ruff_cache .import_linter_cache *.egg-info
+	find . -name __pycache__ -not -path "./.venv/*" -prune -exec rm -rf {} +
+
+found = test -n "$(PYTHON)" || { echo "No Python >= 3.11 was found. Install one (python.org, or your system's package python3.11), or name one: make PYTHON=/path/to/python"; exit 1; };
+
+$(READY): requirements.txt
+	@$(found) $(PYTHON) scripts/environment.py
+	@touch $@
