@@ -69,7 +69,7 @@ def test_halves_of_a_minibatch_may_be_absent(tiny):
 
 def test_steps_lower_the_loss(tiny):
     adata = tiny(cells=120)
-    _, history = fitted(adata, replace(SHORT, max_epochs=30, patience=30, warmup=0.0))
+    _, history = fitted(adata, replace(SHORT, max_epochs=8, patience=8, warmup=0.0))
     loss = history.frame["loss"]
     assert loss.iloc[-1] < loss.iloc[0] - 1
 

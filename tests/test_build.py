@@ -1,0 +1,151 @@
+"""The book's outputs are never stale, its progress stays out of the pages, and a bad page is noticed."""
+
+import importlib.util
+import shutil
+import sys
+from types import ModuleType, SimpleNamespace
+
+import nbformat
+import pytest
+import yaml
+from chapters import LISTED, ROOT
+from nbclient import NotebookClient
+
+
+def load(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.replace("/", "_"), ROOT / f"{path}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+CODE = ["scanvi_tutorial/model.py", "scanvi_tutorial/datasets/pbmc.py", "_ext/book_ext.py"]
+book_ext, check_book = load("_ext/book_ext"), load("scripts/check_book")
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """Return a small copy of what outputs depend on."""
+    for folder in ("scanvi_tutorial", "_ext"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("requirements.txt", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", [*CODE, "scanvi_tutorial/book.mplstyle", "requirements.txt"])
+def test_a_change_of_code_style_or_pins_runs_the_chapters_anew(checkout, name):
+    before = book_ext.salt({}, checkout)
+    with (checkout / name).open("a", encoding="utf-8") as file:
+        file.write("# changed\n")
+    assert book_ext.salt({}, checkout) != before
+
+
+def test_a_new_module_runs_the_chapters_anew(checkout):
+    before = book_ext.salt({}, checkout)
+    (checkout / "scanvi_tutorial" / "news.py").touch()
+    assert book_ext.salt({}, checkout) != before
+
+
+def test_a_change_of_the_readme_does_not(checkout):
+    before = book_ext.salt({}, checkout)
+    (checkout / "README.md").write_text("Hello.", encoding="utf-8")
+    assert book_ext.salt({}, checkout) == before
+
+
+@pytest.mark.parametrize("name", ["SCANVI_SMOKE", "CI", "SCANVI_DATASET"])
+def test_each_profile_and_data_set_has_outputs_of_its_own(name):
+    assert len({book_ext.salt({}), book_ext.salt({name: "1"}), book_ext.salt({name: "2"})}) == 3
+
+
+def test_where_the_data_lie_does_not_matter():
+    assert book_ext.salt({"SCANVI_DATA_DIR": "/somewhere"}) == book_ext.salt({})
+
+
+def test_each_cell_reports_to_the_terminal_and_leaves_no_trace_in_the_notebook():
+    cells = [nbformat.v4.new_code_cell(source) for source in ("%precision 3\nx = 1 + 1", "", "# why\nprint(x)")]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title"), *cells])
+    lines: list[str] = []
+    NotebookClient(notebook, **book_ext.reporting(notebook, "01_data", lines.append)).execute()
+    assert [line.split("s  ")[1] for line in lines] == ["x = 1 + 1\n", "print(x)\n"]
+    assert lines[1].startswith("01_data [2/2] ")
+    assert notebook.cells[-1].outputs == [{"output_type": "stream", "name": "stdout", "text": "2\n"}]
+
+
+def test_configuring_the_build_silences_bars_and_salts_the_cache(tmp_path, monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    config = SimpleNamespace()
+    book_ext.configure(SimpleNamespace(outdir=str(tmp_path / "html")), config)
+    assert book_ext.os.environ["TQDM_DISABLE"] == "1"
+    assert config.nb_execution_cache_path == str(tmp_path / ".jupyter_cache" / book_ext.salt())
+
+
+def test_mathjax_is_in_the_environment_and_its_part_is_enough(tmp_path):
+    app = SimpleNamespace(builder=SimpleNamespace(format="html"), outdir=str(tmp_path))
+    book_ext.copy_mathjax(app, None)
+    mathjax = tmp_path / "_static" / "mathjax"
+    assert (mathjax / "tex-chtml.js").stat().st_size > 1_000_000
+    assert list(mathjax.glob("output/chtml/fonts/woff-v2/*.woff"))
+
+
+ARTICLE = f"<article><p>{'All is well. ' * 30}</p>%s</article>"
+
+
+def output(kind: str, text: str) -> str:
+    return f'<div class="cell_output"><div class="output {kind}"><pre>{text}</pre></div></div>'
+
+
+@pytest.mark.parametrize(
+    ("html", "problem"),
+    [
+        ("<article></article>", "empty"),
+        ("<p>No article.</p>", "empty"),
+        (ARTICLE % '<img src="a.png">', "alternative text"),
+        (ARTICLE % f'<img src="a.png" alt="../_images/{"0" * 64}.png">', "alternative text"),
+        (ARTICLE % output("stream", "line\n" * 21), "more than 20 lines"),
+        (ARTICLE % output("text_plain", "line\n" * 21), "more than 20 lines"),
+        (ARTICLE % output("traceback", "ValueError"), "traceback"),
+        (ARTICLE % output("stream", "UserWarning: beware"), "warning"),
+        (ARTICLE % output("stream", f"saved to {ROOT}/x"), "path of this machine"),
+        (ARTICLE % "" + '<script src="https://cdn.example.org/a.js"></script>', "another host"),
+        (ARTICLE % "" + '<link rel="stylesheet" href="//cdn.example.org/a.css">', "another host"),
+    ],
+)
+def test_a_bad_page_is_noticed(html, problem):
+    assert [found for found in check_book.problems_of("page", html) if problem in found]
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        ARTICLE % '<img src="a.png" alt="A histogram with one peak.">',
+        ARTICLE % output("stream", "line\n" * 20),
+        ARTICLE
+        % (
+            '<div class="cell_output"><div class="output text_markdown"><div class="highlight-python"><pre>'
+            + "warnings.warn(UserWarning)\n" * 30
+            + "</pre></div></div></div>"
+        ),
+        ARTICLE % '<a href="https://doi.org/10.1038/ncomms14049">a paper</a>',
+    ],
+)
+def test_a_good_page_passes(html):
+    assert check_book.problems_of("page", html) == []
+
+
+def test_a_missing_page_fails_the_check(tmp_path, capsys):
+    for page in LISTED[:-1]:
+        file = (tmp_path / page.relative_to(ROOT)).with_suffix(".html")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(ARTICLE % "", encoding="utf-8")
+    assert check_book.main(tmp_path) == 1
+    assert capsys.readouterr().out == f"PROBLEM book/{LISTED[-1].stem}: the page is missing\n"
+    (tmp_path / LISTED[-1].relative_to(ROOT)).with_suffix(".html").write_text(ARTICLE % "", encoding="utf-8")
+    assert check_book.main(tmp_path) == 0
+
+
+def test_every_extension_of_the_book_is_installed():
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    for name in [*config["sphinx"]["extra_extensions"], "sphinx_book_theme", "jupyter_book"]:
+        assert importlib.util.find_spec(name), name
+    assert sys.version_info >= (3, 11)

@@ -1,0 +1,149 @@
+"""Settings refuse what makes no sense, and the environment is read in the order that the README gives."""
+
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, fields, replace
+from pathlib import Path
+
+import pytest
+
+from scanvi_tutorial.config import DATASETS, ModelConfig, RunConfig, TrainConfig, progress
+
+SETTINGS = (ModelConfig, TrainConfig, RunConfig)
+
+
+@pytest.mark.parametrize(
+    ("environ", "smoke"),
+    [
+        ({}, False),
+        ({"CI": "true"}, True),
+        ({"CI": "1", "SCANVI_SMOKE": ""}, True),
+        ({"CI": ""}, False),
+        ({"SCANVI_SMOKE": "1"}, True),
+        ({"SCANVI_SMOKE": "yes"}, True),
+        ({"SCANVI_SMOKE": "ON", "CI": ""}, True),
+        ({"CI": "true", "SCANVI_SMOKE": "0"}, False),
+        ({"CI": "true", "SCANVI_SMOKE": "false"}, False),
+    ],
+)
+def test_scanvi_smoke_is_asked_before_ci(environ, smoke):
+    assert RunConfig.from_env(environ).smoke is smoke
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_the_full_profile_runs_on_the_named_data_set(dataset):
+    assert RunConfig.from_env({"SCANVI_DATASET": dataset}).dataset == dataset
+
+
+def test_the_full_profile_runs_on_real_counts_unless_told_otherwise():
+    assert RunConfig.from_env({}).dataset == RunConfig.from_env({"SCANVI_DATASET": ""}).dataset == "pbmc68k"
+
+
+def test_the_smoke_profile_runs_on_simulated_counts_whatever_data_set_is_named():
+    assert RunConfig.from_env({"SCANVI_SMOKE": "1", "SCANVI_DATASET": "pbmc"}).dataset == "simulated"
+
+
+def test_the_data_folder_is_taken_from_the_environment_with_the_home_folder_filled_in():
+    assert RunConfig.from_env({}).data_dir is None
+    assert RunConfig.from_env({"SCANVI_DATA_DIR": ""}).data_dir is None
+    assert RunConfig.from_env({"SCANVI_DATA_DIR": "~/counts"}).data_dir == Path.home() / "counts"
+
+
+def test_progress_bars_are_quiet_when_asked():
+    assert RunConfig.from_env({"TQDM_DISABLE": "1"}).quiet
+    assert not RunConfig.from_env({"TQDM_DISABLE": "0"}).quiet
+
+
+def test_the_environment_of_the_process_is_read_by_default(monkeypatch):
+    monkeypatch.setenv("SCANVI_SMOKE", "0")
+    monkeypatch.setenv("SCANVI_DATASET", "facs-t")
+    assert RunConfig.from_env() == RunConfig(dataset="facs-t", data_dir=RunConfig.from_env().data_dir, quiet=True)
+
+
+def test_an_unknown_data_set_is_refused_with_the_names_of_those_there_are():
+    with pytest.raises(ValueError, match="'pbmc3k'") as error:
+        RunConfig.from_env({"SCANVI_DATASET": "pbmc3k"})
+    assert all(name in str(error.value) for name in DATASETS)
+
+
+@pytest.mark.parametrize("name", ["SCANVI_SMOKE", "TQDM_DISABLE"])
+def test_a_switch_that_is_neither_on_nor_off_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name} must be 1 or 0, got 'perhaps'"):
+        RunConfig.from_env({name: "perhaps"})
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_settings_cannot_be_changed_in_place(kind):
+    settings = kind()
+    with pytest.raises(FrozenInstanceError):
+        setattr(settings, fields(settings)[0].name, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        (ModelConfig, "likelihood", "gaussian"),
+        (ModelConfig, "library", "guessed"),
+        (ModelConfig, "norm", "group"),
+        (ModelConfig, "latent_dim", 0),
+        (ModelConfig, "label_weight", -1.0),
+        (ModelConfig, "label_weight", float("nan")),
+        (ModelConfig, "dropout", 1.0),
+        (ModelConfig, "dropout", -0.1),
+        (ModelConfig, "gene_hidden", (128, 0)),
+        (ModelConfig, "label_hidden", (-3,)),
+        (ModelConfig, "classifier_hidden", (0,)),
+        (TrainConfig, "max_epochs", 0),
+        (TrainConfig, "max_steps", 0),
+        (TrainConfig, "minibatch", 1),
+        (TrainConfig, "labelled_minibatch", 0),
+        (TrainConfig, "patience", 0),
+        (TrainConfig, "learning_rate", 0.0),
+        (TrainConfig, "learning_rate", float("nan")),
+        (TrainConfig, "warmup", 1.5),
+        (TrainConfig, "held_out", 0.0),
+        (TrainConfig, "held_out", 0.6),
+        (TrainConfig, "monitor", "loss"),
+        (RunConfig, "dataset", "mnist"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused_by_name(kind, name, value):
+    with pytest.raises(ValueError, match="SCANVI_DATASET" if kind is RunConfig else name):
+        kind(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("classifier_hidden", ()), ("dropout", 0.0), ("label_weight", 0.0), ("latent_dim", 1), ("norm", "none")],
+)
+def test_settings_at_their_limits_are_accepted(name, value):
+    assert getattr(replace(ModelConfig(), **{name: value}), name) == value
+
+
+def test_the_tutorials_sizes_are_those_of_pyro():
+    tutorial = ModelConfig.tutorial()
+    assert (tutorial.gene_hidden, tutorial.label_hidden, tutorial.classifier_hidden) == ((100,), (50,), (50,))
+    assert tutorial.latent_dim == 10
+
+
+def test_the_smoke_profile_changes_sizes_and_not_the_kind_of_training():
+    smoke, full = RunConfig(smoke=True, dataset="simulated"), RunConfig()
+    assert smoke.train.max_epochs < full.train.max_epochs
+    assert (smoke.train.monitor, smoke.train.seed, smoke.train.device) == (full.train.monitor, full.train.seed, "auto")
+    assert smoke.draws < full.draws
+
+
+def test_only_the_tutorials_data_set_gets_fifty_seeds_a_type():
+    assert {name: RunConfig(dataset=name).per_label for name in DATASETS} == {**dict.fromkeys(DATASETS, 10), "pbmc": 50}
+
+
+def test_a_progress_bar_shows_steps_unless_the_environment_is_quiet(monkeypatch, capsys):
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    assert list(progress(range(3), "fitting")) == [0, 1, 2]
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setenv("TQDM_DISABLE", "0")
+    code = "from scanvi_tutorial.config import progress; list(progress(range(3), 'fitting', unit='epoch'))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "fitting" in shown.stderr
+    assert "3/3" in shown.stderr
+    assert shown.stdout == ""
