@@ -12,7 +12,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-LISTED = [ROOT / f"{TOC['root']}.md", *(ROOT / entry["file"] for part in TOC["parts"] for entry in part["chapters"])]
+LISTED = [ROOT / TOC["root"], *(ROOT / entry["file"] for part in TOC["parts"] for entry in part["chapters"])]
 PAGES = [page for page in LISTED if page.is_file()]
 CHAPTERS = [page for page in PAGES if re.match(r"\d", page.name)]
 EXECUTED = [page for page in PAGES if "kernelspec:" in page.read_text(encoding="utf-8")]
