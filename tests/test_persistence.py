@@ -1,6 +1,8 @@
 """Folders of tensors and metadata: what is written comes back, what is damaged is refused, nothing is lost."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -68,3 +70,39 @@ def test_an_interrupted_save_leaves_the_old_model_whole(folder, monkeypatch):
     assert torch.equal(tensors["weight"], TENSORS["weight"])
     assert metadata == METADATA
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_an_interrupt_between_the_renames_brings_the_old_model_back(folder, monkeypatch):
+    original, calls = Path.rename, []
+
+    def interrupted(path, target):
+        calls.append(path)
+        if len(calls) == 2:  # the old one is out of the way, the new one not yet in place
+            raise KeyboardInterrupt
+        return original(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(folder, {"weight": torch.zeros(1)}, {})
+    tensors, metadata = read_folder(folder)
+    assert torch.equal(tensors["weight"], TENSORS["weight"])
+    assert metadata == METADATA
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_threads_that_save_to_one_folder_take_turns(tmp_path):
+    def save(value):
+        for _ in range(10):
+            write_folder(tmp_path / "model", {"value": torch.tensor(value)}, {"value": value})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(save, range(4)))
+    tensors, metadata = read_folder(tmp_path / "model")
+    assert tensors["value"].item() == metadata["value"]
+
+
+def test_an_empty_folder_named_by_a_dot_is_filled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    write_folder("here/.", TENSORS, METADATA)
+    assert read_folder("here")[1] == METADATA
