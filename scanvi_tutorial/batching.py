@@ -6,6 +6,7 @@ among thousands of cells would hardly ever be looked at; here every step sees bo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,9 +19,11 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from scanvi_tutorial.checks import InputError, check_counts, check_genes, check_labels, listed
-from scanvi_tutorial.config import UNLABELLED
+from scanvi_tutorial.config import UNLABELLED, TrainConfig
 
-__all__ = ["Cells", "Minibatch", "chunks", "dense", "paired_minibatches"]
+__all__ = ["Cells", "Minibatch", "Split", "chunks", "dense", "paired_minibatches", "split_cells"]
+
+_FEWEST_SEEDS = 20  # a class must keep this many after some are held out, for held-out labels to be watched
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +127,52 @@ def paired_minibatches(
         if len(rows) == 1:
             rows = np.repeat(rows, 2)  # the only unlabelled cell there is
         beside = _draw_labelled(cells.codes, labelled, labelled_size, balanced, rng)
+        if len(beside) == 1:
+            beside = np.repeat(beside, 2)  # likewise
         yield Minibatch(
             cells.x(rows) if len(rows) else None,
             cells.x(beside) if len(beside) else None,
             cells.y(beside) if len(beside) else None,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Rows to learn from and rows to watch."""
+
+    unlabelled: np.ndarray
+    held_out: np.ndarray  # unlabelled cells on which the bound is watched
+    labelled: np.ndarray
+    held_out_labelled: np.ndarray  # empty unless held-out labels are watched
+
+
+def split_cells(codes: np.ndarray, config: TrainConfig, labels: Sequence[str]) -> Split:
+    """Set cells aside, drawn with `config.seed`; `codes` is (cells,) with -1 for unlabelled.
+
+    Raises `InputError` where labels are to be watched and a class has too few to spare.
+    """
+    rng = np.random.default_rng(config.seed)
+    unlabelled = rng.permutation(np.flatnonzero(codes < 0))
+    watched = math.ceil(config.held_out * len(unlabelled)) if len(unlabelled) > 2 else 0
+    aside = np.empty(0, dtype=int)
+    if config.monitor == "labels":
+        parts = []
+        for code, name in enumerate(labels):
+            rows = rng.permutation(np.flatnonzero(codes == code))
+            spared = len(rows) // 5
+            if len(rows) - spared < _FEWEST_SEEDS:
+                raise InputError(
+                    f"Early stopping cannot watch held-out labels: {name!r} has {len(rows)} labelled cells, and would "
+                    f"keep fewer than {_FEWEST_SEEDS} to learn from. Use monitor='bound', or label more cells."
+                )
+            parts.append(rows[:spared])
+        aside = np.concatenate(parts)
+    return Split(
+        unlabelled=np.sort(unlabelled[watched:]),
+        held_out=np.sort(unlabelled[:watched]),
+        labelled=np.setdiff1d(np.flatnonzero(codes >= 0), aside),
+        held_out_labelled=np.sort(aside),
+    )
 
 
 def _draw_labelled(

@@ -63,7 +63,7 @@ class TrainConfig:
 
     seed: int = 0  # draws minibatches, latents, dropout and the held-out cells
     max_epochs: int = 100  # passes over the unlabelled cells …
-    max_steps: int = 6_000  # … but never more optimizer steps than this
+    max_steps: int = 6_000  # … but no further epoch beyond this many optimizer steps
     minibatch: int = 128  # unlabelled cells in a step
     labelled_minibatch: int = 256  # labelled cells in a step: all of them while they are fewer
     class_balanced: bool = False  # draw the labelled cells of a step with equal chances for every class
@@ -75,9 +75,10 @@ class TrainConfig:
     device: str = "auto"  # "auto" takes CUDA, then MPS, then the CPU
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "max_steps", "labelled_minibatch", "patience"):
+        for name in ("max_epochs", "max_steps", "patience"):
             _at_least(name, getattr(self, name), 1)
-        _at_least("minibatch", self.minibatch, 2)
+        for name in ("minibatch", "labelled_minibatch"):
+            _at_least(name, getattr(self, name), 2)
         _one_of("monitor", self.monitor, ("bound", "labels"))
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate!r}.")

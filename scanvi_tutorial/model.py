@@ -9,6 +9,7 @@ Derived in book/04_model.md; sketched in book/02_sketch.md; the networks are tho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,13 +24,15 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from scanvi_tutorial.checks import check_counts, check_labels
+from scanvi_tutorial.checks import InputError, check_counts, check_labels
 from scanvi_tutorial.config import UNLABELLED, ModelConfig
 from scanvi_tutorial.likelihood import count_distribution
 from scanvi_tutorial.networks import Classifier, XDecoder, Z1Encoder, Z2Decoder, Z2LEncoder
 from scanvi_tutorial.persistence import PersistenceError, read_folder, write_folder
 
 __all__ = ["SCANVI"]
+
+_NEARLY_POISSON = math.log(1e4)  # of log θ: beyond it a count is Poisson, and float32 loses the difference of lgammas
 
 
 class SCANVI(nn.Module):
@@ -86,6 +89,7 @@ class SCANVI(nn.Module):
         labels: str = "label",
         unlabelled: str = UNLABELLED,
         layer: str | None = None,
+        batch: str | None = None,
         seed: int = 0,
     ) -> SCANVI:
         """Make an untrained model of the right sizes for `adata`, its weights drawn with `seed`.
@@ -96,11 +100,14 @@ class SCANVI(nn.Module):
             labels: Column of `obs` with the cell types.
             unlabelled: Category of the cells without a type; missing values count as such too.
             layer: Where the counts are, if not in `X`.
+            batch: Must be None: the model knows no batches.
             seed: Of the initial weights; no global generator is touched.
 
         Raises:
-            InputError: Where the counts or the labels cannot be used.
+            InputError: Where the counts or the labels cannot be used, or where a batch is named.
         """
+        if batch is not None:
+            raise InputError(f"This model corrects for no batch, so batch={batch!r} cannot be used. Leave it out.")
         counts = check_counts(adata, layer)
         names, codes = check_labels(adata, labels, unlabelled=unlabelled)
         log_totals = np.log(np.asarray(counts.sum(axis=1), dtype=np.float64).ravel())
@@ -124,7 +131,8 @@ class SCANVI(nn.Module):
     @property
     def inverse_dispersion(self) -> Float[Tensor, " genes"] | None:
         """θ of every gene: the variance of a count is m + m² / θ before dropout. None for the Poisson."""
-        return None if self.log_inverse_dispersion is None else self.log_inverse_dispersion.exp()
+        log_theta = self.log_inverse_dispersion
+        return None if log_theta is None else log_theta.clamp(max=_NEARLY_POISSON).exp()
 
     @property
     def label_scale(self) -> float:
@@ -182,7 +190,9 @@ class SCANVI(nn.Module):
         """Return p(x | z2, l), one distribution a gene."""
         log_mu, gate_logits = self.x_decoder(z2)
         log_mean = ell.log() + log_mu  # a sum of logs needs no floor under rare genes
-        log_theta, kind = self.log_inverse_dispersion, self.config.likelihood
+        kind, log_theta = self.config.likelihood, self.log_inverse_dispersion
+        if log_theta is not None:
+            log_theta = log_theta.clamp(max=_NEARLY_POISSON)
         return count_distribution(kind, log_mean, log_theta, gate_logits)
 
     def label_term(
@@ -223,7 +233,7 @@ class SCANVI(nn.Module):
             with torch.random.fork_rng():  # initial weights are drawn, then replaced
                 model = cls(config, **metadata)
             model.load_state_dict(tensors)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise PersistenceError(
                 f"{folder} holds no scANVI model of this version ({error}). Train it again."
             ) from error

@@ -9,8 +9,8 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,17 +22,17 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
-from scanvi_tutorial.batching import Cells, Minibatch, chunks, paired_minibatches
-from scanvi_tutorial.checks import InputError
+from scanvi_tutorial.batching import Cells, Minibatch, Split, chunks, paired_minibatches, split_cells
+from scanvi_tutorial.checks import InputError, listed
 from scanvi_tutorial.config import TrainConfig, progress
 from scanvi_tutorial.history import History
 from scanvi_tutorial.inference import BOUND_TERMS, bound_terms, evaluating
 from scanvi_tutorial.model import SCANVI
 from scanvi_tutorial.objective import estimator, loss_of
 
-__all__ = ["Split", "choose_device", "fit", "run_epoch", "split_cells"]
+__all__ = ["choose_device", "fit", "parameter_groups", "run_epoch"]
 
-_FEWEST_SEEDS = 20  # a class must keep this many after some are held out, for held-out labels to be watched
+_DISPERSION_PACE = 10  # Adam moves a parameter by about its rate a step, and log θ starts decades from where it ends
 
 
 def run_epoch(
@@ -73,54 +73,14 @@ def _refuse_no_number(loss: Tensor, rate: float) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Rows to learn from and rows to watch."""
-
-    unlabelled: np.ndarray
-    held_out: np.ndarray  # unlabelled cells on which the bound is watched
-    labelled: np.ndarray
-    held_out_labelled: np.ndarray  # empty unless held-out labels are watched
-
-
-def split_cells(codes: np.ndarray, config: TrainConfig, labels: Sequence[str]) -> Split:
-    """Set cells aside, drawn with `config.seed`; `codes` is (cells,) with -1 for unlabelled.
-
-    Raises `InputError` where labels are to be watched and a class has too few to spare.
-    """
-    rng = np.random.default_rng(config.seed)
-    unlabelled = rng.permutation(np.flatnonzero(codes < 0))
-    watched = math.ceil(config.held_out * len(unlabelled)) if len(unlabelled) > 2 else 0
-    aside = np.empty(0, dtype=int)
-    if config.monitor == "labels":
-        parts = []
-        for code, name in enumerate(labels):
-            rows = rng.permutation(np.flatnonzero(codes == code))
-            spared = len(rows) // 5
-            if len(rows) - spared < _FEWEST_SEEDS:
-                raise InputError(
-                    f"Early stopping cannot watch held-out labels: {name!r} has {len(rows)} labelled cells, and would "
-                    f"keep fewer than {_FEWEST_SEEDS} to learn from. Use monitor='bound', or label more cells."
-                )
-            parts.append(rows[:spared])
-        aside = np.concatenate(parts)
-    return Split(
-        unlabelled=np.sort(unlabelled[watched:]),
-        held_out=np.sort(unlabelled[:watched]),
-        labelled=np.setdiff1d(np.flatnonzero(codes >= 0), aside),
-        held_out_labelled=np.sort(aside),
-    )
-
-
 def fit(model: SCANVI, adata: AnnData, config: TrainConfig | None = None) -> History:
-    """Train `model` on `adata` in place and leave it in evaluation mode, in the best state that was watched.
+    """Train `model` on `adata` in place and leave it on the CPU, in evaluation mode and in its best watched state.
 
-    The counts, the label column and the name of its unlabelled category are those `from_anndata` was told. The bound is
-    watched on held-out unlabelled cells (on the training cells where there are too few), or the accuracy on held-out
-    labels where `config.monitor` says so.
+    Counts and labels are where `from_anndata` was told. The bound is watched on held-out unlabelled cells (on training
+    cells where there are too few), or the accuracy on held-out labels where `config.monitor` says so.
 
     Raises:
-        InputError: Where counts or labels cannot be used.
+        InputError: Where counts or labels cannot be used, or where a label of the model has no cell.
         FloatingPointError: Where the loss stops being a number.
     """
     config = config or TrainConfig()
@@ -132,6 +92,12 @@ def fit(model: SCANVI, adata: AnnData, config: TrainConfig | None = None) -> His
         unlabelled=model.unlabelled,
         layer=model.layer,
     )
+    missing = [name for code, name in enumerate(model.labels) if code not in cells.codes]
+    if missing:
+        raise InputError(
+            f"No cell is labelled {listed(missing)} in adata.obs[{model.label_key!r}]; a class without a seed cannot "
+            "be learned. Label some of its cells, or make a new model with SCANVI.from_anndata."
+        )
     split = split_cells(cells.codes, config, model.labels)
     return _Fit(model, cells, split, config).run()
 
@@ -143,11 +109,12 @@ class _Fit:
         self.model, self.cells, self.split, self.config = model, cells, split, config
         self.steps = len(chunks(split.unlabelled, config.minibatch))
         self.epochs = max(1, min(config.max_epochs, config.max_steps // self.steps))
-        self.warm_epochs = round(config.warmup * self.epochs)
+        self.warm_epochs = min(round(config.warmup * self.epochs), self.epochs - 1)
         self.rng = np.random.default_rng(config.seed)
         self.model.to(choose_device(config.device))
-        self.optimizer = Adam(model.parameters(), lr=config.learning_rate)
-        self.schedule = OneCycleLR(self.optimizer, config.learning_rate, total_steps=self.epochs * self.steps + 1)
+        self.optimizer = Adam(parameter_groups(model, config.learning_rate))
+        peaks = [group["lr"] for group in self.optimizer.param_groups]
+        self.schedule = OneCycleLR(self.optimizer, peaks, total_steps=self.epochs * self.steps + 1)
         # the bound is watched on as many training cells as are held out, so that the two can be compared
         learned = split.unlabelled if len(split.unlabelled) else split.labelled
         self.sample = np.sort(self.rng.permutation(learned)[: max(len(split.held_out), 2)])
@@ -168,6 +135,10 @@ class _Fit:
                     best_state = copy.deepcopy(self.model.state_dict())
                 if epoch - max(best_epoch, self.warm_epochs) >= self.config.patience:
                     break
+        if best_state is None:
+            raise FloatingPointError(
+                "What is watched on held-out cells was never a number. Look for counts far beyond the others."
+            )
         self.model.load_state_dict(best_state)
         self.model.cpu().eval()
         frame = pd.DataFrame(rows, index=pd.RangeIndex(len(rows), name="epoch"))
@@ -200,7 +171,7 @@ class _Fit:
             row["cross_entropy"] = cross_entropy(self.logits(split.labelled), self.truth(split.labelled)).item()
             if len(split.held_out_labelled):
                 guess = self.logits(split.held_out_labelled).argmax(-1)
-                row["held_out_accuracy"] = (guess == self.truth(split.held_out_labelled)).double().mean().item()
+                row["held_out_accuracy"] = (guess == self.truth(split.held_out_labelled)).float().mean().item()
         return row
 
     def mean_terms(self, rows: np.ndarray) -> dict[str, float]:
@@ -217,6 +188,15 @@ class _Fit:
     def logits(self, rows: np.ndarray) -> Tensor:
         """Ask the classifier at the posterior mean."""
         return torch.cat([self.model.classifier(self.model.z2l_encoder(self.x(p))[0]) for p in chunks(rows, 512)])
+
+
+def parameter_groups(model: SCANVI, rate: float) -> list[dict[str, Any]]:
+    """Return the parameters with their peak learning rates; θ goes faster than the networks."""
+    networks = [p for name, p in model.named_parameters() if name != "log_inverse_dispersion"]
+    groups = [{"params": networks, "lr": rate}]
+    if model.log_inverse_dispersion is not None:
+        groups.append({"params": [model.log_inverse_dispersion], "lr": _DISPERSION_PACE * rate})
+    return groups
 
 
 def choose_device(name: str) -> torch.device:

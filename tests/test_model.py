@@ -17,11 +17,12 @@ from pyro import poutine
 from pyro.infer.inspect import get_model_relations
 
 from scanvi_tutorial.checks import InputError
-from scanvi_tutorial.config import ModelConfig
+from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.inference import bound_terms, label_probabilities, traces
 from scanvi_tutorial.model import SCANVI
 from scanvi_tutorial.objective import KLWeight, estimator
 from scanvi_tutorial.persistence import PersistenceError
+from scanvi_tutorial.training import fit
 
 LIKELIHOODS = ["zinb", "nb", "poisson"]
 
@@ -221,9 +222,29 @@ def test_no_parameter_lives_in_pyros_global_store(tiny, small_config):
     assert "log_inverse_dispersion" in model.state_dict()
 
 
-def test_pyros_own_sizes_are_runnable():
-    config = ModelConfig.tutorial()
-    assert (config.gene_hidden, config.label_hidden, config.latent_dim) == ((100,), (50,), 10)
+def test_pyros_own_sizes_can_be_fitted(tiny):
+    model = SCANVI.from_anndata(tiny(), ModelConfig.tutorial())
+    history = fit(model, tiny(), TrainConfig(max_epochs=1, minibatch=8))
+    assert math.isfinite(history.frame["loss"].item())
+
+
+def test_a_batch_is_refused_in_words(tiny):
+    assert SCANVI.from_anndata(tiny(), batch=None).labels
+    with pytest.raises(InputError, match="batch='donor'"):
+        SCANVI.from_anndata(tiny(), batch="donor")
+
+
+def test_dispersion_stays_where_single_precision_can_follow(tiny, small_config):
+    """Beyond θ of ten thousand a count is Poisson for all purposes; float32 against float64 there."""
+    model, x, _ = double(tiny(), small_config)
+    with torch.no_grad():
+        model.log_inverse_dispersion.fill_(30.0)
+    ell, z2 = x.sum(-1, keepdim=True), torch.zeros(len(x), 2, dtype=torch.float64)
+    exact = model.counts(z2, ell).log_prob(x)
+    model.float()
+    single = model.counts(z2.float(), ell.float()).log_prob(x.float())
+    torch.testing.assert_close(single.double(), exact, atol=5e-3, rtol=1e-3)
+    assert model.inverse_dispersion.max() <= 10_001
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
@@ -254,6 +275,7 @@ def test_loading_draws_nothing_from_the_global_generator(small_model, tmp_path):
     [
         {"config": {"likelihood": "gaussian"}},
         {"config": {"flavour": "vanilla"}},
+        {"config": [1]},
         {"genes": ["only_one"]},
         {"surprise": 1},
     ],

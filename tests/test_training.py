@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse
 import torch
 
-from scanvi_tutorial.batching import Minibatch
+from scanvi_tutorial.batching import Minibatch, split_cells
 from scanvi_tutorial.checks import InputError
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.datasets import load
@@ -18,7 +18,7 @@ from scanvi_tutorial.inference import BOUND_TERMS, bound_terms, evaluating, labe
 from scanvi_tutorial.model import SCANVI
 from scanvi_tutorial.objective import estimator, loss_of
 from scanvi_tutorial.seeds import seed_labels
-from scanvi_tutorial.training import choose_device, fit, run_epoch, split_cells
+from scanvi_tutorial.training import choose_device, fit, run_epoch
 
 SHORT = TrainConfig(max_epochs=4, minibatch=8, warmup=0.5, patience=4)
 
@@ -203,6 +203,39 @@ def test_a_rate_far_too_high_ends_in_words(tiny):
         model.log_inverse_dispersion.fill_(math.nan)
     with pytest.raises(FloatingPointError, match="learning_rate"):
         fit(model, adata, SHORT)
+
+
+@pytest.mark.parametrize("short", [{"warmup": 1.0}, {"max_epochs": 1, "warmup": 0.6}, {"max_steps": 1}])
+def test_no_schedule_is_too_short_to_keep_a_state(tiny, short):
+    _, history = fitted(tiny(), replace(SHORT, **short))
+    assert history.best_epoch == len(history) - 1
+    assert history.frame["kl_weight"].iloc[-1] > 0
+
+
+def test_a_single_cell_of_each_class_is_enough_for_a_step(tiny):
+    adata = tiny()
+    label = np.full(30, "Unknown", dtype=object)
+    for name in ("B", "NK", "T"):
+        label[np.flatnonzero(adata.obs["truth"] == name)[0]] = name
+    adata.obs["label"] = pd.Categorical(label, categories=["B", "NK", "T", "Unknown"])
+    fitted(adata, replace(SHORT, labelled_minibatch=2))
+
+
+def test_a_class_that_lost_its_seeds_is_named(tiny):
+    adata = tiny()
+    model = SCANVI.from_anndata(adata)
+    adata.obs["label"] = adata.obs["label"].astype(str).replace("NK", "Unknown")
+    with pytest.raises(InputError, match="labelled NK"):
+        fit(model, adata, SHORT)
+
+
+def test_dispersion_moves_towards_the_truth():
+    """Simulated genes have θ between one and six; a fit starts them at ten, and Adam's steps must carry them there."""
+    adata = seed_labels(load("simulated"), per_label=10, how="random", seed=0)
+    model, _ = fitted(adata, TrainConfig(max_epochs=40, minibatch=64), ModelConfig())
+    ours, truth = model.inverse_dispersion.detach().numpy(), adata.var["inverse_dispersion"].to_numpy()
+    assert 0.5 < np.median(ours) / np.median(truth) < 2
+    assert np.corrcoef(np.log(ours), np.log(truth))[0, 1] > 0.3
 
 
 def test_unknown_label_column_is_refused_before_training(tiny):
