@@ -29,6 +29,7 @@ help: ## show this list
 
 book: $(READY) ## run every chapter on real counts and render the book (SCANVI_SMOKE=1: a short run)
 	@rm -rf $(SITE) _build/.doctrees _build/jupyter_execute # an incremental build would hide warnings
+	@SCANVI_SMOKE="$${SCANVI_SMOKE:-0}" $(BIN)/python scripts/check_settings.py
 	@echo "Running the chapters and rendering them; unchanged ones come from _build/.jupyter_cache."
 	@SCANVI_SMOKE="$${SCANVI_SMOKE:-0}" PYTHONUNBUFFERED=1 $(BIN)/jupyter-book build . -W -n --keep-going
 	@$(BIN)/python scripts/check_book.py $(SITE)

@@ -1,7 +1,9 @@
 """The book's outputs are never stale, its progress stays out of the pages, and a bad page is noticed."""
 
 import importlib.util
+import os
 import shutil
+import subprocess
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -74,9 +76,11 @@ def test_each_cell_reports_to_the_terminal_and_leaves_no_trace_in_the_notebook()
 
 def test_configuring_the_build_silences_bars_and_salts_the_cache(tmp_path, monkeypatch):
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
     config = SimpleNamespace()
     book_ext.configure(SimpleNamespace(outdir=str(tmp_path / "html")), config)
-    assert book_ext.os.environ["TQDM_DISABLE"] == "1"
+    assert os.environ["TQDM_DISABLE"] == "1"
+    assert "MPLBACKEND" not in os.environ, "figures are drawn into the page"
     assert config.nb_execution_cache_path == str(tmp_path / ".jupyter_cache" / book_ext.salt())
 
 
@@ -149,3 +153,20 @@ def test_every_extension_of_the_book_is_installed():
     for name in [*config["sphinx"]["extra_extensions"], "sphinx_book_theme", "jupyter_book"]:
         assert importlib.util.find_spec(name), name
     assert sys.version_info >= (3, 11)
+
+
+@pytest.mark.parametrize(("name", "value"), [("SCANVI_DATASET", "pbmc86k"), ("SCANVI_SMOKE", "perhaps")])
+def test_a_setting_that_cannot_be_used_ends_the_build_in_one_paragraph(name, value):
+    environment = os.environ | {"SCANVI_SMOKE": "0"} | {name: value}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "check_settings.py")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert name in done.stderr
+    assert value in done.stderr
