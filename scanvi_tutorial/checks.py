@@ -19,8 +19,9 @@ from scipy import sparse
 
 from scanvi_tutorial.config import UNLABELLED
 
-__all__ = ["InputError", "check_counts", "check_genes", "check_labels", "listed", "read_h5ad"]
+__all__ = ["NO_LABEL", "InputError", "check_counts", "check_genes", "check_labels", "label_name", "listed", "read_h5ad"]
 
+NO_LABEL = ("", "-1", UNLABELLED)  # what says "without a label", beside a missing value
 _OTHER_READERS = {  # how a file of another format becomes an AnnData
     "": "a 10x folder is read by scanpy.read_10x_mtx(folder)",
     ".h5": "10x's own .h5 is read by scanpy.read_10x_h5(path)",
@@ -46,7 +47,7 @@ def check_counts(adata: AnnData, layer: str | None = None) -> sparse.csr_matrix:
         layer: Name of the layer that holds the counts; None means `adata.X`.
 
     Raises:
-        InputError: Where there is no such matrix, no cell or no gene, where gene names repeat, where a value is
+        InputError: Where there is no such matrix, no cell or no gene, where gene names repeat, where a value is text,
             negative, fractional, missing or infinite (the first such is named), or where a cell has no count at all.
     """
     where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
@@ -63,6 +64,8 @@ def check_counts(adata: AnnData, layer: str | None = None) -> sparse.csr_matrix:
             "Look at the filter that came before."
         )
     _refuse_repeated_genes(adata)
+    if (dtype := _stored(matrix).dtype).kind not in "biuf":
+        raise InputError(f"{where} holds {dtype}, not numbers. Convert it with .astype('float32').")
     if fault := _first_fault(matrix):
         row, column, value, kind = fault
         raise InputError(
@@ -82,14 +85,13 @@ def check_counts(adata: AnnData, layer: str | None = None) -> sparse.csr_matrix:
 
 
 def check_labels(
-    adata: AnnData, column: str = "label", *, unlabelled: str = UNLABELLED, least: int = 2
+    adata: AnnData, column: str = "label", *, unlabelled: str | int = UNLABELLED, least: int = 2
 ) -> tuple[list[str], np.ndarray]:
     """Return the names of the labels and the code of every cell's label, -1 for a cell without one.
 
     Missing values, -1, empty text, "Unknown" and the category `unlabelled` all mean "without a label". The order of a
     categorical is kept, other columns are sorted; categories that no cell has are dropped, for a class without an
-    example cannot be learned and would only take probability from the others. (`seed_labels` is where a type
-    without a seed is an error, since there it was asked for.)
+    example cannot be learned and would only take probability from the others. (For `seed_labels` it is an error.)
 
     Args:
         adata: Cells and genes.
@@ -101,31 +103,28 @@ def check_labels(
         Names (labels,) and codes (cells,), int64.
 
     Raises:
-        InputError: Where the column is missing, where `unlabelled` is a name that the column does not use,
-            or where fewer than `least` labels have a cell.
+        InputError: Where the column is missing, does not use the name `unlabelled`, or holds fewer than `least` labels.
     """
+    unlabelled = label_name(unlabelled)
     if column not in adata.obs:
         raise InputError(
             f"There is no column {column!r} in adata.obs{_did_you_mean(column, adata.obs.columns)} "
-            f"The columns are {listed(adata.obs.columns)}. Name the one that holds the labels, "
-            f"with {unlabelled!r} for the cells without one."
+            f"The columns are {listed(adata.obs.columns)}. Name the one with labels, {unlabelled!r} meaning none."
         )
     values = adata.obs[column]
-    names = values.map(_label_name, na_action="ignore").astype(object)
-    categorical = isinstance(values.dtype, pd.CategoricalDtype)
-    known = {_label_name(name) for name in values.cat.categories} if categorical else set(names.dropna())
-    if unlabelled not in known | {UNLABELLED}:
+    names = values.map(label_name, na_action="ignore").astype(object)
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        known = list(dict.fromkeys(map(label_name, values.cat.categories)))
+    else:
+        known = sorted(set(names.dropna()), key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name))
+    if unlabelled not in [*known, UNLABELLED]:
         raise InputError(
             f"No cell has {unlabelled!r} in adata.obs[{column!r}], though it was given as the name of the cells "
-            f"without a label{_did_you_mean(unlabelled, known)} "
-            f"The values are {listed(sorted(known))}."
+            f"without a label{_did_you_mean(unlabelled, known)} The values are {listed(known)}."
         )
-    names = names.where(~names.isin(["", "-1", UNLABELLED, unlabelled]))
+    names = names.where(~names.isin([*NO_LABEL, unlabelled]))
     used = set(names.dropna())
-    if categorical:
-        order = list(dict.fromkeys(name for name in map(_label_name, values.cat.categories) if name in used))
-    else:
-        order = sorted(used, key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name))
+    order = [name for name in known if name in used]
     if len(order) < least:
         raise InputError(
             f"adata.obs[{column!r}] holds {len(order)} different labels ({listed(order)}), and at least {least} are "
@@ -187,6 +186,11 @@ def listed(names: Iterable[object], most: int = 8) -> str:
     return (", ".join(names[:most]) or "none") + more
 
 
+def label_name(value: object) -> str:
+    """Return a label as text; a whole number is written the same whether it came as 1 or as 1.0."""
+    return str(int(value)) if isinstance(value, float | np.floating) and float(value).is_integer() else str(value)
+
+
 def _csr_float32(matrix: object) -> sparse.csr_matrix:
     counts = sparse.csr_matrix(matrix, dtype=np.float32)  # no copy of what has that form already
     if not counts.has_canonical_format or not counts.data.all():
@@ -197,10 +201,8 @@ def _csr_float32(matrix: object) -> sparse.csr_matrix:
 
 
 def _first_fault(matrix: object) -> tuple[int, int, float, str] | None:
-    """Return row, column, value and kind of the first entry that is no count, or None."""
-    stored = matrix.data if sparse.issparse(matrix) else np.asarray(matrix)
-    if stored.dtype.kind not in "biuf":
-        raise InputError(f"The matrix holds {stored.dtype}, not numbers. Convert it with .astype('float32').")
+    """Return row, column, value and kind of the first number that is no count, or None."""
+    stored = _stored(matrix)
     if stored.dtype.kind in ("b", "u") or not stored.size:
         return None
     if np.isfinite(stored.max()) and stored.min() >= 0 and (stored == np.trunc(stored)).all():
@@ -220,9 +222,13 @@ def _where_counts_are(adata: AnnData, layer: str | None) -> str:
     if adata.raw is not None:
         places["use adata.raw.to_adata()"] = adata.raw.X
     for remedy, matrix in places.items():
-        if _first_fault(matrix) is None:
+        if _stored(matrix).dtype.kind in "biuf" and _first_fault(matrix) is None:
             return f"There are whole numbers elsewhere in this AnnData: {remedy}."
     return "Neither a layer nor adata.raw holds them here: go back to the file that came before normalization."
+
+
+def _stored(matrix: object) -> np.ndarray:
+    return matrix.data if sparse.issparse(matrix) else np.asarray(matrix)
 
 
 def _layers(adata: AnnData) -> str:
@@ -238,10 +244,6 @@ def _refuse_repeated_genes(adata: AnnData) -> None:
         )
 
 
-def _label_name(value: object) -> str:
-    return str(int(value)) if isinstance(value, float | np.floating) and float(value).is_integer() else str(value)
-
-
-def _did_you_mean(name: str, names: Iterable[object]) -> str:
-    close = get_close_matches(name, [str(other) for other in names], n=1)
+def _did_you_mean(name: object, names: Iterable[object]) -> str:
+    close = get_close_matches(str(name), [str(other) for other in names], n=1)
     return f"; did you mean {close[0]!r}?" if close else "."

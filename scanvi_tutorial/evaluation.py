@@ -13,13 +13,12 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csr_matrix
 from sklearn.base import ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, recall_score
-from sklearn.preprocessing import normalize
 
-from scanvi_tutorial.checks import InputError, check_counts, check_labels, listed
+from scanvi_tutorial.checks import InputError, check_counts, check_labels, label_name, listed
+from scanvi_tutorial.markers import log_cp10k
 
 __all__ = [
     "METRICS",
@@ -84,7 +83,7 @@ def scores(truth: ArrayLike, probabilities: pd.DataFrame) -> pd.Series:
         InputError: If a row holds no probabilities, or a true type has no column.
     """
     found, called = _pair(truth, probabilities)
-    p, names = probabilities.to_numpy(np.float64), probabilities.columns.astype(str)
+    p, names = probabilities.to_numpy(np.float64), _names(probabilities.columns, "the columns")
     sums = p.sum(1)
     good = (np.abs(sums - 1) < 1e-3) & (p >= 0).all(1)
     if not good.all():
@@ -128,7 +127,7 @@ def evaluate(
             "Probabilities must be a table with one row for each cell of the AnnData, in its order. Pass what "
             '`label_probabilities(model, adata)` returns, or store it in obsm["scanvi_probabilities"].'
         )
-    scored = unlabelled(adata, labels) & adata.obs[truth].notna().to_numpy()
+    scored = unlabelled(adata, labels) & (check_labels(adata, truth, least=0)[1] >= 0)
     if not scored.any():
         raise InputError(
             f"No cell can be scored: each is a seed cell by obs[{labels!r}] or has no type in obs[{truth!r}]. "
@@ -145,17 +144,9 @@ def confusion(truth: ArrayLike, predicted: ArrayLike | pd.DataFrame) -> pd.DataF
     """
     found, called = _pair(truth, predicted)
     categories = getattr(getattr(truth, "cat", truth), "categories", np.unique(found))
-    names = list(dict.fromkeys([*map(str, categories), *np.unique(called)]))
+    names = list(dict.fromkeys([*map(label_name, categories), *np.unique(called)]))
     table = confusion_matrix(found, called, labels=names)
     return pd.DataFrame(table, index=pd.Index(names, name="truth"), columns=pd.Index(names, name="predicted"))
-
-
-def log_cp10k(counts: csr_matrix) -> csr_matrix:
-    """Return log(1 + counts per ten thousand) of CSR counts (cells, genes), as sparse as they are.
-
-    The total of a cell is taken over the genes given; a cell without a count stays at zero.
-    """
-    return (1e4 * normalize(counts.astype(np.float64), norm="l1")).log1p()
 
 
 def fit_on_seeds(estimator: ClassifierMixin, adata: AnnData, *, labels: str = "label") -> pd.DataFrame:
@@ -231,4 +222,4 @@ def _names(types: ArrayLike, what: str) -> NDArray[np.str_]:
         raise InputError(f"Types must be a list of at least one cell; {what} has the shape {values.shape}.")
     if missing := int(pd.isna(values).sum()):
         raise InputError(f"{missing} of {len(values)} cells have no type in {what}. Leave them out before scoring.")
-    return values.astype(str)
+    return np.array([label_name(value) for value in values])

@@ -12,6 +12,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from scanvi_tutorial.checks import InputError, check_counts
+from scanvi_tutorial.markers import check_markers, marker_genes
 
 __all__ = ["select_genes"]
 
@@ -32,7 +33,7 @@ def select_genes(
         layer: Where the counts are, if not in `X`.
 
     Raises:
-        InputError: Where `n` or `how` make no sense, or the counts cannot be used.
+        InputError: Where `n` or `how` make no sense, or counts or markers cannot be used.
     """
     if n < 1:
         raise InputError(f"n must be at least 1, got {n}.")
@@ -42,7 +43,8 @@ def select_genes(
     if n >= adata.n_vars:
         return adata.copy()
     score = counts.getnnz(axis=0).astype(np.float64) if how == "detected" else _dispersion(counts)
-    score[adata.var_names.isin(_markers(adata))] = np.inf
+    markers = marker_genes(check_markers(adata.uns.get("markers")))
+    score[adata.var_names.isin(markers)] = np.inf
     best = np.argsort(-score, kind="stable")[: max(n, np.isposinf(score).sum())]
     return adata[:, np.sort(best)].copy()
 
@@ -56,7 +58,3 @@ def _dispersion(counts: sparse.csr_matrix) -> np.ndarray:
     scanpy.pp.log1p(logs)
     table = scanpy.pp.highly_variable_genes(logs, flavor="seurat", inplace=False)
     return table["dispersions_norm"].fillna(-np.inf).to_numpy(dtype=np.float64)
-
-
-def _markers(adata: AnnData) -> set[str]:
-    return {gene for sides in adata.uns.get("markers", {}).values() for genes in sides.values() for gene in genes}

@@ -9,7 +9,6 @@ as in the seed-labeling tutorial of scvi-tools, which Pyro's scANVI tutorial fol
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from copy import deepcopy
 from typing import Literal
 
@@ -19,10 +18,9 @@ from anndata import AnnData
 
 from scanvi_tutorial.checks import InputError, check_counts, check_labels, listed
 from scanvi_tutorial.config import UNLABELLED
+from scanvi_tutorial.markers import Markers, check_markers, log_cp10k, marker_genes
 
-__all__ = ["Markers", "marker_scores", "purity", "seed_labels"]
-
-Markers = Mapping[str, Mapping[str, list[str]]]  # {type: {"positive": genes, "negative": genes}}, in order of claim
+__all__ = ["marker_scores", "purity", "seed_labels"]
 
 
 def seed_labels(
@@ -51,14 +49,14 @@ def seed_labels(
         layer: Where the counts are, if not in `X`.
 
     Raises:
-        InputError: Where truth or markers are missing, and where a type is left without a seed.
+        InputError: Where truth or markers are missing or of no use, and where a type is left without a seed.
     """
     if per_label < 1:
         raise InputError(f"per_label must be at least 1, got {per_label}: without a seed a type cannot be learned.")
     missing: list[str] = []
     if how == "markers":
         table = _marker_table(adata, markers)
-        missing = sorted(_marker_genes(table) - set(adata.var_names))
+        missing = sorted(set(marker_genes(table)) - set(adata.var_names))
         names, codes = _by_markers(marker_scores(adata, table, layer=layer), per_label)
         names, codes = _in_order_of_truth(adata, names, codes)
     elif how == "random":
@@ -90,12 +88,11 @@ def marker_scores(
     """
     table = _marker_table(adata, markers)
     counts = check_counts(adata, layer)
-    genes = [gene for gene in adata.var_names if gene in _marker_genes(table)]
-    some = counts[:, adata.var_names.get_indexer(genes)].toarray().astype(np.float64)
-    values = np.log1p(1e4 * some / np.asarray(counts.sum(axis=1), dtype=np.float64))
+    known = adata.var_names.isin(marker_genes(table))
+    values = log_cp10k(counts, known).toarray()
     spread = np.where(np.ptp(values, axis=0) > 0, values.std(axis=0), np.inf)
     values = (values - values.mean(axis=0)) / spread
-    standard = pd.DataFrame(values, adata.obs_names, genes)
+    standard = pd.DataFrame(values, adata.obs_names, adata.var_names[known])
     scores = {}
     for name, sides in table.items():
         positive = [gene for gene in sides["positive"] if gene in standard]
@@ -141,6 +138,11 @@ def _by_markers(scores: pd.DataFrame, per_label: int) -> tuple[list[str], np.nda
 
 def _at_random(adata: AnnData, per_label: int, rng: np.random.Generator) -> tuple[list[str], np.ndarray]:
     truth = _truth(adata).cat
+    if len(truth.categories) < 2:
+        raise InputError(
+            f"obs['truth'] holds {len(truth.categories)} different types ({listed(truth.categories)}), and at least 2 "
+            "are needed to draw seeds. Put the known types there, or choose seeds with how='markers'."
+        )
     codes = np.full(adata.n_obs, -1)
     for code, name in enumerate(truth.categories):
         cells = np.flatnonzero(truth.codes == code)
@@ -154,31 +156,28 @@ def _at_random(adata: AnnData, per_label: int, rng: np.random.Generator) -> tupl
 
 
 def _truth(adata: AnnData) -> pd.Series:
+    """Return the true types as a categorical of text, missing where unknown, without types that no cell is of."""
     if "truth" not in adata.obs:
         raise InputError(
             f"There is no column 'truth' in adata.obs (columns: {listed(adata.obs.columns)}), so it is not known which "
             "cells are of which type. Put the known types there, or choose seeds with how='markers'."
         )
-    return adata.obs["truth"].astype("category").cat.remove_unused_categories()
+    names, codes = check_labels(adata, "truth", least=0)
+    return pd.Series(pd.Categorical.from_codes(codes, names), adata.obs_names)
 
 
 def _marker_table(adata: AnnData, markers: Markers | None) -> Markers:
-    """Return the table to use, its types in order of claim and both sides of each present."""
-    table = adata.uns.get("markers") if markers is None else markers
+    """Return the table to use, its types in order of claim."""
+    table = check_markers(adata.uns.get("markers") if markers is None else markers)
     if not table:
         raise InputError(
             "There is no marker table. Put one into adata.uns['markers'], as "
             "{'type': {'positive': ['GENE'], 'negative': []}}, or pass markers=..., or choose how='random'."
         )
-    order = list(table)
     if markers is None and "truth" in adata.obs:
         known = list(_truth(adata).cat.categories)
-        order = known if set(known) == set(order) else order
-    return {name: {side: list(table[name].get(side, ())) for side in ("positive", "negative")} for name in order}
-
-
-def _marker_genes(table: Markers) -> set[str]:
-    return {gene for sides in table.values() for genes in sides.values() for gene in genes}
+        return {name: table[name] for name in known} if set(known) == set(table) else table
+    return table
 
 
 def _in_order_of_truth(adata: AnnData, names: list[str], codes: np.ndarray) -> tuple[list[str], np.ndarray]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import sparse
 
-from scanvi_tutorial.checks import InputError, check_counts, check_genes, check_labels, listed, read_h5ad
+from scanvi_tutorial.checks import InputError, check_counts, check_genes, check_labels, label_name, listed, read_h5ad
 
 COUNTS = np.array([[3, 0, 1], [0, 2, 0], [7, 0, 0], [1, 1, 1]])
 FORMS = {
@@ -155,7 +155,14 @@ def test_a_gene_name_that_occurs_twice_is_refused():
 def test_text_in_place_of_numbers_is_refused():
     adata = cells()
     adata.layers["text"] = COUNTS.astype(str)
-    assert "not numbers" in refused(check_counts, adata, "text")
+    assert "adata.layers['text'] holds <U" in refused(check_counts, adata, "text")
+
+
+def test_text_beside_logarithms_is_not_where_the_counts_are():
+    adata = cells(np.log1p(COUNTS), layers={"text": COUNTS.astype(str)})
+    assert "'c0', gene 'g0' is 1.38629" in refused(check_counts, adata)
+    adata.layers["umi"] = COUNTS
+    assert "layer='umi'" in refused(check_counts, adata)
 
 
 def test_counts_still_on_disk_are_refused(tmp_path):
@@ -205,6 +212,17 @@ def test_a_misspelled_name_for_unlabelled_is_refused_and_does_not_become_a_type(
     assert "did you mean 'not sorted'?" in refused(check_labels, adata, unlabelled="not-sorted")
 
 
+def test_a_number_may_mean_unlabelled():
+    assert codes_of([0, 1, 2, 0], unlabelled=0) == (["1", "2"], [-1, 0, 1, -1])
+    assert codes_of([0.0, 1.0, np.nan, 2.0], unlabelled=0) == (["1", "2"], [-1, 0, -1, 1])
+    assert "No cell has '0'" in refused(check_labels, cells(label=["T", "B", "B", "B"]), unlabelled=0)
+
+
+def test_a_whole_number_has_one_name():
+    assert [label_name(value) for value in (1, 1.0, np.int64(1), np.float32(1), "1")] == ["1"] * 5
+    assert [label_name(value) for value in (1.5, "1.0", "B", True)] == ["1.5", "1.0", "B", "True"]
+
+
 def test_categories_keep_their_order_and_unused_ones_are_dropped():
     values = pd.Categorical(["T", "Unknown", "B", "T"], categories=["T", "phantom", "B", "Unknown"])
     assert codes_of(values) == (["T", "B"], [0, -1, 1, 0])
@@ -220,6 +238,7 @@ def test_checking_labels_changes_nothing():
 def test_a_missing_label_column_is_refused_with_those_there_are():
     text = refused(check_labels, cells(label=["T", "B", "T", "T"]), "labels")
     assert "did you mean 'label'?" in text
+    assert "no column None" in refused(check_labels, cells(label=["T", "B", "T", "T"]), None)
 
 
 @pytest.mark.parametrize("values", [["T", "T", "Unknown", "T"], ["Unknown"] * 4])

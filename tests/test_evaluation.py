@@ -122,6 +122,27 @@ def test_cells_of_unknown_truth_are_not_scored(cells):
     assert evaluate(cells, always_t)["accuracy"] == 1
 
 
+@pytest.mark.parametrize("nothing", ["Unknown", "", "-1"])
+def test_cells_whose_truth_says_unknown_are_not_scored(cells, nothing):
+    always_t = pd.DataFrame({name: float(name == "T") for name in TYPES}, index=cells.obs_names)
+    cells.obs["truth"] = cells.obs["truth"].cat.rename_categories({"B": nothing})
+    assert evaluate(cells, always_t)["accuracy"] == 1 / 2  # T and NK are left
+
+
+@pytest.mark.parametrize("dtype", [int, float, "category"])
+def test_types_may_be_numbers(cells, dtype):
+    number = {"T": 10, "B": 2, "NK": 3, "Unknown": -1}
+    want = evaluate(cells, logistic_regression(cells))
+    cells.obs["label"] = cells.obs["label"].astype(object).map(number)
+    cells.obs["truth"] = cells.obs["truth"].astype(object).map(number).astype(float).astype(dtype)
+    p = logistic_regression(cells)
+    np.testing.assert_allclose(evaluate(cells, p), want, rtol=1e-3)
+    np.testing.assert_allclose(evaluate(cells, p.rename(columns=float)), want, rtol=1e-3)
+    table = confusion(cells.obs["truth"], p)
+    assert set(table.index) == {"2", "3", "10"}
+    assert np.trace(table) > 0.95 * 90
+
+
 def test_evaluate_reads_what_the_model_stored(cells):
     cells.obsm["scanvi_probabilities"] = logistic_regression(cells)
     pd.testing.assert_series_equal(evaluate(cells), evaluate(cells, logistic_regression(cells)))
@@ -140,6 +161,20 @@ def test_log_cp10k_agrees_with_the_formula_and_stays_sparse(cells):
 
 def test_a_cell_without_counts_stays_at_zero():
     assert log_cp10k(sp.csr_matrix([[0.0, 0.0], [1.0, 3.0]])).toarray()[0].tolist() == [0, 0]
+    stored = sp.csr_matrix((np.float32([0, 1, 3]), [0, 0, 1], [0, 1, 3]))
+    assert log_cp10k(stored).toarray()[0].tolist() == [0, 0]
+
+
+def test_log_cp10k_of_some_genes_counts_all_of_them(cells):
+    some = np.arange(cells.n_vars) % 5 == 0
+    np.testing.assert_array_equal(log_cp10k(cells.X, some).toarray(), log_cp10k(cells.X).toarray()[:, some])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_log_cp10k_leaves_the_counts_alone(cells, dtype):
+    counts = cells.X.astype(dtype)
+    log_cp10k(counts)
+    assert (counts != cells.X).nnz == 0
 
 
 def test_logistic_regression_finds_types_that_differ(cells):

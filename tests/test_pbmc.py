@@ -71,7 +71,7 @@ def written(tmp_path: Path):
     return write
 
 
-def oracle(adata: AnnData, subset: int | None) -> tuple[list[str], list[int]]:
+def oracle(adata: AnnData, subset: int | None, per_label: int = 50) -> tuple[list[str], list[int]]:
     """Return names and label codes (-1 for none) by the protocol, with loops in place of arrays."""
     counts, genes, kind = adata.X.toarray().tolist(), list(adata.var_names), list(adata.obs["cell_types"])
     rows = [i for population in TRUTH for i in range(len(kind)) if kind[i] == population]
@@ -85,7 +85,8 @@ def oracle(adata: AnnData, subset: int | None) -> tuple[list[str], list[int]]:
     for code in range(4):  # a later type takes a cell from an earlier
         plus, minus = (side.split() for side in SIDES[code])
         score = [sum(standard[g][c] for g in plus) - sum(standard[g][c] for g in minus) for c in range(len(rows))]
-        for c in sorted(range(len(rows)), key=lambda c: (round(score[c], 9), c))[-50:]:  # of equals the later row
+        ascending = sorted(range(len(rows)), key=lambda c: (round(score[c], 9), c))  # of equals the later row wins
+        for c in ascending[-per_label:]:
             codes[c] = code
     order = list(range(len(rows)))
     if subset is not None:
@@ -118,6 +119,14 @@ def test_cells_order_and_seeds_are_those_of_the_protocol_written_with_loops(writ
     adata = source(**case)
     names, codes = oracle(adata, subset)
     found = load_pbmc(subset, written(adata))
+    assert list(found.obs_names) == names
+    assert codes_of(found) == codes
+
+
+def test_another_number_of_seeds_is_drawn_in_the_same_way(written):
+    adata = source()
+    names, codes = oracle(adata, 300, per_label=7)
+    found = load_pbmc(300, written(adata), per_label=7)
     assert list(found.obs_names) == names
     assert codes_of(found) == codes
 
@@ -381,6 +390,16 @@ def test_without_a_path_the_file_is_downloaded(written, tmp_path, monkeypatch):
     server.server_close()
     pd.testing.assert_frame_equal(found.obs, load_pbmc(300, path).obs)
     assert (tmp_path / "data" / "PurifiedPBMCDataset.h5ad").exists()
+
+
+def test_a_file_in_the_folder_given_is_read(written, tmp_path, monkeypatch):
+    path, folder = written(source()), tmp_path / "mine"
+    folder.mkdir()
+    shutil.copy(path, folder / "PurifiedPBMCDataset.h5ad")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setitem(FILES, "PurifiedPBMCDataset.h5ad", RemoteFile(digest, path.stat().st_size, ()))
+    found = load_pbmc(300, data_dir=folder)
+    pd.testing.assert_frame_equal(found.obs, load_pbmc(300, path).obs)
 
 
 # --- files that will not do -----------------------------------------------------------------------

@@ -3,8 +3,11 @@
 import io
 import itertools
 import os
+import re
 import subprocess
 import sys
+import tomllib
+from collections import Counter
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -13,6 +16,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 from anndata import AnnData
+from chapters import ROOT
 from matplotlib.collections import PathCollection, QuadMesh
 from matplotlib.colors import to_hex, to_rgb, to_rgba
 
@@ -30,7 +34,7 @@ from scanvi_tutorial.plotting import (
     seed_purity_plot,
     umap,
 )
-from scanvi_tutorial.plotting.style import palette_of, text_on
+from scanvi_tutorial.plotting.style import STYLE, palette_of, sheet, text_on
 
 TEN = [f"type {i}" for i in range(10)]
 
@@ -174,6 +178,12 @@ def test_a_type_without_cells_keeps_its_color_for_the_others(cells):
     some = cells[cells.obs["truth"] != "type 1"].copy()  # anndata drops the category
     some.obs["truth"] = some.obs["truth"].cat.set_categories(TEN[:4])
     assert palette_of(some, "truth", "label")["type 2"] == palette_of(cells, "truth", "label")["type 2"]
+
+
+def test_no_color_is_written_in_two_modules():
+    modules = (ROOT / "scanvi_tutorial" / "plotting").glob("*.py")
+    written = Counter(color for path in modules for color in set(re.findall(r"#[0-9a-f]{6}", path.read_text("utf-8"))))
+    assert [color for color, times in written.items() if times > 1] == []
 
 
 def test_text_is_readable_on_any_shade():
@@ -586,6 +596,13 @@ def test_confusion_writes_cells_and_shades_shares_of_the_row():
     assert axes.get_ylabel() == "true type"
 
 
+def test_probability_bars_know_types_that_are_numbers():
+    p = pd.DataFrame({"1": [0.9, 0.2, 0.6], "2": [0.1, 0.8, 0.4]})
+    for truth in ([1, 2, 2], [1.0, 2.0, 2.0], pd.Categorical([1.0, 2.0, 2.0])):
+        (axes,) = probability_plot(p, truth).axes
+        assert axes.get_legend().get_texts()[0].get_text() == "right (67% of the cells)"
+
+
 # Every figure
 
 FIGURES = {
@@ -642,6 +659,36 @@ def test_text_of_figures_is_readable_and_on_the_sheet(name, cells):
     assert box.x0 >= -0.02
     assert box.x1 <= figure.get_figwidth() + 0.02
     assert box.y1 <= figure.get_figheight() + 0.02
+
+
+@pytest.mark.parametrize("dtype", [int, float, "category"])
+def test_types_that_are_numbers_have_one_color_and_count_as_right(cells, where, dtype):
+    number = {name: i for i, name in enumerate(TEN[:4])}
+    cells.obs["label"] = cells.obs["label"].astype(object).map({**number, "Unknown": -1})
+    cells.obs["truth"] = cells.obs["truth"].astype(object).map(number).astype(float).astype(dtype)
+    cells.obsm["scanvi_probabilities"] = cells.obsm["scanvi_probabilities"].rename(columns=lambda name: name[-1])
+    colors = palette("0123")
+    assert palette_of(cells, "truth") == colors
+    assert palette([0.0, 1.0, 2.0, 3.0]) == colors
+    (legend,) = [axes.get_legend() for axes in figure6(cells, coordinates=where).axes if axes.get_legend()]
+    assert [text.get_text() for text in legend.get_texts()] == [*"0123", "no seed label"]
+    (axes,) = seed_purity_plot(cells).axes
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == [f"{i}: 3 of 3 right" for i in range(4)]
+    (axes,) = library_size_plot(cells).axes
+    assert {tick.get_text() for tick in axes.get_yticklabels()} == {f"{i} (25)" for i in range(4)}
+
+
+def test_a_figure_that_fails_is_closed():
+    with pytest.raises(ValueError, match="nonsense"), sheet() as figure:
+        figure.subplots().set_xscale("nonsense")
+    assert plt.get_fignums() == []
+
+
+def test_the_package_ships_its_style_and_the_word_that_it_is_typed():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+    package = ROOT / "scanvi_tutorial"
+    shipped = {pattern: sorted(package.rglob(pattern)) for pattern in settings["package-data"]["*"]}
+    assert shipped == {"*.mplstyle": [STYLE], "py.typed": [package / "py.typed"]}
 
 
 def test_a_map_leaves_the_number_of_threads_as_it_was():

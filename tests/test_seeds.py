@@ -166,6 +166,37 @@ def test_counts_may_lie_in_a_layer(adata):
     np.testing.assert_array_equal(labels(seed_labels(adata, 3, layer="umi")), expected)
 
 
+@pytest.mark.parametrize("dtype", [int, float, "category"])
+def test_types_may_be_numbers(adata, dtype):
+    adata.obs["truth"] = pd.Series(np.where(adata.obs["truth"] == "T", 10, 2), adata.obs_names).astype(dtype)
+    adata.uns["markers"] = {10: MARKERS["T"], 2: MARKERS["B"]}
+    for how in ("random", "markers"):
+        seeds = seed_labels(adata, 2, how)
+        assert list(seeds.obs["label"].cat.categories) == ["2", "10", "Unknown"]
+        assert (purity(seeds)["purity"] == 1).all()
+
+
+def test_a_missing_value_may_make_numbers_of_types_fractional(adata):
+    adata.obs["truth"] = np.where(adata.obs["truth"] == "T", 1, 2)
+    adata.obs.loc["c0", "truth"] = np.nan
+    seeds = seed_labels(adata, 6, "random")
+    assert seeds.obs.loc["c0", "label"] == "Unknown"
+    assert purity(seeds).to_dict("list") == {"seeds": [5, 4, 9], "right": [5, 4, 9], "purity": [1, 1, 1]}
+
+
+@pytest.mark.parametrize("nothing", ["Unknown", "", "-1", None])
+@pytest.mark.parametrize("how", ["random", "markers"])
+def test_cells_of_unknown_truth_are_of_no_type_and_not_drawn(adata, nothing, how):
+    truth = adata.obs["truth"].astype(object)
+    truth.iloc[[0, 11]] = nothing
+    adata.obs["truth"] = truth.astype("category")
+    seeds = seed_labels(adata, 6, how)
+    assert list(seeds.obs["label"].cat.categories) == ["B", "T", "Unknown"]
+    if how == "random":
+        assert (labels(seeds)[[0, 11]] == "Unknown").all()
+        assert list(purity(seeds)["right"]) == [3, 5, 8]
+
+
 def test_purity_counts_seeds_that_the_truth_agrees_with(adata):
     adata.obs["label"] = pd.Categorical(["T", "T", "B", "Unknown"] * 3, ["T", "B", "Unknown"])  # truth: 7 T, 5 B
     table = purity(adata)
@@ -200,6 +231,40 @@ def test_a_marker_that_is_not_measured_is_left_out_and_noted(adata):
 def test_what_cannot_give_every_type_a_seed_is_refused(adata, options, words):
     with pytest.raises(InputError, match=words):
         seed_labels(adata, **{"per_label": 3} | options)
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"B": ["CD79"]}, "says of 'B'"),
+        ({"B": {"plus": ["CD79"]}}, "says of 'B'"),
+        ({"B": {"positive": "CD79"}}, "genes of 'B'"),
+        ({"B": {"positive": ["CD79"], "negative": None}}, "genes of 'B'"),
+        ({"B": {"positive": [79]}}, "genes of 'B'"),
+        ({"Unknown": {"positive": ["CD79"]}}, "'Unknown' means a cell without a label"),
+        (["CD79"], "of type list"),
+        (pd.DataFrame(MARKERS), "of type DataFrame"),
+    ],
+)
+def test_a_marker_table_of_another_form_is_refused_and_the_form_is_shown(adata, table, words):
+    del adata.obs["truth"]
+    for options in ({"markers": MARKERS | table if isinstance(table, dict) else table}, {}):
+        with pytest.raises(InputError, match=f"{words}.*'positive': ..GENE"):
+            seed_labels(adata, 2, **options)
+        adata.uns["markers"] = table
+
+
+def test_a_side_of_the_marker_table_may_be_left_out(adata):
+    table = MARKERS | {"B": {"positive": ("CD79",)}}
+    full = MARKERS | {"B": {"positive": ["CD79"], "negative": []}}
+    pd.testing.assert_frame_equal(marker_scores(adata, table), marker_scores(adata, full))
+
+
+@pytest.mark.parametrize(("truth", "types"), [(np.nan, "0 different types .none"), ("T", "1 different types .T")])
+def test_a_random_draw_from_fewer_than_two_types_is_refused(adata, truth, types):
+    adata.obs["truth"] = truth
+    with pytest.raises(InputError, match=types):
+        seed_labels(adata, 2, "random")
 
 
 def test_a_random_draw_without_truth_is_refused(adata):

@@ -25,12 +25,12 @@ from scipy import sparse
 
 from scanvi_tutorial.checks import InputError, check_counts, listed, read_h5ad
 from scanvi_tutorial.datasets.fetch import fetch
+from scanvi_tutorial.markers import marker_genes
 from scanvi_tutorial.seeds import seed_labels
 
 __all__ = ["MARKERS", "POPULATIONS", "load_pbmc"]
 
 FILE = "PurifiedPBMCDataset.h5ad"
-SEEDS_PER_TYPE = 50
 
 MARKERS = {  # in order of claim: where two types want a cell, the later one has it
     "CD8 naive": {"positive": ["CD8B", "CCR7"], "negative": ["CD4"]},
@@ -50,7 +50,13 @@ POPULATIONS = {  # the source's name of a population: ours; in the order in whic
 }
 
 
-def load_pbmc(subset: int | None = 20_000, path: str | PathLike[str] | None = None) -> AnnData:
+def load_pbmc(
+    subset: int | None = 20_000,
+    path: str | PathLike[str] | None = None,
+    *,
+    data_dir: str | PathLike[str] | None = None,
+    per_label: int = 50,
+) -> AnnData:
     """Return raw counts of sorted T cells, (20000 cells, 21932 genes), labelled by the protocol of Pyro's tutorial.
 
     The 50 cells that score highest for a type by `MARKERS` are its seeds, among all cells of the four populations. The
@@ -60,6 +66,8 @@ def load_pbmc(subset: int | None = 20_000, path: str | PathLike[str] | None = No
         subset: How many cells to return, or all if there are fewer. None means every cell in the order of the file,
             population by population.
         path: An `.h5ad` file of the same form to read instead of downloading the one of scvi-tools.
+        data_dir: Where `PurifiedPBMCDataset.h5ad` is or goes to; see `fetch`.
+        per_label: Seed cells per type, 50 by the protocol.
 
     Returns:
         `X` CSR float32; `obs["truth"]`, the sorted population, and `obs["label"]`, both categorical; `uns["markers"]`.
@@ -68,8 +76,8 @@ def load_pbmc(subset: int | None = 20_000, path: str | PathLike[str] | None = No
         InputError: Where the file lacks the column, a population or a marker gene, or does not hold raw counts.
         DownloadError: Where no source gives the file; the text says how to get it by hand.
     """
-    adata = _read(Path(fetch(FILE) if path is None else path))
-    label = seed_labels(adata, SEEDS_PER_TYPE, how="markers")
+    adata = _read(Path(fetch(FILE, data_dir=data_dir) if path is None else path))
+    label = seed_labels(adata, per_label, how="markers")
     seeds = (label.obs["label"].cat.codes < len(MARKERS)).to_numpy()
     return label if subset is None else _take(label, _chosen(seeds, subset))
 
@@ -134,8 +142,7 @@ def _rows_of_populations(obs: pd.DataFrame, path: Path) -> dict[str, np.ndarray]
 
 def _genes_with_markers(names: pd.Index, path: Path) -> pd.Index:
     genes = make_index_unique(names.astype(str))
-    wanted = dict.fromkeys(gene for sides in MARKERS.values() for side in sides.values() for gene in side)
-    if missing := [gene for gene in wanted if gene not in genes]:
+    if missing := [gene for gene in marker_genes(MARKERS) if gene not in genes]:
         raise InputError(
             f"{path} lacks marker genes: {listed(missing)}. Its genes are named like {listed(genes, 3)}; name them by "
             "symbol in var_names."

@@ -83,6 +83,6 @@ def load(name: str, **options: Any) -> AnnData:
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise InputError(
             f"There is no data set {name!r}.{hint} Choose one of {', '.join(map(repr, REGISTRY))}; "
-            "counts of your own in an .h5ad file are read with scanvi_tutorial.checks.read_h5ad(path)."
+            "counts of your own in an .h5ad file are read with st.read_h5ad(path)."
         )
     return REGISTRY[name].loader(**options)

@@ -17,8 +17,20 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from scanvi_tutorial.checks import InputError, check_counts, check_labels, listed
-from scanvi_tutorial.plotting.style import INK, MUTED, figure_of, palette, palette_of, panel, text_on
+from scanvi_tutorial.checks import InputError, check_counts, check_labels, label_name, listed
+from scanvi_tutorial.markers import check_markers
+from scanvi_tutorial.plotting.style import (
+    BLUE,
+    FAINT,
+    INK,
+    MUTED,
+    ORANGE,
+    figure_of,
+    palette,
+    palette_of,
+    panel,
+    text_on,
+)
 
 __all__ = ["count_table_plot", "library_size_plot", "mean_variance_plot", "seed_purity_plot"]
 
@@ -45,7 +57,7 @@ def count_table_plot(
         shown, norm = np.where(table > 0, table, np.nan), LogNorm(0.5, max(table.max(), 20))
         shade = axes.pcolormesh(shown, cmap="Blues", norm=norm, edgecolors="#f0f2f4", linewidth=1)
         for (row, column), count in np.ndenumerate(table):
-            color = text_on(shade.cmap(norm(count))) if count else "#8c959f"
+            color = text_on(shade.cmap(norm(count))) if count else FAINT
             axes.text(column + 0.5, row + 0.5, f"{count:.0f}", ha="center", va="center", color=color, fontsize=8)
         axes.set_yticks(np.arange(len(rows)) + 0.5, names)
         axes.set_xticks(np.arange(len(genes)) + 0.5, genes, rotation=45, ha="left", rotation_mode="anchor")
@@ -97,11 +109,11 @@ def mean_variance_plot(adata: AnnData, *, axes: Axes | None = None) -> Figure:
     line = np.geomspace(mean[seen].min(), mean[seen].max(), 100)
     with panel(axes, height=3.4) as axes:
         axes.scatter(mean[seen], variance[seen], s=8, c=MUTED, alpha=0.4, linewidths=0, rasterized=True, label="a gene")
-        axes.plot(line, line, color="#0072b2", linestyle="--", label="Poisson: variance = mean")
+        axes.plot(line, line, color=BLUE, linestyle="--", label="Poisson: variance = mean")
         if wild.any():
             theta = float(np.median(mean[wild] ** 2 / (variance - mean)[wild]))
             label = rf"negative binomial: mean + mean² / θ, θ = {theta:.2g}"
-            axes.plot(line, line + line**2 / theta, color="#d55e00", label=label)
+            axes.plot(line, line + line**2 / theta, color=ORANGE, label=label)
         axes.set(xscale="log", yscale="log", xlabel="mean count of a gene", ylabel="variance over cells")
         axes.legend(loc="upper left")
     return figure_of(axes)
@@ -141,7 +153,7 @@ def seed_purity_plot(
 def _types(adata: AnnData, column: str, *, needed: bool = False) -> pd.Series:
     """Return a categorical without unused names; "all cells" where the column is missing and not needed."""
     if column in adata.obs:
-        return adata.obs[column].astype("category").cat.remove_unused_categories().cat.rename_categories(str)
+        return adata.obs[column].astype("category").cat.remove_unused_categories().cat.rename_categories(label_name)
     if needed:
         raise InputError(
             f"There is no column {column!r} in adata.obs, which holds {listed(adata.obs.columns)}. "
@@ -159,7 +171,7 @@ def _in_turn(adata: AnnData, by: str, cells: int) -> NDArray[np.int64]:
 
 
 def _some_genes(adata: AnnData, most: int) -> list[str]:
-    markers = adata.uns.get("markers", {})
-    known = [gene for signs in markers.values() for gene in signs.get("positive", []) if gene in adata.var_names]
+    markers = check_markers(adata.uns.get("markers"))
+    known = [gene for sides in markers.values() for gene in sides["positive"] if gene in adata.var_names]
     detected = np.bincount(check_counts(adata).indices, minlength=adata.n_vars)
     return list(dict.fromkeys([*known, *adata.var_names[np.argsort(-detected, kind="stable")]]))[:most]

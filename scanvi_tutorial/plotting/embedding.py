@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from scanvi_tutorial.checks import InputError, check_labels
+from scanvi_tutorial.checks import InputError, check_labels, label_name
 from scanvi_tutorial.plotting.style import UNLABELLED_COLOR, palette_of, probability_cmap, sheet
 
 __all__ = ["figure6", "umap"]
@@ -74,7 +74,7 @@ def figure6(
         raise InputError(f"A map of {adata.n_obs} cells has the shape ({adata.n_obs}, 2), not {xy.shape}.")
     colors = palette_of(adata, truth, labels, also=names)
     known = adata.obs.get(truth)
-    shown = {*names, *(() if known is None else known.dropna().astype(str))}
+    shown = {*names, *(() if known is None else known.dropna().map(label_name))}
 
     columns = _columns(probabilities.shape[1])
     rows = -(-probabilities.shape[1] // columns)
@@ -116,7 +116,7 @@ def _seeds(axes: Axes, xy: NDArray, codes: NDArray[np.int64], colors: list[str])
 def _types(axes: Axes, xy: NDArray, types: pd.Series, colors: dict[str, str], seed: int) -> None:
     """Draw all cells in the color of their true type, in random order so that none hides another on principle."""
     order = np.random.default_rng(seed).permutation(len(xy))
-    shown = [UNLABELLED_COLOR if pd.isna(name) else colors[str(name)] for name in types.iloc[order]]
+    shown = [UNLABELLED_COLOR if pd.isna(name) else colors[label_name(name)] for name in types.iloc[order]]
     axes.scatter(*xy[order].T, s=_size(axes, len(xy)), c=shown, linewidths=0, rasterized=True)
     _bare(axes, "True types")
 

@@ -12,12 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from scanvi_tutorial.checks import InputError, listed
-from scanvi_tutorial.plotting.style import INK, MUTED, figure_of, panel, sheet, text_on
+from scanvi_tutorial.checks import InputError, label_name, listed
+from scanvi_tutorial.plotting.style import BLUE, FAINT, GREEN, INK, MUTED, ORANGE, figure_of, panel, sheet, text_on
 
 __all__ = ["confusion_plot", "history_plot", "predictive_plot", "probability_plot"]
 
-_BLUE, _ORANGE, _GREEN, _PINK = "#0072b2", "#d55e00", "#009e73", "#cc79a7"  # Okabe and Ito, for what is not a type
 _HISTORY = (
     *("bound_train", "bound_held_out", "kl_z", "kl_l", "kl_y"),
     *("cross_entropy", "learning_rate", "kl_weight"),
@@ -48,7 +47,7 @@ def history_plot(history: pd.DataFrame, *, best_epoch: int | None = None) -> Fig
             ),
             (label, "Cross-entropy of the seeds (nats)", {"": "cross_entropy"}),
         ):
-            for (name, column), color in zip(curves.items(), (_BLUE, _ORANGE, _GREEN), strict=False):
+            for (name, column), color in zip(curves.items(), (BLUE, ORANGE, GREEN), strict=False):
                 axes.plot(epochs, history[column], color=color, label=name)
             axes.set_title(title)
         bound.set_ylim(_settled(history[["bound_train", "bound_held_out"]].to_numpy()))
@@ -58,8 +57,8 @@ def history_plot(history: pd.DataFrame, *, best_epoch: int | None = None) -> Fig
         label.set_ylim(bottom=min(entropy.min(), entropy.max() / 100) * 0.7)
         label.yaxis.set_minor_formatter(NullFormatter())
         peak = history["learning_rate"].max()
-        schedule.plot(epochs, history["learning_rate"] / peak, color=_BLUE, label=f"learning rate / {peak:.2g}")
-        schedule.plot(epochs, history["kl_weight"], color=_ORANGE, label="weight of the KL terms")
+        schedule.plot(epochs, history["learning_rate"] / peak, color=BLUE, label=f"learning rate / {peak:.2g}")
+        schedule.plot(epochs, history["kl_weight"], color=ORANGE, label="weight of the KL terms")
         schedule.set_title("Schedule")
         schedule.set(ylim=(-0.05, 1.6), yticks=[0, 0.5, 1])
         for axes in (bound, kl, label, schedule):
@@ -97,7 +96,7 @@ def predictive_plot(check: pd.DataFrame) -> Figure:
     _columns_of(check, _PREDICTIVE, "what `posterior_predictive(model, adata)` returned")
     with sheet(height=3.5) as figure:
         means, zeros = figure.subplots(1, 2)
-        marks = {"s": 9, "c": _BLUE, "alpha": 0.35, "linewidths": 0, "rasterized": True}
+        marks = {"s": 9, "c": BLUE, "alpha": 0.35, "linewidths": 0, "rasterized": True}
         some = (check["observed_mean"] > 0) & (check["predicted_mean"] > 0)
         means.scatter(check["observed_mean"][some], check["predicted_mean"][some], **marks)
         zeros.scatter(check["observed_zeros"], check["predicted_zeros"], **marks)
@@ -122,10 +121,11 @@ def probability_plot(
         axes: Where to draw; None makes a figure.
     """
     p = probabilities.to_numpy()
-    highest, called = p.max(1), probabilities.columns.to_numpy()[p.argmax(1)]
+    names = np.array([label_name(name) for name in probabilities.columns], dtype=object)
+    highest, called = p.max(1), names[p.argmax(1)]
     groups: dict[str, NDArray] = {"": highest}
     if truth is not None:
-        true_types = np.asarray(truth, dtype=object)
+        true_types = np.array([label_name(name) for name in truth], dtype=object)
         if true_types.shape != called.shape:
             raise InputError(
                 f"There are {len(called)} rows of probabilities and {len(true_types)} true types. Align both."
@@ -137,7 +137,7 @@ def probability_plot(
         }
     with panel(axes, height=2.8) as axes:
         bins = np.linspace(0, 1, 26)
-        colors = [_BLUE, _ORANGE][: len(groups)]
+        colors = [BLUE, ORANGE][: len(groups)]
         axes.hist(list(groups.values()), bins, stacked=True, color=colors, label=list(groups), edgecolor="white")
         axes.set(xlim=(0, 1), xlabel="probability of the most probable type", ylabel="cells")
         if truth is not None:
@@ -153,7 +153,7 @@ def confusion_plot(table: pd.DataFrame, *, axes: Axes | None = None) -> Figure:
     with panel(axes, width=min(7.2, 2.6 + 0.7 * table.shape[1]), height=1.3 + side * len(table)) as axes:
         shade = axes.pcolormesh(share, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1.5)
         for (row, column), cells in np.ndenumerate(counts):
-            color = text_on(shade.cmap(shade.norm(share[row, column]))) if cells else "#8c959f"
+            color = text_on(shade.cmap(shade.norm(share[row, column]))) if cells else FAINT
             axes.text(column + 0.5, row + 0.5, f"{cells:,}", ha="center", va="center", color=color, fontsize=8.5)
         axes.set_xticks(np.arange(table.shape[1]) + 0.5, table.columns, rotation=35, ha="right", rotation_mode="anchor")
         axes.set_yticks(np.arange(len(table)) + 0.5, table.index)

@@ -19,12 +19,16 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from scanvi_tutorial.checks import InputError
+from scanvi_tutorial.checks import InputError, label_name
 from scanvi_tutorial.config import UNLABELLED
 
 __all__ = [
+    "BLUE",
+    "FAINT",
+    "GREEN",
     "INK",
     "MUTED",
+    "ORANGE",
     "STYLE",
     "UNLABELLED_COLOR",
     "figure_of",
@@ -37,7 +41,8 @@ __all__ = [
 ]
 
 STYLE = Path(__file__).parents[1] / "book.mplstyle"
-INK, MUTED = "#24292f", "#57606a"  # text; lines that stand back
+INK, MUTED, FAINT = "#24292f", "#57606a", "#8c959f"  # text; lines that stand back; zeros in a table
+BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"  # Okabe and Ito, for what is not a type
 UNLABELLED_COLOR = "#d3d3d3"
 
 # Ten of the twelve colors of Paul Tol's qualitative scheme (Colour Schemes, SRON/EPS/TN/09-002), in an order that keeps
@@ -60,7 +65,7 @@ def palette(names: Iterable[str]) -> dict[str, str]:
     >>> palette(["B", "T", "Unknown"])
     {'B': '#332288', 'T': '#cc6677', 'Unknown': '#d3d3d3'}
     """
-    names = [str(name) for name in names]
+    names = [label_name(name) for name in names]
     types = [name for name in names if name != UNLABELLED]
     if len(set(names)) < len(names):
         raise InputError(f"A type is named twice among {', '.join(names)}. Give each type once.")
@@ -80,10 +85,8 @@ def palette_of(adata: AnnData, *columns: str, also: Iterable[str] = ()) -> dict[
     Columns that are missing are passed over. Categories without a cell keep their place, so that a type has the same
     color among all cells and among a few of them.
     """
-    categories = (
-        adata.obs[name].astype("category").cat.categories.astype(str) for name in columns if name in adata.obs
-    )
-    return palette(dict.fromkeys(chain(*categories, also)))
+    categories = (adata.obs[name].astype("category").cat.categories for name in columns if name in adata.obs)
+    return palette(dict.fromkeys(map(label_name, chain(*categories, also))))
 
 
 def probability_cmap() -> Colormap:
@@ -97,13 +100,18 @@ def probability_cmap() -> Colormap:
 def sheet(width: float = 7.2, height: float = 3.2) -> Iterator[Figure]:
     """Yield a new figure, in inches, under the book's style; 7.2 fills the text column.
 
-    On leaving, it is laid out once, so that what Matplotlib makes late (ticks) has the book's style too.
+    On leaving, it is laid out once, so that what Matplotlib makes late (ticks) has the book's style too; where the body
+    raises, it is closed.
     """
     # Outside the style: pyplot starts a notebook's backend with its first figure, and leaving the style would undo it.
     figure = plt.figure(figsize=(width, height), dpi=100, facecolor="white", layout="constrained")
-    with plt.style.context(STYLE):
-        yield figure
-        figure.draw_without_rendering()
+    try:
+        with plt.style.context(STYLE):
+            yield figure
+            figure.draw_without_rendering()
+    except BaseException:
+        plt.close(figure)  # or a notebook would show it, half drawn, beside the error
+        raise
 
 
 @contextmanager
