@@ -45,7 +45,7 @@ def salt(environ: dict[str, str] | os._Environ[str] = os.environ, root: Path = R
 def configure(app: Sphinx, config: Config) -> None:
     """Point the build at the salted cache and at the local MathJax, and quiet what only people in Jupyter need."""
     os.environ["TQDM_DISABLE"] = "1"  # a page would keep every refresh of a progress bar
-    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    os.environ.pop("MPLBACKEND", None)  # a backend set for a terminal would draw nothing into a page
     config.nb_execution_cache_path = str(Path(app.outdir).parent / ".jupyter_cache" / salt())
     config.mathjax_path = "mathjax/tex-chtml.js"
 
@@ -70,15 +70,19 @@ def reporting(nb: Any, chapter: str, write: Callable[[str], object] = sys.stderr
     total = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in nb.cells)
     seen, begun = 0, 0.0
 
+    def line_of(cell: Any) -> str:
+        lines = [line for line in cell.source.strip().splitlines() if not line.startswith(("#", "%"))]
+        return lines[0][:70] if lines else "…"
+
     def begin(cell: Any, cell_index: int) -> None:
         nonlocal seen, begun
         seen, begun = seen + 1, time.monotonic()
         if sys.stderr.isatty():
-            write(f"{chapter} [{seen}/{total}] …\r")
+            write(f"{chapter} [{seen}/{total}] …  {line_of(cell)}\r")
 
     def end(cell: Any, cell_index: int, execute_reply: Any) -> None:
-        lines = [line for line in cell.source.strip().splitlines() if not line.startswith(("#", "%"))] or ["…"]
-        write(f"{chapter} [{seen}/{total}] {time.monotonic() - begun:.1f}s  {lines[0][:70]}\n")
+        clear = "\033[K" if sys.stderr.isatty() else ""
+        write(f"{clear}{chapter} [{seen}/{total}] {time.monotonic() - begun:.1f}s  {line_of(cell)}\n")
 
     return {"on_cell_execute": begin, "on_cell_executed": end}
 
