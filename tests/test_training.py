@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse
 import torch
 
+from scanvi_tutorial import training
 from scanvi_tutorial.batching import Minibatch, split_cells
 from scanvi_tutorial.checks import InputError
 from scanvi_tutorial.config import ModelConfig, TrainConfig
@@ -82,6 +83,23 @@ def test_same_seed_gives_the_same_parameters_to_the_bit_and_another_does_not(tin
     assert same(first, again)
     pd.testing.assert_frame_equal(history.frame, history_again.frame, check_exact=True)
     assert not same(first, other)
+
+
+def test_the_seed_also_draws_the_order_of_the_cells(tiny, monkeypatch):
+    shown, original = [], training.paired_minibatches
+
+    def noted(*arguments, **settings):
+        minibatches = list(original(*arguments, **settings))
+        shown.append(torch.cat([minibatch.x for minibatch in minibatches]))
+        return minibatches
+
+    monkeypatch.setattr(training, "paired_minibatches", noted)
+    split = split_cells(codes_of(tiny()), SHORT, ["B", "NK", "T"])
+    monkeypatch.setattr(training, "split_cells", lambda *_: split)  # the same cells are held out
+    for seed in (0, 0, 1):
+        fitted(tiny(), replace(SHORT, max_epochs=1, seed=seed))
+    assert torch.equal(shown[0], shown[1])
+    assert not torch.equal(shown[0], shown[2])
 
 
 def test_fitting_touches_no_global_generator_and_no_input(tiny):
