@@ -95,7 +95,7 @@ def dense(counts: csr_matrix, rows: np.ndarray) -> Float[Tensor, "cells genes"]:
 
 
 def chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
-    """Cut `rows` into pieces of at least `size` (and fewer than twice that), so that none holds a single cell.
+    """Cut `rows` into pieces of `size` to twice that (one piece where they are fewer), so that none holds one cell.
 
     Normalization over a minibatch of one cell is undefined, and n = 1 modulo the size is bound to happen to somebody.
     """
