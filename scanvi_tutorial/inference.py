@@ -6,8 +6,9 @@ dense one minibatch at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from scanvi_tutorial.model import SCANVI
 
 __all__ = [
     "BOUND_TERMS",
+    "bound_of",
     "bound_terms",
     "evaluating",
     "label_probabilities",
@@ -88,6 +90,11 @@ def bound_terms(
         "kl_z": log_q("z2") - log_p("z2") + log_q("z1") - log_p("z1"),
         "kl_y": log_q("y") - log_p("y"),
     }
+
+
+def bound_of(terms: Mapping[str, Any]) -> Any:
+    """Return the bound, in nats, from its terms: tensors or arrays (cells,), or numbers."""
+    return terms["log_likelihood"] - terms["kl_l"] - terms["kl_z"] - terms["kl_y"]
 
 
 def latent(model: SCANVI, adata: AnnData) -> np.ndarray:

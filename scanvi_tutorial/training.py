@@ -26,7 +26,7 @@ from scanvi_tutorial.batching import Cells, Minibatch, Split, chunks, paired_min
 from scanvi_tutorial.checks import InputError, listed
 from scanvi_tutorial.config import TrainConfig, progress
 from scanvi_tutorial.history import History
-from scanvi_tutorial.inference import BOUND_TERMS, bound_terms, evaluating
+from scanvi_tutorial.inference import BOUND_TERMS, bound_of, bound_terms, evaluating
 from scanvi_tutorial.model import SCANVI
 from scanvi_tutorial.objective import estimator, loss_of
 
@@ -167,7 +167,7 @@ class _Fit:
         with evaluating(model, self.config.seed):
             held_out = self.mean_terms(split.held_out if len(split.held_out) else self.sample)
             train = self.mean_terms(self.sample)
-            row = {"bound_train": _bound(train), "bound_held_out": _bound(held_out), **held_out}
+            row = {"bound_train": bound_of(train), "bound_held_out": bound_of(held_out), **held_out}
             row["cross_entropy"] = cross_entropy(self.logits(split.labelled), self.truth(split.labelled)).item()
             if len(split.held_out_labelled):
                 guess = self.logits(split.held_out_labelled).argmax(-1)
@@ -206,7 +206,3 @@ def choose_device(name: str) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _bound(terms: dict[str, float]) -> float:
-    return terms["log_likelihood"] - terms["kl_l"] - terms["kl_z"] - terms["kl_y"]
