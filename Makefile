@@ -1,6 +1,6 @@
 # Python >= 3.11 and make are all that a machine needs: everything else lands in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help book test slow lint pairs pins clean
+.PHONY: help book test slow lint pairs pins peers grid clean
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 
@@ -8,6 +8,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$p && break; done)
 BIN := .venv/bin
 READY := .venv/.made-from-requirements
+PEERS := _build/peers/.made-from-requirements
 SITE := _build/html
 WORKERS ?= 2
 OMP_NUM_THREADS ?= 1
@@ -53,6 +54,12 @@ pairs: $(READY) ## write the notebooks beside the chapters anew
 pins: ## write requirements.txt anew from the newest releases that agree
 	@$(found) $(PYTHON) scripts/pins.py
 
+peers: $(READY) $(PEERS) ## scvi-tools, Pyro's tutorial and ours on the same draws (ARGS="--dataset facs-t")
+	@$(BIN)/python benchmarks/peers.py $(ARGS)
+
+grid: $(READY) ## every method on every draw, for chapter 8 (about an hour; ARGS="--dataset facs-t")
+	@$(BIN)/python benchmarks/grid.py --jobs $(WORKERS) $(ARGS)
+
 clean: ## remove all that was built; .venv stays
 	rm -rf _build .pytest_cache .ruff_cache .import_linter_cache *.egg-info
 	find . -name __pycache__ -not -path "./.venv/*" -prune -exec rm -rf {} +
@@ -61,4 +68,8 @@ found = test -n "$(PYTHON)" || { echo "No Python >= 3.11 was found. Install one 
 
 $(READY): requirements.txt
 	@$(found) $(PYTHON) scripts/environment.py
+	@touch $@
+
+$(PEERS): benchmarks/peers-requirements.txt
+	@$(found) $(PYTHON) scripts/environment.py _build/peers benchmarks/peers-requirements.txt
 	@touch $@

@@ -8,9 +8,11 @@ from scanvi_tutorial.datasets import load
 from scanvi_tutorial.genes import select_genes
 from scanvi_tutorial.history import History
 from scanvi_tutorial.inference import bound_terms, label_probabilities, latent, posterior_predictive
+from scanvi_tutorial.markers import marker_scores
+from scanvi_tutorial.methods import recommended
 from scanvi_tutorial.model import SCANVI
 from scanvi_tutorial.plotting import figure6
-from scanvi_tutorial.seeds import marker_scores, purity, seed_labels
+from scanvi_tutorial.seeds import purity, seed_labels
 from scanvi_tutorial.training import fit
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "posterior_predictive",
     "purity",
     "read_h5ad",
+    "recommended",
     "seed_labels",
     "select_genes",
 ]

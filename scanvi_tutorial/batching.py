@@ -21,7 +21,7 @@ from torch.nn.functional import one_hot
 from scanvi_tutorial.checks import InputError, check_counts, check_genes, check_labels, listed
 from scanvi_tutorial.config import UNLABELLED, TrainConfig
 
-__all__ = ["Cells", "Minibatch", "Split", "chunks", "dense", "paired_minibatches", "split_cells"]
+__all__ = ["Cells", "Minibatch", "Split", "chunks", "dense", "paired_minibatches", "split_cells", "thinned"]
 
 _FEWEST_SEEDS = 20  # a class must keep this many after some are held out, for held-out labels to be watched
 
@@ -33,11 +33,13 @@ class Minibatch:
     x: Float[Tensor, "cells genes"] | None  # counts of unlabelled cells
     x_labelled: Float[Tensor, "labelled genes"] | None  # counts of labelled cells
     y: Float[Tensor, "labelled labels"] | None  # their types, one-hot
+    share: Float[Tensor, "cells 1"] | None = None  # of the molecules of x that were kept; None means all
+    share_labelled: Float[Tensor, "labelled 1"] | None = None  # likewise of x_labelled
 
     def to(self, device: torch.device) -> Minibatch:
         """Return the same minibatch on `device`."""
-        moved = (None if part is None else part.to(device) for part in (self.x, self.x_labelled, self.y))
-        return type(self)(*moved)
+        parts = (self.x, self.x_labelled, self.y, self.share, self.share_labelled)
+        return type(self)(*(None if part is None else part.to(device) for part in parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ def paired_minibatches(
     size: int,
     labelled_size: int,
     balanced: bool = False,
+    thin_to: float = 1.0,
     rng: np.random.Generator,
 ) -> Iterator[Minibatch]:
     """Yield one epoch: every row of `unlabelled` once, each minibatch beside labelled cells.
@@ -121,7 +124,8 @@ def paired_minibatches(
         size: Unlabelled cells in a minibatch, at least; see `chunks`.
         labelled_size: Labelled cells in a minibatch: all of them where they are no more than this.
         balanced: Draw the labelled cells with equal chances for every type, with replacement.
-        rng: Draws the order; nothing else is random here.
+        thin_to: Every cell keeps a share of its molecules between this and one; see `thinned`.
+        rng: Draws the order and the molecules; nothing else is random here.
     """
     for rows in chunks(rng.permutation(unlabelled), size) if len(unlabelled) else [unlabelled]:
         if len(rows) == 1:
@@ -129,11 +133,22 @@ def paired_minibatches(
         beside = _draw_labelled(cells.codes, labelled, labelled_size, balanced, rng)
         if len(beside) == 1:
             beside = np.repeat(beside, 2)  # likewise
-        yield Minibatch(
-            cells.x(rows) if len(rows) else None,
-            cells.x(beside) if len(beside) else None,
-            cells.y(beside) if len(beside) else None,
-        )
+        x, share = _counts_and_shares(cells, rows, thin_to, rng)
+        x_labelled, share_labelled = _counts_and_shares(cells, beside, thin_to, rng)
+        y = cells.y(beside) if len(beside) else None
+        yield Minibatch(x, x_labelled, y, share, share_labelled)
+
+
+def thinned(counts: csr_matrix, least: float, rng: np.random.Generator) -> tuple[csr_matrix, np.ndarray]:
+    """Return the same cells as if they had been sequenced less deeply, and the share of each that was kept, (cells, 1).
+
+    Every cell draws a share between `least` and one, and keeps each of its molecules with that chance. A negative
+    binomial count stays one: its mean shrinks by the share, its inverse dispersion is what it was. So the model knows
+    the law of what is left, and no cell is shown twice in the same way.
+    """
+    shares = rng.uniform(least, 1, counts.shape[0])
+    kept = rng.binomial(np.rint(counts.data).astype(np.int64), np.repeat(shares, np.diff(counts.indptr)))
+    return csr_matrix((kept.astype(counts.dtype), counts.indices, counts.indptr), counts.shape), shares[:, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +188,17 @@ def split_cells(codes: np.ndarray, config: TrainConfig, labels: Sequence[str]) -
         labelled=np.setdiff1d(np.flatnonzero(codes >= 0), aside),
         held_out_labelled=np.sort(aside),
     )
+
+
+def _counts_and_shares(
+    cells: Cells, rows: np.ndarray, thin_to: float, rng: np.random.Generator
+) -> tuple[Tensor | None, Tensor | None]:
+    if not len(rows):
+        return None, None
+    if thin_to == 1:
+        return cells.x(rows), None
+    counts, shares = thinned(cells.counts[rows], thin_to, rng)
+    return torch.from_numpy(counts.toarray()), torch.from_numpy(shares.astype(np.float32))
 
 
 def _draw_labelled(

@@ -37,7 +37,7 @@ class ModelConfig:
     classifier_hidden: tuple[int, ...] = (128,)  # hidden layers of Classifier; () makes it linear
     norm: Literal["batch", "layer", "none"] = "batch"  # normalization inside hidden layers only
     dropout: float = 0.1  # share of hidden units silenced while training
-    label_weight: float = 200.0  # w above
+    label_weight: float = 50.0  # w above
 
     def __post_init__(self) -> None:
         _one_of("likelihood", self.likelihood, ("zinb", "nb", "poisson"))
@@ -63,9 +63,11 @@ class TrainConfig:
 
     seed: int = 0  # draws minibatches, latents, dropout and the held-out cells
     max_epochs: int = 100  # passes over the unlabelled cells …
-    max_steps: int = 6_000  # … but no further epoch beyond this many optimizer steps
+    max_steps: int = 2_000  # … but no further epoch beyond this many optimizer steps
     minibatch: int = 128  # unlabelled cells in a step
     labelled_minibatch: int = 256  # labelled cells in a step: all of them while they are fewer
+    thin_to: float = 0.1  # a training cell keeps a share of its molecules, drawn between this and 1
+    objective: Literal["labels", "everywhere"] = "labels"  # what a labelled cell adds: L, or U as if it had no label
     class_balanced: bool = False  # draw the labelled cells of a step with equal chances for every class
     learning_rate: float = 3e-3  # the peak of the one-cycle schedule
     warmup: float = 0.5  # share of the steps over which the weight of the KL terms rises to one
@@ -80,6 +82,9 @@ class TrainConfig:
         for name in ("minibatch", "labelled_minibatch"):
             _at_least(name, getattr(self, name), 2)
         _one_of("monitor", self.monitor, ("bound", "labels"))
+        _one_of("objective", self.objective, ("labels", "everywhere"))
+        if not 0 < self.thin_to <= 1:
+            raise ValueError(f"thin_to must lie in (0, 1], got {self.thin_to!r}.")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate!r}.")
         if not 0 <= self.warmup <= 1:

@@ -1,7 +1,11 @@
-"""Marker tables, and the scale on which genes are compared between cells: log counts per ten thousand.
+"""Marker tables, and how much a cell looks like a type by them.
 
 Met in book/01_data.md. A table says which genes speak for a type and which against it, {type: {"positive": genes,
-"negative": genes}}, in order of claim. Symbols: x_cg, the count of gene g in cell c.
+"negative": genes}}, in order of claim. The score of cell c for type t is a sum over marker genes g,
+
+    score_ct = Σ_positive s_cg − Σ_negative s_cg,     s_cg = log(1 + 10⁴ x_cg / Σ_g x_cg), standardized over cells,
+
+where x_cg is a count; as in the seed-labeling tutorial of scvi-tools.
 """
 
 from __future__ import annotations
@@ -9,13 +13,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 from numpy.typing import NDArray
 from pandas.api.types import is_list_like
 from scipy.sparse import csr_matrix
 
-from scanvi_tutorial.checks import NO_LABEL, InputError, label_name
+from scanvi_tutorial.checks import NO_LABEL, InputError, check_counts, check_labels, label_name, listed
 
-__all__ = ["Markers", "check_markers", "log_cp10k", "marker_genes"]
+__all__ = ["Markers", "check_markers", "log_cp10k", "marker_genes", "marker_scores", "marker_table"]
 
 Markers = Mapping[str, Mapping[str, list[str]]]
 
@@ -56,6 +62,64 @@ def marker_genes(table: Markers) -> list[str]:
     ['MS4A1', 'CD3E']
     """
     return list(dict.fromkeys(gene for sides in table.values() for genes in sides.values() for gene in genes))
+
+
+def marker_table(adata: AnnData, markers: Markers | None) -> Markers:
+    """Return the marker table to use: `markers`, or else `uns["markers"]`, its types in order of claim.
+
+    An `.h5ad` file does not keep the order of a table: one from `uns` takes that of the categories of `obs["truth"]`,
+    if both name the same types.
+
+    Raises:
+        InputError: Where there is no table, or `check_markers` refuses it.
+    """
+    table = check_markers(adata.uns.get("markers") if markers is None else markers)
+    if not table:
+        raise InputError(
+            "There is no marker table. Put one into adata.uns['markers'], as "
+            "{'type': {'positive': ['GENE'], 'negative': []}}, or pass markers=..., or choose how='random'."
+        )
+    if markers is None and "truth" in adata.obs:
+        known = check_labels(adata, "truth", least=0)[0]
+        return {name: table[name] for name in known} if set(known) == set(table) else table
+    return table
+
+
+def marker_scores(
+    adata: AnnData,
+    markers: Markers | None = None,
+    *,
+    layer: str | None = None,
+) -> pd.DataFrame:
+    """Return how much every cell looks like every type, (cells, types).
+
+    The unit is the standard deviation of a marker gene over cells. Genes of the table
+    that `adata` lacks are left out; a gene with one value in all cells adds nothing.
+
+    Raises:
+        InputError: Where there is no marker table, and where no positive marker of some
+            type is among the genes.
+    """
+    table = marker_table(adata, markers)
+    counts = check_counts(adata, layer)
+    known = adata.var_names.isin(marker_genes(table))
+    values = log_cp10k(counts, known).toarray()
+    spread = np.where(np.ptp(values, axis=0) > 0, values.std(axis=0), np.inf)
+    values = (values - values.mean(axis=0)) / spread
+    standard = pd.DataFrame(values, adata.obs_names, adata.var_names[known])
+    scores = {}
+    for name, sides in table.items():
+        positive = [gene for gene in sides["positive"] if gene in standard]
+        negative = [gene for gene in sides["negative"] if gene in standard]
+        if not positive:
+            raise InputError(
+                f"None of the positive markers of {name!r} "
+                f"({listed(sides['positive'])}) is among the {adata.n_vars} genes "
+                f"({listed(adata.var_names, 3)}). "
+                "Give markers that are, named as adata.var_names names genes."
+            )
+        scores[name] = standard[positive].sum(axis=1) - standard[negative].sum(axis=1)
+    return pd.DataFrame(scores)
 
 
 def log_cp10k(counts: csr_matrix, genes: NDArray[np.bool_] | slice = slice(None)) -> csr_matrix:

@@ -26,9 +26,9 @@ from torch.distributions import Distribution
 
 from scanvi_tutorial.checks import InputError, check_counts, check_labels
 from scanvi_tutorial.config import UNLABELLED, ModelConfig
-from scanvi_tutorial.likelihood import count_distribution
 from scanvi_tutorial.networks import Classifier, XDecoder, Z1Encoder, Z2Decoder, Z2LEncoder
 from scanvi_tutorial.persistence import PersistenceError, read_folder, write_folder
+from scanvi_tutorial.sparse_likelihood import count_distribution
 
 __all__ = ["SCANVI"]
 
@@ -71,14 +71,14 @@ class SCANVI(nn.Module):
 
         self.z2_decoder = Z2Decoder(len(labels), config)
         self.x_decoder = XDecoder(len(genes), config)
-        self.z2l_encoder = Z2LEncoder(len(genes), config)
+        self.z2l_encoder = Z2LEncoder(len(genes), config, self.library_loc)
         self.z1_encoder = Z1Encoder(len(labels), config)
         self.classifier = Classifier(len(labels), config)
         if config.likelihood == "poisson":
             self.register_parameter("log_inverse_dispersion", None)
         else:
             self.log_inverse_dispersion = nn.Parameter(torch.full((len(genes),), 10.0).log())
-        self.z2l_encoder.start_library_at(library_loc, library_scale)
+        self.z2l_encoder.start_library_at_total(library_scale)
 
     @classmethod
     def from_anndata(
@@ -148,21 +148,27 @@ class SCANVI(nn.Module):
         self,
         x: Float[Tensor, "cells genes"],
         y: Float[Tensor, "cells labels"] | None = None,
-    ) -> None:
-        """Tell how cells come to their counts; `y`, where given, is observed."""
+        share: Float[Tensor, "cells 1"] | None = None,
+    ) -> Float[Tensor, "cells latent"]:
+        """Tell how cells come to their counts, and return their states z2; `y`, where given, is observed.
+
+        `share`, where given, is the share of its molecules that was kept of each cell (chapter 5).
+        """
         latent, labels = self.config.latent_dim, len(self.labels)
         with pyro.plate("cells", len(x)):
             z1 = pyro.sample("z1", dist.Normal(x.new_zeros(latent), 1).to_event(1))
             type_ = pyro.sample("y", dist.OneHotCategorical(logits=x.new_zeros(labels)), obs=y)
             z2 = pyro.sample("z2", dist.Normal(*self.z2_decoder(z1, type_)).to_event(1))
-            pyro.sample("x", self.counts(z2, self.library(x)).to_event(1), obs=x)
+            pyro.sample("x", self.counts(z2, self.library(x, share)).to_event(1), obs=x)
             if y is not None and self.config.label_weight > 0:
                 self.label_term(z2, y)
+        return z2
 
     def guide(
         self,
         x: Float[Tensor, "cells genes"],
         y: Float[Tensor, "cells labels"] | None = None,
+        share: Float[Tensor, "cells 1"] | None = None,
     ) -> None:
         """Tell the story backwards; y is summed over by enumeration unless it is given."""
         with pyro.plate("cells", len(x)):
@@ -175,12 +181,17 @@ class SCANVI(nn.Module):
                 y = pyro.sample("y", q_y, infer={"enumerate": "parallel"})
             pyro.sample("z1", dist.Normal(*self.z1_encoder(z2, y)).to_event(1))
 
-    def library(self, x: Float[Tensor, "cells genes"]) -> Float[Tensor, "cells 1"]:
+    def library(
+        self,
+        x: Float[Tensor, "cells genes"],
+        share: Float[Tensor, "cells 1"] | None = None,
+    ) -> Float[Tensor, "cells 1"]:
         """Sample the library size, or read it off the counts where the configuration says "observed"."""
         if self.config.library == "observed":
             return x.sum(-1, keepdim=True)
-        prior = dist.LogNormal(x.new_tensor([self.library_loc]), x.new_tensor([self.library_scale]))
-        return pyro.sample("l", prior.to_event(1))
+        loc = x.new_tensor([self.library_loc])
+        loc = loc if share is None else loc + share.log()  # of half the molecules half the total is expected
+        return pyro.sample("l", dist.LogNormal(loc, self.library_scale).to_event(1))
 
     def counts(
         self,
@@ -190,10 +201,9 @@ class SCANVI(nn.Module):
         """Return p(x | z2, l), one distribution a gene."""
         log_mu, gate_logits = self.x_decoder(z2)
         log_mean = ell.log() + log_mu  # a sum of logs needs no floor under rare genes
-        kind, log_theta = self.config.likelihood, self.log_inverse_dispersion
-        if log_theta is not None:
-            log_theta = log_theta.clamp(max=_NEARLY_POISSON)
-        return count_distribution(kind, log_mean, log_theta, gate_logits)
+        log_theta = self.log_inverse_dispersion
+        log_theta = None if log_theta is None else log_theta.clamp(max=_NEARLY_POISSON)
+        return count_distribution(self.config.likelihood, log_mean, log_theta, gate_logits)
 
     def label_term(
         self,
@@ -234,7 +244,6 @@ class SCANVI(nn.Module):
                 model = cls(config, **metadata)
             model.load_state_dict(tensors)
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise PersistenceError(
-                f"{folder} holds no scANVI model of this version ({error}). Train it again."
-            ) from error
+            message = f"{folder} holds no scANVI model of this version ({error}). Train it again."
+            raise PersistenceError(message) from error
         return model.eval()

@@ -11,6 +11,7 @@ when it sums over y; it is absent otherwise.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -145,11 +146,16 @@ class XDecoder(nn.Module):
 
 
 class Z2LEncoder(nn.Module):
-    """q(z2, l | x): what the counts say about state and library size."""
+    """q(z2, l | x): what the counts say about state and library size.
 
-    def __init__(self, genes: int, config: ModelConfig) -> None:
+    State is read off the shares of the genes, so that a cell does not change its state by being sequenced deeper; the
+    library size is the total that was counted, times a correction.
+    """
+
+    def __init__(self, genes: int, config: ModelConfig, library_loc: float = math.log(1_000)) -> None:
         super().__init__()
         latent = config.latent_dim
+        self.log_typical_total = library_loc  # shares are given as the counts of a cell with this total
         self.heads = Heads(genes, config.gene_hidden, [latent, latent, 1, 1], config)
 
     def forward(
@@ -161,15 +167,17 @@ class Z2LEncoder(nn.Module):
         Float[Tensor, "cells 1"],
     ]:
         """Return mean and standard deviation of z2, then those of the log library size."""
-        z2_loc, z2_scale, l_loc, l_scale = self.heads(torch.log1p(x))  # counts span decades
-        return z2_loc, positive(z2_scale), l_loc, positive(l_scale)
+        log_total = x.sum(-1, keepdim=True).clamp(min=1).log()
+        typical = x * (self.log_typical_total - log_total).exp()
+        z2_loc, z2_scale, l_shift, l_scale = self.heads(typical.log1p())  # counts span decades
+        return z2_loc, positive(z2_scale), log_total + l_shift, positive(l_scale)
 
     @torch.no_grad()
-    def start_library_at(self, loc: float, scale: float) -> None:
-        """Start with the prior for every cell, so that no head must climb there."""
+    def start_library_at_total(self, scale: float) -> None:
+        """Start with the total that was counted, give or take `scale` on the log scale."""
         head, latent = self.heads.layers[-1], self.heads.widths[0]
         head.weight[2 * latent :].zero_()
-        head.bias[2 * latent] = loc
+        head.bias[2 * latent] = 0
         softplus_of_bias = torch.tensor(scale - _LEAST_SCALE)
         head.bias[2 * latent + 1] = softplus_of_bias.expm1().log()
 

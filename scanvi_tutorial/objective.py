@@ -7,8 +7,10 @@ Explained in book/05_training.md. In nats per cell, with f the labelled share of
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
+import pyro
 import torch
 from pyro.infer import TraceEnum_ELBO
 from pyro.infer.elbo import ELBO
@@ -48,17 +50,34 @@ def loss_of(
     minibatch: Minibatch,
     elbo: ELBO,
     kl_weight: float = 1.0,
+    objective: Literal["labels", "everywhere"] = "labels",
 ) -> Tensor:
-    """Return the loss of one minibatch, in nats per cell."""
-    share = model.labelled_fraction
+    """Return the loss of one minibatch, in nats per cell.
+
+    With `objective="everywhere"` a labelled cell adds U in place of L, as if only the classifier knew its label: what
+    the paper's code and scvi-tools minimize.
+    """
+    fraction = model.labelled_fraction
     loss = torch.zeros((), device=model.device)
     with KLWeight(kl_weight):
         if minibatch.x is not None:
             x = minibatch.x
-            unlabelled = elbo.differentiable_loss(model.model, model.guide, x)
-            loss = loss + (1 - share) * unlabelled / len(x)
+            unlabelled = elbo.differentiable_loss(model.model, model.guide, x, None, minibatch.share)
+            loss = loss + (1 - fraction) * unlabelled / len(x)
         if minibatch.x_labelled is not None:
-            x, y = minibatch.x_labelled, minibatch.y
-            labelled = elbo.differentiable_loss(model.model, model.guide, x, y)
-            loss = loss + share * labelled / len(y)  # share · α = w
+            x, y, share = minibatch.x_labelled, minibatch.y, minibatch.share_labelled
+            if objective == "labels":
+                labelled = elbo.differentiable_loss(model.model, model.guide, x, y, share)
+            else:
+                story = partial(_as_if_unlabelled, model, y)
+                labelled = elbo.differentiable_loss(story, model.guide, x, None, share)
+            loss = loss + fraction * labelled / len(y)  # fraction · α = w
     return loss
+
+
+def _as_if_unlabelled(model: SCANVI, labels: Tensor, x: Tensor, y: None, share: Tensor | None) -> None:
+    """Tell the story of cells whose type is summed over, with their labels beside it for the classifier."""
+    z2 = model.model(x, y, share)
+    if model.config.label_weight > 0:
+        with pyro.plate("labelled", len(x)):
+            model.label_term(z2, labels)

@@ -1,10 +1,7 @@
 """Which few cells get a label: the best by marker genes, or some drawn from the truth.
 
-Told in book/01_data.md. The score of cell c for type t is a sum over marker genes g (`adata.uns["markers"]`),
-
-    score_ct = Σ_positive s_cg − Σ_negative s_cg,     s_cg = log(1 + 10⁴ x_cg / Σ_g x_cg), standardized over cells,
-
-as in the seed-labeling tutorial of scvi-tools, which Pyro's scANVI tutorial follows.
+Told in book/01_data.md. Marker seeds are the cells with the highest `markers.marker_scores`, as in the seed-labeling
+tutorial of scvi-tools, which Pyro's scANVI tutorial follows.
 """
 
 from __future__ import annotations
@@ -16,11 +13,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scanvi_tutorial.checks import InputError, check_counts, check_labels, listed
+from scanvi_tutorial.checks import InputError, check_labels, listed
 from scanvi_tutorial.config import UNLABELLED
-from scanvi_tutorial.markers import Markers, check_markers, log_cp10k, marker_genes
+from scanvi_tutorial.markers import Markers, marker_genes, marker_scores, marker_table
 
-__all__ = ["marker_scores", "purity", "seed_labels"]
+__all__ = ["purity", "seed_labels"]
 
 
 def seed_labels(
@@ -55,7 +52,7 @@ def seed_labels(
         raise InputError(f"per_label must be at least 1, got {per_label}: without a seed a type cannot be learned.")
     missing: list[str] = []
     if how == "markers":
-        table = _marker_table(adata, markers)
+        table = marker_table(adata, markers)
         missing = sorted(set(marker_genes(table)) - set(adata.var_names))
         names, codes = _by_markers(marker_scores(adata, table, layer=layer), per_label)
         names, codes = _in_order_of_truth(adata, names, codes)
@@ -69,43 +66,6 @@ def seed_labels(
     labelled.obs["label"] = pd.Categorical.from_codes(codes, categories=categories)
     labelled.uns["seeds"] = {"how": how, "per_label": per_label, "seed": seed, "missing_markers": missing}
     return labelled
-
-
-def marker_scores(
-    adata: AnnData,
-    markers: Markers | None = None,
-    *,
-    layer: str | None = None,
-) -> pd.DataFrame:
-    """Return how much every cell looks like every type, (cells, types).
-
-    The unit is the standard deviation of a marker gene over cells. Genes of the table
-    that `adata` lacks are left out; a gene with one value in all cells adds nothing.
-
-    Raises:
-        InputError: Where there is no marker table, and where no positive marker of some
-            type is among the genes.
-    """
-    table = _marker_table(adata, markers)
-    counts = check_counts(adata, layer)
-    known = adata.var_names.isin(marker_genes(table))
-    values = log_cp10k(counts, known).toarray()
-    spread = np.where(np.ptp(values, axis=0) > 0, values.std(axis=0), np.inf)
-    values = (values - values.mean(axis=0)) / spread
-    standard = pd.DataFrame(values, adata.obs_names, adata.var_names[known])
-    scores = {}
-    for name, sides in table.items():
-        positive = [gene for gene in sides["positive"] if gene in standard]
-        negative = [gene for gene in sides["negative"] if gene in standard]
-        if not positive:
-            raise InputError(
-                f"None of the positive markers of {name!r} "
-                f"({listed(sides['positive'])}) is among the {adata.n_vars} genes "
-                f"({listed(adata.var_names, 3)}). "
-                "Give markers that are, named as adata.var_names names genes."
-            )
-        scores[name] = standard[positive].sum(axis=1) - standard[negative].sum(axis=1)
-    return pd.DataFrame(scores)
 
 
 def purity(adata: AnnData) -> pd.DataFrame:
@@ -164,20 +124,6 @@ def _truth(adata: AnnData) -> pd.Series:
         )
     names, codes = check_labels(adata, "truth", least=0)
     return pd.Series(pd.Categorical.from_codes(codes, names), adata.obs_names)
-
-
-def _marker_table(adata: AnnData, markers: Markers | None) -> Markers:
-    """Return the table to use, its types in order of claim."""
-    table = check_markers(adata.uns.get("markers") if markers is None else markers)
-    if not table:
-        raise InputError(
-            "There is no marker table. Put one into adata.uns['markers'], as "
-            "{'type': {'positive': ['GENE'], 'negative': []}}, or pass markers=..., or choose how='random'."
-        )
-    if markers is None and "truth" in adata.obs:
-        known = list(_truth(adata).cat.categories)
-        return {name: table[name] for name in known} if set(known) == set(table) else table
-    return table
 
 
 def _in_order_of_truth(adata: AnnData, names: list[str], codes: np.ndarray) -> tuple[list[str], np.ndarray]:

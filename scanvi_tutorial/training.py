@@ -10,7 +10,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -42,6 +42,7 @@ def run_epoch(
     schedule: LRScheduler | None = None,
     *,
     kl_weight: float = 1.0,
+    objective: Literal["labels", "everywhere"] = "labels",
 ) -> float:
     """Take one optimizer step a minibatch; return the mean loss, in nats per cell.
 
@@ -54,7 +55,7 @@ def run_epoch(
     for minibatch in minibatches:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered NaN")  # said below
-            loss = loss_of(model, minibatch.to(device), elbo, kl_weight)
+            loss = loss_of(model, minibatch.to(device), elbo, kl_weight, objective)
         _refuse_no_number(loss, optimizer.param_groups[0]["lr"])
         optimizer.zero_grad()
         loss.backward()
@@ -155,10 +156,13 @@ class _Fit:
             size=config.minibatch,
             labelled_size=config.labelled_minibatch,
             balanced=config.class_balanced,
+            thin_to=config.thin_to,
             rng=self.rng,
         )
         rate = self.schedule.get_last_lr()[0]
-        loss = run_epoch(self.model, minibatches, self.optimizer, self.schedule, kl_weight=kl_weight)
+        loss = run_epoch(
+            self.model, minibatches, self.optimizer, self.schedule, kl_weight=kl_weight, objective=config.objective
+        )
         return {"loss": loss, "kl_weight": kl_weight, "learning_rate": rate}
 
     def watch(self) -> dict[str, float]:

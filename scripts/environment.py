@@ -1,6 +1,6 @@
-"""Make `.venv` from requirements.txt: `python scripts/environment.py`. Needs Python alone.
+"""Make `.venv` from requirements.txt, or another folder from other pins: `environment.py [folder pins]`.
 
-pip names some two hundred packages on the way; here they share one line that says how far it is.
+Needs Python alone. pip names some two hundred packages on the way; here they share one line that says how far it is.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ def report(text: str, seen: int) -> None:
         print(f"  {text}", flush=True)
 
 
-def main() -> None:
-    """Make the environment and install the pins."""
+def main(folder: Path = FOLDER, pins: Path = PINS) -> None:
+    """Make the environment `folder` and install the pins."""
     begun = time.monotonic()
-    print(f"Making {FOLDER.name} with Python {sys.version.split()[0]} and the pins of {PINS.name} …", flush=True)
-    total = sum(bool(re.match(r"[A-Za-z0-9]", line)) for line in PINS.read_text(encoding="utf-8").splitlines())
-    install(create(FOLDER), "-r", str(PINS), total=total)
-    print(f"{chr(13) if sys.stdout.isatty() else ''}  {FOLDER.name} is ready ({time.monotonic() - begun:.0f} s).")
+    print(f"Making {folder.name} with Python {sys.version.split()[0]} and the pins of {pins.name} …", flush=True)
+    total = sum(bool(re.match(r"[A-Za-z0-9]", line)) for line in pins.read_text(encoding="utf-8").splitlines())
+    install(create(folder), "-r", str(pins), total=total)
+    print(f"{chr(13) if sys.stdout.isatty() else ''}  {folder.name} is ready ({time.monotonic() - begun:.0f} s).")
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(Path, sys.argv[1:]))

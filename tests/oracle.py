@@ -51,7 +51,9 @@ def minus_bound(model, x, noise, y=None, kl_weight=1.0):
     where y is given.
     """
     config, n, k = model.config, len(x), len(model.labels)
-    z2_loc, z2_raw, l_loc, l_raw = split(model.z2l_encoder, torch.log1p(x))
+    typical = math.exp(model.library_loc) * x / x.sum(-1, keepdim=True)
+    z2_loc, z2_raw, l_shift, l_raw = split(model.z2l_encoder, torch.log1p(typical))
+    l_loc = x.sum(-1, keepdim=True).log() + l_shift
     z2_scale, l_scale = scale_of(z2_raw), scale_of(l_raw)
     z2 = z2_loc + z2_scale * noise["z2"]
     kl = normal(z2, z2_loc, z2_scale)

@@ -29,7 +29,7 @@ def test_imports_keep_every_contract(monkeypatch, capsys):
 
 def test_readme_draws_the_contract():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    drawn = re.search(r"```\n([a-z \n]+\nconfig\n)```", readme)
+    drawn = re.search(r"```\n([a-z_ \n]+\nconfig\n)```", readme)
     assert drawn
     assert [set(line.split()) for line in drawn[1].splitlines()] == layers()
 

@@ -8,7 +8,8 @@ from scipy import sparse
 
 from scanvi_tutorial.checks import InputError
 from scanvi_tutorial.datasets.simulated import load_simulated
-from scanvi_tutorial.seeds import marker_scores, purity, seed_labels
+from scanvi_tutorial.markers import marker_scores
+from scanvi_tutorial.seeds import purity, seed_labels
 
 MARKERS = {"T": {"positive": ["CD3", "CD4"], "negative": ["CD79"]}, "B": {"positive": ["CD79"], "negative": ["CD3"]}}
 

@@ -253,7 +253,7 @@ def test_dispersion_moves_towards_the_truth():
     model, _ = fitted(adata, TrainConfig(max_epochs=40, minibatch=64), ModelConfig())
     ours, truth = model.inverse_dispersion.detach().numpy(), adata.var["inverse_dispersion"].to_numpy()
     assert 0.5 < np.median(ours) / np.median(truth) < 2
-    assert np.corrcoef(np.log(ours), np.log(truth))[0, 1] > 0.3
+    assert np.corrcoef(np.log(ours), np.log(truth))[0, 1] > 0.2
 
 
 def test_unknown_label_column_is_refused_before_training(tiny):

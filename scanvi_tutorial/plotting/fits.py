@@ -12,8 +12,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from scanvi_tutorial.checks import InputError, label_name, listed
-from scanvi_tutorial.plotting.style import BLUE, FAINT, GREEN, INK, MUTED, ORANGE, figure_of, panel, sheet, text_on
+from scanvi_tutorial.checks import InputError, label_name
+from scanvi_tutorial.plotting.style import (
+    BLUE,
+    FAINT,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    columns_of,
+    figure_of,
+    panel,
+    sheet,
+    text_on,
+)
 
 __all__ = ["confusion_plot", "history_plot", "predictive_plot", "probability_plot"]
 
@@ -33,7 +45,7 @@ def history_plot(history: pd.DataFrame, *, best_epoch: int | None = None) -> Fig
             `kl_weight`.
         best_epoch: The epoch to mark, whose state was kept; None reads `history.attrs["best_epoch"]` if it is there.
     """
-    _columns_of(history, _HISTORY, "history.frame of what `fit` returned")
+    columns_of(history, _HISTORY, "history.frame of what `fit` returned")
     best = history.attrs.get("best_epoch") if best_epoch is None else best_epoch
     epochs = history.index.to_numpy()
     with sheet(height=4.8) as figure:
@@ -93,7 +105,7 @@ def predictive_plot(check: pd.DataFrame) -> Figure:
     `predicted_zeros` (shares of the cells), as `posterior_predictive` returns. Genes whose mean is zero on either side
     have no place on the logarithmic axes of the first panel and are left out there.
     """
-    _columns_of(check, _PREDICTIVE, "what `posterior_predictive(model, adata)` returned")
+    columns_of(check, _PREDICTIVE, "what `posterior_predictive(model, adata)` returned")
     with sheet(height=3.5) as figure:
         means, zeros = figure.subplots(1, 2)
         marks = {"s": 9, "c": BLUE, "alpha": 0.35, "linewidths": 0, "rasterized": True}
@@ -175,8 +187,3 @@ def _settled(curves: NDArray[np.floating]) -> tuple[float, float] | None:
     low, high = late.min(), curves[np.isfinite(curves)].max()
     margin = 0.08 * max(high - low, 1e-3)
     return float(low - margin), float(high + margin)
-
-
-def _columns_of(table: pd.DataFrame, columns: tuple[str, ...], source: str) -> None:
-    if missing := [name for name in columns if name not in table]:
-        raise InputError(f"The table has no column {listed(missing)}. Pass {source}.")

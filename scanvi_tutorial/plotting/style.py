@@ -14,15 +14,17 @@ from pathlib import Path
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from scanvi_tutorial.checks import InputError, label_name
+from scanvi_tutorial.checks import InputError, label_name, listed
 from scanvi_tutorial.config import UNLABELLED
 
 __all__ = [
+    "BAND",
     "BLUE",
     "FAINT",
     "GREEN",
@@ -31,6 +33,7 @@ __all__ = [
     "ORANGE",
     "STYLE",
     "UNLABELLED_COLOR",
+    "columns_of",
     "figure_of",
     "palette",
     "palette_of",
@@ -43,6 +46,7 @@ __all__ = [
 STYLE = Path(__file__).parents[1] / "book.mplstyle"
 INK, MUTED, FAINT = "#24292f", "#57606a", "#8c959f"  # text; lines that stand back; zeros in a table
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"  # Okabe and Ito, for what is not a type
+BAND = "#d8dee4"  # where chance alone would put a point
 UNLABELLED_COLOR = "#d3d3d3"
 
 # Ten of the twelve colors of Paul Tol's qualitative scheme (Colour Schemes, SRON/EPS/TN/09-002), in an order that keeps
@@ -130,6 +134,12 @@ def figure_of(axes: Axes) -> Figure:
     figure = axes.get_figure(root=True)
     assert isinstance(figure, Figure)
     return figure
+
+
+def columns_of(table: pd.DataFrame, columns: Iterable[str], source: str) -> None:
+    """Refuse a table that lacks some of `columns`, and say where one that has them comes from."""
+    if missing := [name for name in columns if name not in table]:
+        raise InputError(f"The table has no column {listed(missing)}. Pass {source}.")
 
 
 def text_on(color: object) -> str:

@@ -1,0 +1,200 @@
+"""Every method on every draw: the results file that chapter 8 shows; `make grid`.
+
+A *task* is a data set with the seed labels of one draw and some methods; one RNG seed a draw chooses the seed cells and
+draws all weights. Finished tasks are kept in the results file, and a run that was cut short goes on from there; a file
+made by other code or other versions is begun anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from provenance import provenance, write_json
+
+import scanvi_tutorial as st
+from scanvi_tutorial.config import ModelConfig, TrainConfig
+from scanvi_tutorial.datasets.simulated import bayes_probabilities
+from scanvi_tutorial.evaluation import (
+    BASELINES,
+    evaluate,
+    fit_temperature,
+    largest_class_scores,
+    tempered,
+    unlabelled,
+)
+from scanvi_tutorial.methods import FrozenLatent, ScANVI, recommended
+
+__all__ = ["Task", "run", "tasks", "work"]
+
+FOLDER = Path(__file__).resolve().parent
+RESULTS = FOLDER / "results" / "grid.json"
+GROUPS = ("baselines", "single", "recommended")
+DRAWS, SIZES, GENES = 5, (3, 5, 10, 25, 50), 2_000
+OPTIONS: dict[str, dict[str, Any]] = {"simulated": {"cells": 5_000, "effect": 1.25}}  # its Bayes rate is about 0.9
+
+_model, _train = ModelConfig(), TrainConfig()
+VARIANTS: dict[str, Callable[..., pd.DataFrame]] = {
+    "U everywhere": ScANVI(train=replace(_train, objective="everywhere")),
+    "classifier on frozen latent": FrozenLatent(),
+    "no KL warm-up": ScANVI(train=replace(_train, warmup=0.0)),
+    "no thinning": ScANVI(train=replace(_train, thin_to=1.0)),
+    "negative binomial": ScANVI(replace(_model, likelihood="nb")),
+    "Poisson": ScANVI(replace(_model, likelihood="poisson")),
+    "observed library": ScANVI(replace(_model, library="observed")),
+    "LayerNorm": ScANVI(replace(_model, norm="layer")),
+    "w = 200": ScANVI(replace(_model, label_weight=200.0)),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set, seed cells of one draw, and a group of methods that are scored on them."""
+
+    dataset: str
+    how: str  # "random" draws true seeds, "markers" finds them by marker genes
+    per_label: int
+    draw: int
+    group: str  # "baselines", "single", "recommended" or "variants"
+
+
+def tasks(draws: int = DRAWS) -> list[Task]:
+    """Return all tasks, those that the book's claims rest on first."""
+    claims = [("facs-t", "random", 10), ("pbmc68k", "random", 10), ("pbmc68k", "random", 5), ("facs-t", "markers", 10)]
+    claims += [("simulated", "random", 10), ("facs", "random", 10)]
+    sizes = [(name, how, n) for n in SIZES for how in ("random", "markers") for name in ("pbmc68k", "facs-t")]
+    found = [Task(*claim, draw, group) for claim in claims for draw in range(draws) for group in GROUPS[:3]]
+    found += [Task(*claim, draw, "variants") for claim in claims[:2] for draw in range(draws)]
+    found += [Task(*size, draw, group) for size in sizes for draw in range(draws) for group in GROUPS[:2]]
+    return list(dict.fromkeys(found))
+
+
+@cache
+def _load(dataset: str) -> AnnData:
+    return st.load(dataset, **OPTIONS.get(dataset, {}))
+
+
+def cells_of(task: Task) -> AnnData:
+    """Return the cells of a task with its seed labels and the genes that all methods see."""
+    return st.select_genes(st.seed_labels(_load(task.dataset), task.per_label, task.how, task.draw), GENES)
+
+
+def work(task: Task) -> list[dict[str, Any]]:
+    """Score the methods of a task; return a row for each, with its settings and measurements."""
+    torch.set_num_threads(1)
+    adata = cells_of(task)
+    shown = AnnData(adata.X, obs=adata.obs[["label"]], var=adata.var[[]], uns={"markers": adata.uns["markers"]})
+    rows = []
+
+    def add(name: str, probabilities: pd.DataFrame, seconds: float, **more: Any) -> None:
+        scores = evaluate(adata, probabilities).to_dict()
+        rows.append(asdict(task) | {"method": name, "seconds": round(seconds, 2)} | scores | more)
+
+    def timed(method: Callable[..., Any]) -> tuple[Any, float]:
+        started = time.perf_counter()
+        return method(shown, seed=task.draw), time.perf_counter() - started
+
+    if task.group == "baselines":
+        for name, method in BASELINES.items():
+            add(name, *timed(method))
+        free = adata.obs["truth"][unlabelled(adata)]
+        rows.append(asdict(task) | {"method": "largest class"} | largest_class_scores(free).to_dict())
+        if task.dataset == "simulated":
+            add("Bayes", bayes_probabilities(adata), 0.0)
+    elif task.group == "single":
+        add("scANVI", *timed(ScANVI()), **_bound(shown, ScANVI(), task))
+        add("scANVI, plug-in", *timed(ScANVI(samples=0)))
+    elif task.group == "variants":
+        for name, method in VARIANTS.items():
+            add(name, *timed(method), **(_bound(shown, method, task) if isinstance(method, ScANVI) else {}))
+    else:
+        answer, seconds = timed(recommended)
+        weights = {"weights": answer.weights.round(3).to_dict(), "temperature": answer.temperature}
+        scanvi = answer.parts["scANVI"]
+        alone = fit_temperature(scanvi.held_out, _codes(shown, scanvi.held_out))
+        add("scANVI, five fits", scanvi.probabilities, seconds)
+        add("scANVI, five fits, calibrated", _tempered(scanvi.probabilities, alone), seconds, temperature=alone)
+        add("recommended", answer.probabilities, seconds, **weights)
+    return rows
+
+
+def _bound(adata: AnnData, method: ScANVI, task: Task) -> dict[str, Any]:
+    """Return what a fit, which is in the cache by now, says of itself."""
+    _, history = st.fit_or_load(adata, method.model, replace(method.train, seed=task.draw))
+    best = history.frame.loc[history.best_epoch]
+    return {"bound_held_out": float(best.bound_held_out), "epochs": len(history), "best_epoch": history.best_epoch}
+
+
+def _codes(adata: AnnData, held_out: pd.DataFrame) -> np.ndarray:
+    return held_out.columns.get_indexer(adata.obs["label"][held_out.index].astype(str))
+
+
+def _tempered(probabilities: pd.DataFrame, temperature: float) -> pd.DataFrame:
+    return pd.DataFrame(tempered(probabilities, temperature), probabilities.index, probabilities.columns)
+
+
+def run(chosen: list[Task], path: Path = RESULTS, *, jobs: int = 1) -> pd.DataFrame:
+    """Work through the tasks that `path` does not hold yet, `jobs` at a time; return all rows it then holds."""
+    digest = _digest()
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    rows = kept["rows"] if kept.get("code") == digest else []
+    done = {tuple(row[name] for name in Task.__dataclass_fields__) for row in rows}
+    left = [task for task in chosen if tuple(asdict(task).values()) not in done]
+    print(f"{len(chosen) - len(left)} of {len(chosen)} tasks are done already.", flush=True)
+    with ProcessPoolExecutor(jobs) as pool:
+        running = {pool.submit(work, task): task for task in left}
+        for number, finished in enumerate(as_completed(running), 1):
+            rows += finished.result()
+            settings = {"model": asdict(ModelConfig()), "train": asdict(TrainConfig()), "genes": GENES}
+            settings["options"] = OPTIONS
+            write_json(path, {"code": digest} | provenance() | {"settings": settings, "rows": rows})
+            task = running[finished]
+            print(f"{number}/{len(left)} {' '.join(map(str, asdict(task).values()))}", flush=True)
+    return pd.DataFrame(rows)
+
+
+def show(table: pd.DataFrame) -> str:
+    """Return the mean over draws of the most telling scores, a row for each arm and method."""
+    arms = ["dataset", "how", "per_label", "method"]
+    columns = ["accuracy", "balanced_accuracy", "log_loss", "calibration_error", "seconds"]
+    found = table.groupby(arms, sort=False)[columns].mean()
+    return found.assign(draws=table.groupby(arms, sort=False).size()).round(3).to_string()
+
+
+def _digest() -> str:
+    """Return a digest of the package and of this file: rows of other code are not mixed with these."""
+    files = [*sorted((FOLDER.parent / "scanvi_tutorial").rglob("*.py")), Path(__file__)]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def main() -> None:
+    """Read the command line, run and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=1, help="processes at once; OMP_NUM_THREADS=1 suits more than one")
+    parser.add_argument("--dataset", help="only this data set")
+    parser.add_argument("--group", choices=[*GROUPS, "variants"], help="only these methods")
+    parser.add_argument("--draws", type=int, default=DRAWS, help="draws of seed cells and weights")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="results file, which is also gone on from")
+    asked = parser.parse_args()
+    chosen = [
+        task
+        for task in tasks(asked.draws)
+        if asked.dataset in (None, task.dataset) and asked.group in (None, task.group)
+    ]
+    print(show(run(chosen, asked.out, jobs=asked.jobs)))
+
+
+if __name__ == "__main__":
+    main()

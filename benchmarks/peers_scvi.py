@@ -1,0 +1,54 @@
+"""scvi-tools' SCANVI as its documentation trains it. Runs in the environment that `make peers` makes, nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import scvi
+from anndata import AnnData
+
+__all__ = ["scanvi"]
+
+
+def scanvi(
+    adata: AnnData,
+    *,
+    labels: str = "label",
+    seed: int = 0,
+    model: Mapping[str, Any] | None = None,
+    scvi_epochs: int | None = None,
+    scanvi_epochs: int | None = None,
+    train_size: float | None = None,
+) -> pd.DataFrame:
+    """Return the probabilities (cells, labels) of SCANVI, started from an SCVI model of the same cells.
+
+    Args:
+        adata: Raw counts; cells without a label are "Unknown".
+        labels: Column of `obs` with the labels.
+        seed: Of everything drawn.
+        model: Arguments of `scvi.model.SCVI`, which SCANVI takes over.
+        scvi_epochs: Epochs without labels; None leaves it to scvi-tools (400 up to 20,000 cells).
+        scanvi_epochs: Epochs with labels; None leaves it to scvi-tools (at most 10 after SCVI).
+        train_size: Share of the cells, and of the seeds, that is trained on; None leaves it to scvi-tools (0.9).
+    """
+    scvi.settings.seed = seed
+    scvi.model.SCVI.setup_anndata(adata, labels_key=labels)
+    vae = scvi.model.SCVI(adata, **(model or {}))
+    plain = {"accelerator": "cpu", "train_size": train_size, "enable_progress_bar": False}
+    vae.train(max_epochs=scvi_epochs, **plain)
+    classifier = scvi.model.SCANVI.from_scvi_model(vae, unlabeled_category="Unknown")
+    classifier.train(max_epochs=scanvi_epochs, **plain)
+    table = classifier.predict(soft=True)
+    table.attrs = {
+        "scvi_epochs": vae.trainer.current_epoch,
+        "scanvi_epochs": classifier.trainer.current_epoch,
+        "seeds_trained_on": _seeds_trained_on(classifier, adata, labels),
+        "module": {"n_latent": classifier.module.n_latent, "n_layers": classifier.module.n_layers},
+    }
+    return table
+
+
+def _seeds_trained_on(model: scvi.model.SCANVI, adata: AnnData, labels: str) -> int:
+    return int((adata.obs[labels].iloc[model.train_indices] != "Unknown").sum())

@@ -1,0 +1,70 @@
+"""How good are the inferred types? Metrics, simpler methods, and both on the same draws of seed cells.
+
+Used in book/06_figure.md and book/08_evaluation.md. `metrics` holds the truth against probabilities, `baselines` the
+methods that scANVI has to be compared with, `comparison` who is scored and how draws are summed up, `stacking` makes
+one answer of several methods.
+"""
+
+from scanvi_tutorial.evaluation.baselines import (
+    BASELINES,
+    Baseline,
+    fit_on_seeds,
+    label_spreading,
+    logistic_regression,
+    marker_score,
+    nearest_neighbors,
+    principal_components,
+)
+from scanvi_tutorial.evaluation.comparison import compare, evaluate, score_table, spread, unlabelled
+from scanvi_tutorial.evaluation.metrics import (
+    METRICS,
+    accuracy,
+    confusion,
+    largest_class_rate,
+    largest_class_scores,
+    per_class,
+    reliability,
+    scores,
+)
+from scanvi_tutorial.evaluation.stacking import (
+    CrossFit,
+    Stack,
+    cross_fit,
+    fit_temperature,
+    stack,
+    stacking_weights,
+    tempered,
+)
+from scanvi_tutorial.markers import log_cp10k
+
+__all__ = [
+    "BASELINES",
+    "METRICS",
+    "Baseline",
+    "CrossFit",
+    "Stack",
+    "accuracy",
+    "compare",
+    "confusion",
+    "cross_fit",
+    "evaluate",
+    "fit_on_seeds",
+    "fit_temperature",
+    "label_spreading",
+    "largest_class_rate",
+    "largest_class_scores",
+    "log_cp10k",
+    "logistic_regression",
+    "marker_score",
+    "nearest_neighbors",
+    "per_class",
+    "principal_components",
+    "reliability",
+    "score_table",
+    "scores",
+    "spread",
+    "stack",
+    "stacking_weights",
+    "tempered",
+    "unlabelled",
+]

@@ -1,0 +1,162 @@
+"""Several methods in one answer, weighed and calibrated by seed cells that none of their fits had seen.
+
+Explained in book/08_evaluation.md. The seeds are cut into folds; every method is fitted once a fold, with the labels of
+that fold hidden. What it then says of the hidden seeds is what it would say of cells that nobody has labelled. With
+p_m(y | x) of method m, this chooses weights w, which sum to one (stacking: Yao, Vehtari, Simpson and Gelman 2018,
+doi:10.1214/17-BA1091), and a temperature T:
+
+    maximize over w   Σ_seeds log Σ_m w_m p_m(y | x)
+    maximize over T   Σ_seeds log p_T(y | x) − (log T)² / 2 s²,     p_T ∝ p^(1 / T)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import softmax
+
+from scanvi_tutorial.checks import InputError, check_labels, listed
+from scanvi_tutorial.evaluation.baselines import Baseline
+
+__all__ = ["CrossFit", "Stack", "cross_fit", "fit_temperature", "stack", "stacking_weights", "tempered"]
+
+_LEAST = 1e-9  # below this a probability is taken for this, so that no single seed decides everything
+_TEMPERATURE_SCALE = 0.3  # s above: a temperature beyond a factor of two would surprise us
+_ROUNDS = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class CrossFit:
+    """What the fits of one method say, each of which had the labels of one fold of the seeds hidden."""
+
+    probabilities: pd.DataFrame  # (cells, labels), the mean over the fits
+    held_out: pd.DataFrame  # (seeds, labels), of each seed by the fit that did not know its label
+    fits: tuple[pd.DataFrame, ...]  # (cells, labels) a fit
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The answer of several methods, and how it came about."""
+
+    probabilities: pd.DataFrame  # (cells, labels)
+    weights: pd.Series  # one a method; they sum to one
+    temperature: float
+    parts: Mapping[str, CrossFit]  # by method
+
+
+def cross_fit(method: Baseline, adata: AnnData, *, labels: str = "label", folds: int = 5, seed: int = 0) -> CrossFit:
+    """Fit `method` once a fold, with the labels of that fold of the seeds hidden.
+
+    Every type spreads its seeds over the folds as evenly as it can; a type with a single seed never hides it. Fit k
+    gets `seed` + k for what it draws at random.
+
+    Raises:
+        InputError: Where there are fewer than two folds, or where no type has two seeds.
+    """
+    if folds < 2:
+        raise InputError(f"Cross-fitting needs at least 2 folds, got {folds}.")
+    names, codes = check_labels(adata, labels)
+    fold = _folds(codes, folds, np.random.default_rng(seed))
+    if (fold < 0).all():
+        raise InputError(
+            f"No type has two seed cells in adata.obs[{labels!r}] ({listed(names)}), so none can be hidden to see "
+            "whether it is found. Label at least two cells of a type."
+        )
+    fits, held_out = [], np.full((adata.n_obs, len(names)), np.nan)
+    for number in range(fold.max() + 1):
+        hidden = fold == number
+        shown = _hiding(adata, labels, hidden, names, codes)
+        table = method(shown, labels=labels, seed=seed + number)[list(names)]
+        fits.append(table)
+        held_out[hidden] = table.to_numpy()[hidden]
+    mean = pd.DataFrame(np.mean([fit.to_numpy() for fit in fits], axis=0), adata.obs_names, list(names))
+    spared = pd.DataFrame(held_out, adata.obs_names, list(names)).loc[fold >= 0]
+    return CrossFit(mean, spared, tuple(fits))
+
+
+def stack(
+    methods: Mapping[str, Baseline], adata: AnnData, *, labels: str = "label", folds: int = 5, seed: int = 0
+) -> Stack:
+    """Return the weighed and calibrated answer of several methods; it needs no cell beyond `adata`.
+
+    The seeds have to be like the other cells: of seeds that were chosen by markers, or that sit at the edge of their
+    type, all that can be learned is how such cells are named.
+    """
+    parts = {name: cross_fit(method, adata, labels=labels, folds=folds, seed=seed) for name, method in methods.items()}
+    spared = next(iter(parts.values())).held_out.index
+    names, codes = check_labels(adata, labels)
+    known = codes[adata.obs_names.get_indexer(spared)]
+    held_out = np.stack([part.held_out.to_numpy() for part in parts.values()])
+    weights = stacking_weights(held_out, known)
+    temperature = fit_temperature(np.tensordot(weights, held_out, 1), known)
+    mixed = np.tensordot(weights, np.stack([part.probabilities.to_numpy() for part in parts.values()]), 1)
+    table = pd.DataFrame(tempered(mixed, temperature), adata.obs_names, list(names))
+    return Stack(table, pd.Series(weights, list(parts), name="weight"), temperature, parts)
+
+
+def stacking_weights(held_out: ArrayLike, codes: ArrayLike) -> NDArray[np.float64]:
+    """Return the weights (methods,) under which the mixture gives the seeds' labels the highest probability.
+
+    Args:
+        held_out: Probabilities (methods, seeds, labels) from fits that had not seen the labels.
+        codes: The labels, as columns of `held_out`, (seeds,).
+    """
+    held_out, codes = np.asarray(held_out, dtype=np.float64), np.asarray(codes)
+    of_label = np.maximum(held_out[:, np.arange(len(codes)), codes], _LEAST)
+    weights = np.full(len(of_label), 1 / len(of_label))
+    for _ in range(_ROUNDS):  # expectation maximization: each round can only raise a concave sum
+        share = weights[:, None] * of_label
+        weights = (share / share.sum(0)).mean(1)
+    return weights
+
+
+def fit_temperature(probabilities: ArrayLike, codes: ArrayLike, *, scale: float = _TEMPERATURE_SCALE) -> float:
+    """Return the temperature that suits `codes` (cells,) best, drawn towards one; `scale` is s above.
+
+    >>> sure, half_right = [[0.99, 0.01]] * 100, [0, 1] * 50
+    >>> fit_temperature(sure, half_right) > 1.5
+    True
+    """
+    codes = np.asarray(codes)
+    rows = np.arange(len(codes))
+
+    def cost(log_t: float) -> float:
+        of_label = np.maximum(tempered(probabilities, np.exp(log_t))[rows, codes], _LEAST)
+        return log_t**2 / (2 * scale**2) - np.log(of_label).sum()
+
+    return float(np.exp(minimize_scalar(cost, bounds=(-3, 3), method="bounded").x))
+
+
+def tempered(probabilities: ArrayLike, temperature: float) -> NDArray[np.float64]:
+    """Return p^(1 / T) of each row, scaled to sum to one: T above one is more modest, below one bolder.
+
+    >>> tempered([[0.9, 0.1]], 1.0).round(6).tolist()
+    [[0.9, 0.1]]
+    """
+    logs = np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), 1e-300))
+    return softmax(logs / temperature, axis=-1)
+
+
+def _folds(codes: NDArray[np.integer], folds: int, rng: np.random.Generator) -> NDArray[np.integer]:
+    """Return the fold of each cell, -1 where its label is never hidden; no fold is empty."""
+    fold = np.full(len(codes), -1)
+    for code in range(codes.max() + 1):
+        rows = rng.permutation(np.flatnonzero(codes == code))
+        if len(rows) > 1:
+            fold[rows] = np.arange(len(rows)) % folds
+    return fold
+
+
+def _hiding(
+    adata: AnnData, labels: str, hidden: NDArray[np.bool_], names: tuple[str, ...], codes: NDArray[np.integer]
+) -> AnnData:
+    """Return the same cells, sharing their counts, with some labels missing."""
+    shown = AnnData(adata.X, obs=adata.obs.copy(), var=adata.var, uns=dict(adata.uns), layers=dict(adata.layers))
+    shown.obs[labels] = pd.Categorical.from_codes(np.where(hidden, -1, codes), list(names))
+    return shown

@@ -1,0 +1,110 @@
+"""Pictures of what weighs a label: the factor that a score term brings, and what the weight does to predictions.
+
+Used in book/07_gradient.md. Everything comes in as a table; nothing here knows a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from scanvi_tutorial.checks import InputError, listed
+from scanvi_tutorial.plotting.style import BLUE, GREEN, INK, MUTED, ORANGE, figure_of, panel, sheet
+
+__all__ = ["label_factor_plot", "label_weight_plot"]
+
+
+def label_factor_plot(table: pd.DataFrame, *, axes: Axes | None = None) -> Figure:
+    """Draw by how much the gradient of each label was multiplied, over one plus the loss of its cell.
+
+    Args:
+        table: A row a labelled cell: `loss` in nats, `factor` as measured on gradients, and `model`, by whose values
+            points are colored (three at most).
+        axes: Where to draw; None makes a figure.
+
+    Raises:
+        InputError: Where a column is missing, or where a number is not above zero and has no place on the axes.
+    """
+    _refuse_missing(table, ("loss", "factor", "model"))
+    expected = 1 + table["loss"]
+    if not ((expected > 0) & (table["factor"] > 0)).all():
+        raise InputError("The axes are logarithmic: `factor` and 1 + `loss` must be above zero for every cell.")
+    groups = list(dict.fromkeys(table["model"]))
+    if len(groups) > 3:
+        raise InputError(f"There are colors for three models, not for {len(groups)} ({listed(groups)}).")
+    with panel(axes, width=4.6, height=3.6) as axes:
+        for name, color in zip(groups, (ORANGE, BLUE, GREEN), strict=False):
+            of = table["model"] == name
+            axes.scatter(expected[of], table["factor"][of], s=16, c=color, alpha=0.6, linewidths=0, label=name)
+        both = np.concatenate([expected, table["factor"]])
+        limits = both.min() / 1.3, both.max() * 1.3
+        axes.plot(limits, limits, color=INK, linewidth=1, linestyle="--", zorder=0)
+        axes.set(xscale="log", yscale="log", xlim=limits, ylim=limits, box_aspect=1)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:,.0f}")
+            axis.set_minor_formatter(NullFormatter())
+        axes.set(xlabel="1 + loss of the cell (nats)", ylabel="factor on the label's gradient")
+        axes.legend(loc="upper left")
+    return figure_of(axes)
+
+
+def label_weight_plot(table: pd.DataFrame, *, marks: Mapping[str, float] | None = None) -> Figure:
+    """Draw accuracy, how sure the model is, and calibration error over the label weight w.
+
+    Args:
+        table: A row a fit: `weight`, `accuracy`, `confidence` (mean of the highest probability) and
+            `calibration_error`. Fits with one weight are draws: a point each, and a line through their means.
+        marks: Weights to name, such as the defaults of other systems; those outside the sweep are left out.
+
+    Raises:
+        InputError: Where a column is missing, or where a weight is not above zero.
+    """
+    _refuse_missing(table, ("weight", "accuracy", "confidence", "calibration_error"))
+    if not (table["weight"] > 0).all():
+        raise InputError("The axis of weights is logarithmic: every `weight` must be above zero.")
+    means = table.groupby("weight").mean(numeric_only=True)
+    with sheet(height=3.1) as figure:
+        left, right = figure.subplots(1, 2)
+        for axes, column, color, name in (
+            (left, "confidence", ORANGE, "mean highest probability"),
+            (left, "accuracy", BLUE, "accuracy"),
+            (right, "calibration_error", ORANGE, ""),
+        ):
+            axes.plot(means.index, means[column], color=color, label=name)
+            axes.scatter(table["weight"], table[column], s=14, c=color, linewidths=0)
+        left.fill_between(means.index, means["accuracy"], means["confidence"], color=ORANGE, alpha=0.12, linewidth=0)
+        left.set_title("How right, and how sure")
+        left.legend(loc="lower right")
+        right.set_title("Expected calibration error")
+        highest = table["calibration_error"].max()
+        right.set_ylim(0, highest * (1.65 if marks else 1.05))  # names stand above the data
+        for axes in (left, right):
+            axes.set(xscale="log", xlabel="label weight $w$")
+            axes.grid(axis="y")
+        for name, weight in (marks or {}).items():
+            if means.index.min() <= weight <= means.index.max():
+                right.axvline(weight, color=MUTED, linestyle=":", linewidth=1)
+                right.annotate(
+                    name,
+                    (weight, 0.99),
+                    (2, 0),
+                    xycoords=("data", "axes fraction"),
+                    textcoords="offset points",
+                    rotation=90,
+                    ha="left",
+                    va="top",
+                    color=MUTED,
+                    fontsize=8,
+                )
+    return figure
+
+
+def _refuse_missing(table: pd.DataFrame, columns: tuple[str, ...]) -> None:
+    if missing := [column for column in columns if column not in table]:
+        raise InputError(f"The table has no column {listed(missing)}; its columns are {listed(table.columns)}.")
