@@ -139,16 +139,22 @@ def paired_minibatches(
         yield Minibatch(x, x_labelled, y, share, share_labelled)
 
 
-def thinned(counts: csr_matrix, least: float, rng: np.random.Generator) -> tuple[csr_matrix, np.ndarray]:
-    """Return the same cells as if they had been sequenced less deeply, and the share of each that was kept, (cells, 1).
+def thinned(
+    counts: csr_matrix,
+    least: float,
+    rng: np.random.Generator,
+) -> tuple[csr_matrix, np.ndarray]:
+    """Return cells as if sequenced less deeply, and the share that each kept, (cells, 1).
 
-    Every cell draws a share between `least` and one, and keeps each of its molecules with that chance. A negative
-    binomial count stays one: its mean shrinks by the share, its inverse dispersion is what it was. So the model knows
-    the law of what is left, and no cell is shown twice in the same way.
+    Every cell draws a share between `least` and one, and keeps each of its molecules with
+    that chance. A negative binomial count stays one: its mean shrinks by the share, its
+    inverse dispersion is what it was.
     """
     shares = rng.uniform(least, 1, counts.shape[0])
-    kept = rng.binomial(np.rint(counts.data).astype(np.int64), np.repeat(shares, np.diff(counts.indptr)))
-    return csr_matrix((kept.astype(counts.dtype), counts.indices, counts.indptr), counts.shape), shares[:, None]
+    molecules = np.rint(counts.data).astype(np.int64)
+    kept = rng.binomial(molecules, np.repeat(shares, np.diff(counts.indptr)))
+    parts = (kept.astype(counts.dtype), counts.indices, counts.indptr)
+    return csr_matrix(parts, counts.shape), shares[:, None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,9 +150,9 @@ class SCANVI(nn.Module):
         y: Float[Tensor, "cells labels"] | None = None,
         share: Float[Tensor, "cells 1"] | None = None,
     ) -> Float[Tensor, "cells latent"]:
-        """Tell how cells come to their counts, and return their states z2; `y`, where given, is observed.
+        """Tell how cells come to their counts; return their states z2. `y` may be observed.
 
-        `share`, where given, is the share of its molecules that was kept of each cell (chapter 5).
+        `share`, where given, is the share of its molecules that each cell kept (chapter 5).
         """
         latent, labels = self.config.latent_dim, len(self.labels)
         with pyro.plate("cells", len(x)):

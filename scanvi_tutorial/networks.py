@@ -148,14 +148,19 @@ class XDecoder(nn.Module):
 class Z2LEncoder(nn.Module):
     """q(z2, l | x): what the counts say about state and library size.
 
-    State is read off the shares of the genes, so that a cell does not change its state by being sequenced deeper; the
-    library size is the total that was counted, times a correction.
+    State is read off the shares of the genes, so that a cell does not change its state by
+    being sequenced deeper. The library size is the total counted, times a correction.
     """
 
-    def __init__(self, genes: int, config: ModelConfig, library_loc: float = math.log(1_000)) -> None:
+    def __init__(
+        self,
+        genes: int,
+        config: ModelConfig,
+        library_loc: float = math.log(1_000),
+    ) -> None:
         super().__init__()
         latent = config.latent_dim
-        self.log_typical_total = library_loc  # shares are given as the counts of a cell with this total
+        self.log_typical_total = library_loc  # which every cell is scaled to
         self.heads = Heads(genes, config.gene_hidden, [latent, latent, 1, 1], config)
 
     def forward(
@@ -169,7 +174,8 @@ class Z2LEncoder(nn.Module):
         """Return mean and standard deviation of z2, then those of the log library size."""
         log_total = x.sum(-1, keepdim=True).clamp(min=1).log()
         typical = x * (self.log_typical_total - log_total).exp()
-        z2_loc, z2_scale, l_shift, l_scale = self.heads(typical.log1p())  # counts span decades
+        # log1p, since counts span decades
+        z2_loc, z2_scale, l_shift, l_scale = self.heads(typical.log1p())
         return z2_loc, positive(z2_scale), log_total + l_shift, positive(l_scale)
 
     @torch.no_grad()

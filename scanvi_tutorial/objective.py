@@ -54,15 +54,16 @@ def loss_of(
 ) -> Tensor:
     """Return the loss of one minibatch, in nats per cell.
 
-    With `objective="everywhere"` a labelled cell adds U in place of L, as if only the classifier knew its label: what
-    the paper's code and scvi-tools minimize.
+    With `objective="everywhere"` a labelled cell adds U in place of L, as if only the
+    classifier knew its label: what the paper's code and scvi-tools minimize.
     """
     fraction = model.labelled_fraction
     loss = torch.zeros((), device=model.device)
     with KLWeight(kl_weight):
         if minibatch.x is not None:
             x = minibatch.x
-            unlabelled = elbo.differentiable_loss(model.model, model.guide, x, None, minibatch.share)
+            seen = x, None, minibatch.share
+            unlabelled = elbo.differentiable_loss(model.model, model.guide, *seen)
             loss = loss + (1 - fraction) * unlabelled / len(x)
         if minibatch.x_labelled is not None:
             x, y, share = minibatch.x_labelled, minibatch.y, minibatch.share_labelled

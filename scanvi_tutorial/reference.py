@@ -85,7 +85,7 @@ class TutorialModel(nn.Module):
             pyro.sample("x", p_x.to_event(1), obs=x)
 
     def guide(self, x: Tensor, y: Tensor | None = None) -> None:
-        """Tell it backwards; a given label adds a factor that Pyro may take for the score of a draw."""
+        """Tell it backwards; a label adds a factor that Pyro may take for a draw's score."""
         pyro.module("tutorial", self)
         with pyro.plate("batch", len(x)), poutine.scale(scale=self.scale):
             z2_loc, z2_scale, l_loc, l_scale = self.encode(x)
@@ -95,8 +95,10 @@ class TutorialModel(nn.Module):
             if y is None:
                 y = pyro.sample("y", q_y)
             else:
-                pyro.factor("classification_loss", -self.alpha * q_y.log_prob(y), has_rsample=self.has_rsample)
-            pyro.sample("z1", dist.Normal(*_loc_and_scale(self.z1_encoder, z2, y)).to_event(1))
+                loss = -self.alpha * q_y.log_prob(y)
+                pyro.factor("classification_loss", loss, has_rsample=self.has_rsample)
+            z1_loc, z1_scale = _loc_and_scale(self.z1_encoder, z2, y)
+            pyro.sample("z1", dist.Normal(z1_loc, z1_scale).to_event(1))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return mean and standard deviation of z2, (cells, latent), then those of log l, (cells, 1)."""

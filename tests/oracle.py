@@ -44,7 +44,7 @@ def scale_of(raw):
     return softplus(raw) + 1e-4
 
 
-def minus_bound(model, x, noise, y=None, kl_weight=1.0):
+def minus_bound(model, x, noise, y=None, kl_weight=1.0, share=None):
     """Return the sum over cells of −U (without y) or −(L + α log q(y | z2)) (with y).
 
     `noise` holds standard-normal draws: z2 (cells latent), l (cells 1), z1 (labels cells latent), or (cells latent)
@@ -60,6 +60,7 @@ def minus_bound(model, x, noise, y=None, kl_weight=1.0):
     if config.library == "latent":
         ell = (l_loc + l_scale * noise["l"]).exp()
         loc, scale = (torch.tensor(v, dtype=x.dtype) for v in (model.library_loc, model.library_scale))
+        loc = loc if share is None else loc + share.log()
         kl = kl + log_normal(ell, l_loc, l_scale) - log_normal(ell, loc, scale)
     else:
         ell = x.sum(-1, keepdim=True)

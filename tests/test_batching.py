@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
+from scipy.sparse import csr_matrix
 
-from scanvi_tutorial.batching import Cells, chunks, dense, paired_minibatches
+from scanvi_tutorial.batching import Cells, chunks, dense, paired_minibatches, thinned
 from scanvi_tutorial.checks import InputError
 
 NAMES = {"labels": ["B", "NK", "T"], "label_key": "label"}
@@ -107,3 +109,38 @@ def test_codes_follow_the_models_labels_not_the_datas(tiny):
 def test_a_label_the_model_does_not_know_is_named(tiny):
     with pytest.raises(InputError, match=r"NK.*does not know"):
         read(tiny(), labels=["B", "T"])
+
+
+def test_every_molecule_of_a_cell_is_kept_with_the_share_of_its_cell():
+    counts = csr_matrix(np.full((400, 50), 40, dtype=np.float32))
+    kept, shares = thinned(counts, 0.2, np.random.default_rng(0))
+    kept = kept.toarray()
+    assert (kept <= 40).all()
+    assert scipy.stats.kstest(shares[:, 0], scipy.stats.uniform(0.2, 0.8).cdf).pvalue > 0.01
+    np.testing.assert_allclose(kept.mean(1), 40 * shares[:, 0], atol=5 * np.sqrt(40 / 4 / 50))
+    standard = (kept - 40 * shares) / np.sqrt(40 * shares * (1 - shares) + 1e-9)
+    assert standard[shares[:, 0] < 0.95].std() == pytest.approx(1, abs=0.02)
+
+
+def test_thinning_makes_no_count_from_nothing_and_leaves_the_counts_as_they_were(tiny):
+    counts = csr_matrix(tiny().X)
+    before = counts.copy()
+    kept, _ = thinned(counts, 0.1, np.random.default_rng(0))
+    assert (kept.toarray() <= counts.toarray()).all()
+    assert (counts != before).nnz == 0
+    assert kept.dtype == counts.dtype
+
+
+def test_minibatches_are_thinned_where_asked_and_know_the_shares(tiny):
+    cells = read(tiny(cells=50))
+    rows = np.flatnonzero(cells.codes < 0), np.flatnonzero(cells.codes >= 0)
+    sizes = {"size": 8, "labelled_size": 100}
+    whole = list(paired_minibatches(cells, *rows, **sizes, rng=np.random.default_rng(0)))
+    assert all(m.share is None and m.share_labelled is None for m in whole)
+    thin = list(paired_minibatches(cells, *rows, **sizes, thin_to=0.3, rng=np.random.default_rng(0)))
+    assert sum(m.x.sum() for m in thin) < sum(m.x.sum() for m in whole)
+    for m in thin:
+        assert m.share.shape == (len(m.x), 1)
+        assert m.share_labelled.shape == (len(m.y), 1)
+        assert 0.3 <= m.share.min() <= m.share.max() <= 1
+    assert not torch.equal(thin[0].x_labelled, thin[1].x_labelled)  # no seed is shown twice alike

@@ -16,11 +16,12 @@ import torch
 from pyro import poutine
 from pyro.infer.inspect import get_model_relations
 
+from scanvi_tutorial.batching import Minibatch
 from scanvi_tutorial.checks import InputError
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.inference import bound_terms, label_probabilities, traces
 from scanvi_tutorial.model import SCANVI
-from scanvi_tutorial.objective import KLWeight, estimator
+from scanvi_tutorial.objective import KLWeight, estimator, loss_of
 from scanvi_tutorial.persistence import PersistenceError
 from scanvi_tutorial.training import fit
 
@@ -83,6 +84,33 @@ def test_pyros_loss_and_every_gradient_are_those_of_the_bound_by_hand(
     assert pyros_gradients.keys() == by_hand_gradients.keys()
     for name in by_hand_gradients:
         torch.testing.assert_close(pyros_gradients[name], by_hand_gradients[name], rtol=1e-6, atol=1e-7, msg=name)
+
+
+@pytest.mark.parametrize("labelled", [False, True], ids=["unlabelled", "labelled"])
+def test_of_a_thinned_cell_the_library_prior_alone_moves(tiny, small_config, labelled):
+    model, x, y = double(tiny(), small_config)
+    y = y if labelled else None
+    share = torch.linspace(0.1, 1, len(x), dtype=torch.float64)[:, None]
+    noise = noise_of(model, x, y)
+    torch.manual_seed(1)
+    pyros = estimator().differentiable_loss(model.model, model.guide, x, y, share)
+    torch.testing.assert_close(pyros, oracle.minus_bound(model, x, noise, y, share=share), rtol=1e-9, atol=0)
+
+
+def test_everywhere_a_labelled_cell_adds_u_and_its_cross_entropy(tiny, small_config):
+    model, x, y = double(tiny(), small_config)
+    noise = noise_of(model, x, None)
+    torch.manual_seed(1)
+    loss = loss_of(model, Minibatch(None, x, y), estimator(), objective="everywhere")
+    found = gradients(model, loss)
+    z2_loc, z2_scale, *_ = model.z2l_encoder(x)
+    log_label = model.classifier(z2_loc + z2_scale * noise["z2"]).log_softmax(-1)
+    cross_entropy = -(log_label * y).sum(-1).mean()
+    by_hand = model.labelled_fraction * oracle.minus_bound(model, x, noise) / len(x)
+    by_hand = by_hand + model.config.label_weight * cross_entropy
+    torch.testing.assert_close(loss, by_hand, rtol=1e-9, atol=0)
+    for name, gradient in gradients(model, by_hand).items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-7, msg=name)
 
 
 @pytest.mark.parametrize("labelled", [False, True], ids=["unlabelled", "labelled"])

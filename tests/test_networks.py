@@ -1,5 +1,7 @@
 """The networks: shapes under enumeration, plain heads, no influence of one cell on another."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -94,12 +96,25 @@ def test_scales_are_positive_at_any_input():
     assert (l_scale > 0).all()
 
 
-def test_library_head_starts_at_the_prior_for_every_cell():
+def test_library_head_starts_at_the_total_of_every_cell():
     encoder = Z2LEncoder(GENES, CONFIG)
-    encoder.start_library_at(7.25, 0.4)
-    _, _, loc, scale = encoder(torch.rand(CELLS, GENES) * 100)
-    torch.testing.assert_close(loc, torch.full((CELLS, 1), 7.25))
+    encoder.start_library_at_total(0.4)
+    x = torch.rand(CELLS, GENES) * 100
+    _, _, loc, scale = encoder(x)
+    torch.testing.assert_close(loc, x.sum(-1, keepdim=True).log())
     torch.testing.assert_close(scale, torch.full((CELLS, 1), 0.4))
+
+
+def test_state_is_read_off_shares_and_depth_goes_to_the_library_size():
+    encoder = Z2LEncoder(GENES, CONFIG).eval()
+    x = torch.poisson(torch.full((CELLS, GENES), 3.0)) + 1
+    once, deeper = encoder(x), encoder(7 * x)
+    torch.testing.assert_close(deeper[0], once[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(deeper[2], once[2] + math.log(7), rtol=1e-4, atol=1e-5)
+
+
+def test_a_cell_without_counts_is_no_reason_to_fail():
+    assert all(part.isfinite().all() for part in Z2LEncoder(GENES, CONFIG).eval()(torch.zeros(2, GENES)))
 
 
 def test_what_is_said_of_a_cell_does_not_depend_on_its_neighbours():

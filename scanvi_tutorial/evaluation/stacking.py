@@ -81,21 +81,29 @@ def cross_fit(method: Baseline, adata: AnnData, *, labels: str = "label", folds:
 
 
 def stack(
-    methods: Mapping[str, Baseline], adata: AnnData, *, labels: str = "label", folds: int = 5, seed: int = 0
+    methods: Mapping[str, Baseline],
+    adata: AnnData,
+    *,
+    labels: str = "label",
+    folds: int = 5,
+    seed: int = 0,
 ) -> Stack:
-    """Return the weighed and calibrated answer of several methods; it needs no cell beyond `adata`.
+    """Return the weighed and calibrated answer of methods; it needs no cell but these.
 
-    The seeds have to be like the other cells: of seeds that were chosen by markers, or that sit at the edge of their
-    type, all that can be learned is how such cells are named.
+    The seeds have to be like the other cells: of seeds that were chosen by markers, or that
+    sit at the edge of their type, one only learns how such cells are named.
     """
-    parts = {name: cross_fit(method, adata, labels=labels, folds=folds, seed=seed) for name, method in methods.items()}
+    parts = {}
+    for name, method in methods.items():
+        parts[name] = cross_fit(method, adata, labels=labels, folds=folds, seed=seed)
     spared = next(iter(parts.values())).held_out.index
     names, codes = check_labels(adata, labels)
     known = codes[adata.obs_names.get_indexer(spared)]
     held_out = np.stack([part.held_out.to_numpy() for part in parts.values()])
     weights = stacking_weights(held_out, known)
     temperature = fit_temperature(np.tensordot(weights, held_out, 1), known)
-    mixed = np.tensordot(weights, np.stack([part.probabilities.to_numpy() for part in parts.values()]), 1)
+    said = np.stack([part.probabilities.to_numpy() for part in parts.values()])
+    mixed = np.tensordot(weights, said, 1)
     table = pd.DataFrame(tempered(mixed, temperature), adata.obs_names, list(names))
     return Stack(table, pd.Series(weights, list(parts), name="weight"), temperature, parts)
 

@@ -1,0 +1,68 @@
+"""scANVI as a method: what a `Baseline` promises, in every variant."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from scanvi_tutorial import methods
+from scanvi_tutorial.config import ModelConfig, TrainConfig
+from scanvi_tutorial.datasets import load
+from scanvi_tutorial.evaluation import evaluate, largest_class_rate, unlabelled
+from scanvi_tutorial.methods import FrozenLatent, ScANVI, recommended
+from scanvi_tutorial.seeds import seed_labels
+
+SHORT = TrainConfig(max_epochs=15, minibatch=64, warmup=0.25)
+SMALL = ModelConfig(latent_dim=4, gene_hidden=(32,), label_hidden=(16,), classifier_hidden=(16,))
+
+
+@pytest.fixture(autouse=True)
+def _cache_of_our_own(tmp_path, monkeypatch):
+    fit = methods.fit_or_load
+    monkeypatch.setattr(methods, "fit_or_load", lambda *a, **k: fit(*a, **k, folder=tmp_path))
+
+
+@pytest.fixture(scope="module")
+def adata():
+    return seed_labels(load("simulated"), per_label=10, how="random", seed=0)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [ScANVI(SMALL, SHORT), ScANVI(SMALL, replace(SHORT, objective="everywhere")), FrozenLatent(SMALL, SHORT)],
+    ids=["labels", "everywhere", "frozen"],
+)
+def test_a_method_beats_chance_and_never_sees_the_truth(adata, method):
+    blind = adata.copy()
+    blind.obs["truth"] = np.random.default_rng(0).permutation(blind.obs["truth"].to_numpy())
+    said = method(adata, seed=1)
+    assert said.equals(method(blind, seed=1))
+    np.testing.assert_allclose(said.sum(axis=1), 1, atol=1e-6)
+    assert evaluate(adata, said)["accuracy"] > 1.5 * largest_class_rate(adata.obs["truth"][unlabelled(adata)])
+
+
+def test_another_seed_is_another_fit(adata):
+    method = ScANVI(SMALL, SHORT)
+    assert not np.allclose(method(adata, seed=0), method(adata, seed=1), atol=0.01)
+
+
+def test_a_frozen_latent_space_knows_no_label(adata):
+    """Two seeds that swap their labels move the classifier, not the cells."""
+    swapped = adata.copy()
+    label = swapped.obs["label"].to_numpy().copy()
+    first, second = np.flatnonzero(label == "type A")[0], np.flatnonzero(label == "type B")[0]
+    label[[first, second]] = label[[second, first]]
+    swapped.obs["label"] = label
+    blind = replace(SMALL, label_weight=0.0)
+    train = replace(SHORT, objective="everywhere", max_epochs=2)
+    states = [methods.latent(methods.fit_or_load(a, blind, train)[0], a) for a in (adata, swapped)]
+    assert np.array_equal(*states)
+
+
+def test_what_is_recommended_is_no_worse_than_its_worst_part_and_says_how_it_came_about(adata):
+    answer = recommended(adata, seed=0, model=SMALL, train=SHORT, folds=2)
+    accuracy = evaluate(adata, answer.probabilities)["accuracy"]
+    parts = [evaluate(adata, part.probabilities)["accuracy"] for part in answer.parts.values()]
+    assert accuracy >= min(parts)
+    assert set(answer.parts) == {"scANVI", "logistic regression", "label spreading"}
+    assert answer.weights.sum() == pytest.approx(1)
