@@ -116,7 +116,7 @@ def test_the_version_is_the_same_wherever_it_stands():
     assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("target", ["book", "test", "slow", "lint", "pairs", "pins", "clean"])
+@pytest.mark.parametrize("target", ["book", "test", "slow", "lint", "pairs", "pins", "peers", "grid", "clean"])
 def test_make_help_lists_what_there_is(target):
     listed = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert re.search(rf"^  make {target} +\w", listed, re.MULTILINE)

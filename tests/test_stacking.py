@@ -49,6 +49,7 @@ def test_few_seeds_move_the_temperature_less_than_many():
     sharp = tempered(p, 0.5)
     few, many = fit_temperature(sharp[:20], codes[:20]), fit_temperature(sharp, codes)
     assert 1 < few < many
+    assert fit_temperature(sharp[:20], codes[:20], scale=0.01) == pytest.approx(1, abs=0.01)
 
 
 def test_tempering_leaves_the_order_and_one_hot_rows_alone():
