@@ -57,7 +57,7 @@ pins: ## write requirements.txt anew from the newest releases that agree
 peers: $(READY) $(PEERS) ## scvi-tools, Pyro's tutorial and ours on the same draws (ARGS="--dataset facs-t")
 	@$(BIN)/python benchmarks/peers.py $(ARGS)
 
-grid: $(READY) ## every method on every draw, for chapter 8 (about an hour; ARGS="--dataset facs-t")
+grid: $(READY) ## every method on every draw, for chapter 8 (some hours; ARGS="--dataset facs-t")
 	@$(BIN)/python benchmarks/grid.py --jobs $(WORKERS) $(ARGS)
 
 clean: ## remove all that was built; .venv stays

@@ -10,19 +10,20 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
-from provenance import provenance, write_json
+from provenance import PACKAGES, provenance, versions, write_json
 
 import scanvi_tutorial as st
 from scanvi_tutorial.config import ModelConfig, TrainConfig
@@ -46,7 +47,7 @@ DRAWS, SIZES, GENES = 5, (3, 5, 10, 25, 50), 2_000
 OPTIONS: dict[str, dict[str, Any]] = {"simulated": {"cells": 5_000, "effect": 1.25}}  # its Bayes rate is about 0.9
 
 _model, _train = ModelConfig(), TrainConfig()
-VARIANTS: dict[str, Callable[..., pd.DataFrame]] = {
+VARIANTS: dict[str, ScANVI | FrozenLatent] = {
     "U everywhere": ScANVI(train=replace(_train, objective="everywhere")),
     "classifier on frozen latent": FrozenLatent(),
     "no KL warm-up": ScANVI(train=replace(_train, warmup=0.0)),
@@ -75,10 +76,12 @@ def tasks(draws: int = DRAWS) -> list[Task]:
     claims = [("facs-t", "random", 10), ("pbmc68k", "random", 10), ("pbmc68k", "random", 5), ("facs-t", "markers", 10)]
     claims += [("simulated", "random", 10), ("facs", "random", 10)]
     sizes = [(name, how, n) for n in SIZES for how in ("random", "markers") for name in ("pbmc68k", "facs-t")]
-    found = [Task(*claim, draw, group) for claim in claims for draw in range(draws) for group in GROUPS[:3]]
+    found = [Task(*claim, draw, group) for claim in claims for draw in range(draws) for group in GROUPS]
     found += [Task(*claim, draw, "variants") for claim in claims[:2] for draw in range(draws)]
     found += [Task(*size, draw, group) for size in sizes for draw in range(draws) for group in GROUPS[:2]]
-    return list(dict.fromkeys(found))
+    # seeds by markers are the same in every draw, so a method that draws nothing needs one
+    again = {task for task in found if task.how == "markers" and task.group == "baselines" and task.draw}
+    return [task for task in dict.fromkeys(found) if task not in again]
 
 
 @cache
@@ -96,49 +99,66 @@ def work(task: Task) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
     adata = cells_of(task)
     shown = AnnData(adata.X, obs=adata.obs[["label"]], var=adata.var[[]], uns={"markers": adata.uns["markers"]})
-    rows = []
-
-    def add(name: str, probabilities: pd.DataFrame, seconds: float, **more: Any) -> None:
-        scores = evaluate(adata, probabilities).to_dict()
-        rows.append(asdict(task) | {"method": name, "seconds": round(seconds, 2)} | scores | more)
-
-    def timed(method: Callable[..., Any]) -> tuple[Any, float]:
-        started = time.perf_counter()
-        return method(shown, seed=task.draw), time.perf_counter() - started
-
+    with tempfile.TemporaryDirectory() as folder:  # a cache of its own: seconds are those of fits, not of files
+        answers = _WORK[task.group](task, shown, Path(folder))
+    if task.group == "baselines" and task.dataset == "simulated":
+        answers.append(("Bayes", bayes_probabilities(adata), {}))
+    rows = [asdict(task) | {"method": name} | evaluate(adata, said).to_dict() | more for name, said, more in answers]
     if task.group == "baselines":
-        for name, method in BASELINES.items():
-            add(name, *timed(method))
         free = adata.obs["truth"][unlabelled(adata)]
         rows.append(asdict(task) | {"method": "largest class"} | largest_class_scores(free).to_dict())
-        if task.dataset == "simulated":
-            add("Bayes", bayes_probabilities(adata), 0.0)
-    elif task.group == "single":
-        add("scANVI", *timed(ScANVI()), **_bound(shown, ScANVI(), task))
-        add("scANVI, plug-in", *timed(ScANVI(samples=0)))
-    elif task.group == "variants":
-        for name, method in VARIANTS.items():
-            add(name, *timed(method), **(_bound(shown, method, task) if isinstance(method, ScANVI) else {}))
-    else:
-        answer, seconds = timed(recommended)
-        weights = {"weights": answer.weights.round(3).to_dict(), "temperature": answer.temperature}
-        scanvi = answer.parts["scANVI"]
-        alone = fit_temperature(scanvi.held_out, _codes(shown, scanvi.held_out))
-        add("scANVI, five fits", scanvi.probabilities, seconds)
-        add("scANVI, five fits, calibrated", _tempered(scanvi.probabilities, alone), seconds, temperature=alone)
-        add("recommended", answer.probabilities, seconds, **weights)
     return rows
 
 
-def _bound(adata: AnnData, method: ScANVI, task: Task) -> dict[str, Any]:
-    """Return what a fit, which is in the cache by now, says of itself."""
-    _, history = st.fit_or_load(adata, method.model, replace(method.train, seed=task.draw))
-    best = history.frame.loc[history.best_epoch]
-    return {"bound_held_out": float(best.bound_held_out), "epochs": len(history), "best_epoch": history.best_epoch}
+Answer = tuple[str, pd.DataFrame, dict[str, Any]]  # method, its probabilities, what else is to be kept
 
 
-def _codes(adata: AnnData, held_out: pd.DataFrame) -> np.ndarray:
-    return held_out.columns.get_indexer(adata.obs["label"][held_out.index].astype(str))
+def _baselines(task: Task, shown: AnnData, folder: Path) -> list[Answer]:
+    return [_timed(name, method, shown, task) for name, method in BASELINES.items()]
+
+
+def _single(task: Task, shown: AnnData, folder: Path) -> list[Answer]:
+    averaged = _fitted("scANVI", ScANVI(folder=folder), shown, task)
+    plug_in = ScANVI(samples=0, folder=folder)(shown, seed=task.draw)  # of the same fit
+    return [averaged, ("scANVI, plug-in", plug_in, {})]
+
+
+def _variants(task: Task, shown: AnnData, folder: Path) -> list[Answer]:
+    return [_fitted(name, replace(method, folder=folder), shown, task) for name, method in VARIANTS.items()]
+
+
+def _recommended(task: Task, shown: AnnData, folder: Path) -> list[Answer]:
+    started = time.perf_counter()
+    answer = recommended(shown, seed=task.draw, folder=folder)
+    seconds = {"seconds": round(time.perf_counter() - started, 2)}
+    chosen = {"weights": answer.weights.round(3).to_dict(), "temperature": answer.temperature}
+    scanvi = answer.parts["scANVI"]
+    alone = fit_temperature(scanvi.held_out, scanvi.codes)
+    return [
+        ("scANVI, five fits", scanvi.probabilities, {}),
+        ("scANVI, five fits, calibrated", _tempered(scanvi.probabilities, alone), {"temperature": alone}),
+        ("recommended", answer.probabilities, seconds | chosen),
+    ]
+
+
+_WORK = {"baselines": _baselines, "single": _single, "recommended": _recommended, "variants": _variants}
+
+
+def _timed(name: str, method: Callable[..., pd.DataFrame], shown: AnnData, task: Task) -> Answer:
+    started = time.perf_counter()
+    said = method(shown, seed=task.draw)
+    return name, said, {"seconds": round(time.perf_counter() - started, 2)}
+
+
+def _fitted(name: str, method: ScANVI | FrozenLatent, shown: AnnData, task: Task) -> Answer:
+    """Return the answer of a fit, and what the fit says of itself, where it is one of scANVI with labels."""
+    _, said, more = _timed(name, method, shown, task)
+    if isinstance(method, ScANVI):  # its fit is in the folder by now
+        train = replace(method.train, seed=task.draw)
+        _, history = st.fit_or_load(shown, method.model, train, folder=method.folder)
+        best = history.frame.loc[history.best_epoch]
+        more |= {"bound_held_out": float(best.bound_held_out), "best_epoch": history.best_epoch}
+    return name, said, more
 
 
 def _tempered(probabilities: pd.DataFrame, temperature: float) -> pd.DataFrame:
@@ -150,18 +170,27 @@ def run(chosen: list[Task], path: Path = RESULTS, *, jobs: int = 1) -> pd.DataFr
     digest = _digest()
     kept = json.loads(path.read_text()) if path.is_file() else {}
     rows = kept["rows"] if kept.get("code") == digest else []
+    if kept and not rows:
+        path.replace(path.with_suffix(".old.json"))
+        print(f"{path.name} is of other code or versions: it is now {path.stem}.old.json.", flush=True)
     done = {tuple(row[name] for name in Task.__dataclass_fields__) for row in rows}
     left = [task for task in chosen if tuple(asdict(task).values()) not in done]
     print(f"{len(chosen) - len(left)} of {len(chosen)} tasks are done already.", flush=True)
-    with ProcessPoolExecutor(jobs) as pool:
+    settings = {"model": asdict(ModelConfig()), "train": asdict(TrainConfig()), "genes": GENES, "options": OPTIONS}
+    about = {"code": digest} | provenance() | {"settings": settings}  # of the code that is about to run, once
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:  # torch's threads survive no fork
         running = {pool.submit(work, task): task for task in left}
-        for number, finished in enumerate(as_completed(running), 1):
-            rows += finished.result()
-            settings = {"model": asdict(ModelConfig()), "train": asdict(TrainConfig()), "genes": GENES}
-            settings["options"] = OPTIONS
-            write_json(path, {"code": digest} | provenance() | {"settings": settings, "rows": rows})
-            task = running[finished]
-            print(f"{number}/{len(left)} {' '.join(map(str, asdict(task).values()))}", flush=True)
+        try:
+            for number, finished in enumerate(as_completed(running), 1):
+                task = " ".join(map(str, asdict(running[finished]).values()))
+                try:
+                    rows += finished.result()
+                except Exception as error:
+                    raise RuntimeError(f"{task} failed; the {len(rows)} rows before it are in {path.name}.") from error
+                write_json(path, about | {"rows": rows})
+                print(f"{number}/{len(left)} {task}", flush=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
     return pd.DataFrame(rows)
 
 
@@ -176,7 +205,10 @@ def show(table: pd.DataFrame) -> str:
 def _digest() -> str:
     """Return a digest of the package and of this file: rows of other code are not mixed with these."""
     files = [*sorted((FOLDER.parent / "scanvi_tutorial").rglob("*.py")), Path(__file__)]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    silent = ("plotting", "teaching", "posterior", "ranks", "simulation")  # no number of ours comes from these
+    texts = [file.read_text(encoding="utf-8") for file in files if not {file.stem, file.parent.name} & set(silent)]
+    versions_of = json.dumps(versions(PACKAGES), sort_keys=True)
+    return hashlib.sha256("\0".join([*texts, versions_of]).encode()).hexdigest()[:16]
 
 
 def main() -> None:

@@ -153,7 +153,7 @@ def thinned(
     shares = rng.uniform(least, 1, counts.shape[0])
     molecules = np.rint(counts.data).astype(np.int64)
     kept = rng.binomial(molecules, np.repeat(shares, np.diff(counts.indptr)))
-    parts = (kept.astype(counts.dtype), counts.indices, counts.indptr)
+    parts = (kept.astype(counts.dtype), counts.indices.copy(), counts.indptr.copy())
     return csr_matrix(parts, counts.shape), shares[:, None]
 
 

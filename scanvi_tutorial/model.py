@@ -188,7 +188,7 @@ class SCANVI(nn.Module):
     ) -> Float[Tensor, "cells 1"]:
         """Sample the library size, or read it off the counts where the configuration says "observed"."""
         if self.config.library == "observed":
-            return x.sum(-1, keepdim=True)
+            return x.sum(-1, keepdim=True).clamp(min=1)  # a cell may be thinned to nothing
         loc = x.new_tensor([self.library_loc])
         loc = loc if share is None else loc + share.log()  # of half the molecules half the total is expected
         return pyro.sample("l", dist.LogNormal(loc, self.library_scale).to_event(1))

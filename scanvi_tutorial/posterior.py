@@ -64,6 +64,7 @@ def guide_posterior(
 
     `widened` multiplies its standard deviations; a half makes a guide that is far too sure.
     """
+    _refuse(model, draws=draws)
     parts = []
     with evaluating(model, seed):
         for x in _copies(model, adata, draws):
@@ -91,6 +92,7 @@ def exact_posterior(
     whose mean given z2 and l is p(x, z2, l) / q(z2, l | x), whatever q(z1 | z2, y) is. `effective` is 1 / Σ weight²: a
     cell with few has a poor sample.
     """
+    _refuse(model, draws=draws, proposals=proposals)
     parts = []
     with evaluating(model, seed):
         for x in _copies(model, adata, proposals):
@@ -123,6 +125,14 @@ def truth_ranks(adata: AnnData, posterior: Posterior) -> pd.DataFrame:
         )
     names = ["log l", *(f"z2[{i}]" for i in range(1, truth.shape[1]))]
     return pd.DataFrame(rank_among(truth, posterior.draws), index=adata.obs_names, columns=names)
+
+
+def _refuse(model: SCANVI, **numbers: int) -> None:
+    if model.config.library != "latent":
+        raise InputError("Only a latent library size has a posterior. Use ModelConfig(library='latent').")
+    for name, number in numbers.items():
+        if number < 1:
+            raise InputError(f"{name} must be at least 1, got {number!r}.")
 
 
 def _guide_trace(model: SCANVI, x: Tensor, widened: float) -> Trace:

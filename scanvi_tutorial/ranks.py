@@ -20,7 +20,7 @@ __all__ = ["allowed_deviation", "ecdf_difference", "misfit", "rank_among"]
 
 
 def rank_among(truth: NDArray[np.floating], draws: NDArray[np.floating]) -> NDArray[np.integer]:
-    """Return how many of `draws` (draws, *shape) lie below `truth` (*shape), as an array (*shape).
+    """Return how many of `draws` (draws, …) lie below `truth`, as an array of its shape.
 
     >>> rank_among(np.array([0.5]), np.array([[0.1], [0.4], [0.9]])).tolist()
     [2]

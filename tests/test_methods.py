@@ -19,7 +19,7 @@ SMALL = ModelConfig(latent_dim=4, gene_hidden=(32,), label_hidden=(16,), classif
 @pytest.fixture(autouse=True)
 def _cache_of_our_own(tmp_path, monkeypatch):
     fit = methods.fit_or_load
-    monkeypatch.setattr(methods, "fit_or_load", lambda *a, **k: fit(*a, **k, folder=tmp_path))
+    monkeypatch.setattr(methods, "fit_or_load", lambda *a, **k: fit(*a, **(k | {"folder": tmp_path})))
 
 
 @pytest.fixture(scope="module")

@@ -213,6 +213,15 @@ def test_the_exact_posterior_is_that_of_quadrature(plain):
     np.testing.assert_allclose(exact.types, wanted[:, 4:], atol=0.02)
 
 
+@pytest.mark.parametrize("posterior", [guide_posterior, exact_posterior])
+def test_a_posterior_without_draws_or_without_a_library_size_is_refused(plain, tiny, posterior):
+    with pytest.raises(InputError, match="draws must be at least 1"):
+        posterior(plain, draw_cells(plain, 3, seed=0), draws=0)
+    observed = SCANVI.from_anndata(tiny(), ModelConfig(library="observed", gene_hidden=(4,)))
+    with pytest.raises(InputError, match="latent library size"):
+        posterior(observed, tiny())
+
+
 def test_a_posterior_of_other_cells_is_refused(plain):
     posterior = guide_posterior(plain, draw_cells(plain, 5), draws=3)
     with pytest.raises(InputError, match="these very cells"):

@@ -24,9 +24,7 @@ def parameters(shape, seed=0):
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_values_and_every_gradient_are_those_of_the_plain_distribution(kind, shape):
     parts = parameters(shape)
-    x = torch.poisson(torch.full(shape[-2:], 0.7, dtype=torch.float64))
-    assert (x == 0).any()
-    assert (x > 1).any()
+    x = torch.tensor([0.0, 0, 1, 5, 0, 2, 0, 30, 0, 0, 1], dtype=torch.float64).expand(shape[-2:])
     weight = torch.linspace(-1, 2, x.numel(), dtype=torch.float64).reshape(x.shape)
     results = []
     for law in both(kind, *parts):

@@ -117,6 +117,36 @@ def test_the_stack_weighs_by_what_methods_say_of_seeds_they_did_not_know():
     np.testing.assert_allclose(answer.probabilities.sum(axis=1), 1)
 
 
+def test_every_fit_has_a_seed_of_its_own():
+    asked = []
+    for seed in (0, 1):
+        cross_fit(lambda a, seed, **k: asked.append(seed) or echo(a, **k), cells(np.array([0, 1, 2] * 5)), seed=seed)
+    assert len(set(asked)) == 10
+
+
+@pytest.mark.filterwarnings("ignore:Observation names")
+def test_cells_of_one_name_are_told_apart():
+    adata = cells(np.array([0, 1, 2, -1] * 5))
+    adata.obs_names = ["cell"] * adata.n_obs
+    assert stack({"echo": echo}, adata).probabilities.shape == (20, 3)
+
+
+def test_an_answer_without_all_cells_or_labels_is_refused():
+    adata = cells(np.array([0, 1, 2, 0, 1, 2]))
+    for spoil in (lambda table: table.iloc[::-1], lambda table: table[["B", "T"]]):
+        with pytest.raises(InputError, match="one row for each cell"):
+            cross_fit(lambda a, spoil=spoil, **k: spoil(echo(a, **k)), adata)
+
+
+def test_no_method_no_seed_and_no_scale_are_refused():
+    with pytest.raises(InputError, match="no method"):
+        stack({}, cells(np.array([0, 1, 2] * 2)))
+    with pytest.raises(InputError, match="at least one seed"):
+        stacking_weights(np.empty((2, 0, 3)), [])
+    with pytest.raises(InputError, match="positive scale"):
+        fit_temperature(*draw(10), scale=0)
+
+
 def test_nothing_to_hide_is_refused():
     with pytest.raises(InputError, match="two seed cells"):
         cross_fit(echo, cells(np.array([0, 1, 2, -1, -1])))

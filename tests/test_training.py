@@ -253,7 +253,9 @@ def test_dispersion_moves_towards_the_truth():
     model, _ = fitted(adata, TrainConfig(max_epochs=40, minibatch=64), ModelConfig())
     ours, truth = model.inverse_dispersion.detach().numpy(), adata.var["inverse_dispersion"].to_numpy()
     assert 0.5 < np.median(ours) / np.median(truth) < 2
-    assert np.corrcoef(np.log(ours), np.log(truth))[0, 1] > 0.2
+    assert (
+        np.corrcoef(np.log(ours), np.log(truth))[0, 1] > 0.2
+    )  # 0.27 to 0.33 with and without thinning; 0 by chance, give or take 0.13
 
 
 def test_unknown_label_column_is_refused_before_training(tiny):
@@ -294,3 +296,16 @@ def test_on_simulated_cells_labels_are_found_far_above_chance():
     truth = adata.obs["truth"].astype(str).to_numpy()[rest]
     found = label_probabilities(model, adata).idxmax(axis=1).to_numpy()[rest]
     assert (found == truth).mean() > 2 * pd.Series(truth).value_counts(normalize=True).max()
+
+
+@pytest.mark.parametrize("likelihood", ["zinb", "nb", "poisson"])
+@pytest.mark.parametrize("library", ["latent", "observed"])
+def test_cells_of_very_few_counts_can_be_thinned_to_nothing(tiny, likelihood, library):
+    adata = tiny(cells=60)
+    adata.X = adata.X.minimum(1)
+    adata = adata[:, :3].copy()
+    adata = adata[np.asarray(adata.X.sum(axis=1)).ravel() > 0].copy()
+    config = ModelConfig(likelihood=likelihood, library=library, gene_hidden=(8,))
+    model = SCANVI.from_anndata(adata, config)
+    history = fit(model, adata, TrainConfig(max_epochs=20, minibatch=8))
+    assert np.isfinite(history.frame["loss"]).all()

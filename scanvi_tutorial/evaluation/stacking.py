@@ -37,6 +37,7 @@ class CrossFit:
 
     probabilities: pd.DataFrame  # (cells, labels), the mean over the fits
     held_out: pd.DataFrame  # (seeds, labels), of each seed by the fit that did not know its label
+    codes: NDArray[np.integer]  # (seeds,), the labels that were hidden, as columns of `held_out`
     fits: tuple[pd.DataFrame, ...]  # (cells, labels) a fit
 
 
@@ -53,11 +54,12 @@ class Stack:
 def cross_fit(method: Baseline, adata: AnnData, *, labels: str = "label", folds: int = 5, seed: int = 0) -> CrossFit:
     """Fit `method` once a fold, with the labels of that fold of the seeds hidden.
 
-    Every type spreads its seeds over the folds as evenly as it can; a type with a single seed never hides it. Fit k
-    gets `seed` + k for what it draws at random.
+    Every type spreads its seeds over the folds as evenly as it can; a type with a single seed never hides it. Every fit
+    gets a seed of its own, made from `seed` and the number of its fold.
 
     Raises:
-        InputError: Where there are fewer than two folds, or where no type has two seeds.
+        InputError: Where there are fewer than two folds, where no type has two seeds, and where the method leaves out
+            a label or a cell.
     """
     if folds < 2:
         raise InputError(f"Cross-fitting needs at least 2 folds, got {folds}.")
@@ -72,12 +74,18 @@ def cross_fit(method: Baseline, adata: AnnData, *, labels: str = "label", folds:
     for number in range(fold.max() + 1):
         hidden = fold == number
         shown = _hiding(adata, labels, hidden, names, codes)
-        table = method(shown, labels=labels, seed=seed + number)[list(names)]
-        fits.append(table)
+        own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+        table = method(shown, labels=labels, seed=own)
+        if not table.index.equals(adata.obs_names) or not set(names) <= set(table):
+            raise InputError(
+                f"{method} must return one row for each cell, in order, and a column for each of {listed(names)}; it "
+                f"returned {table.shape[0]} rows and the columns {listed(table.columns)}."
+            )
+        fits.append(table := table[list(names)])
         held_out[hidden] = table.to_numpy()[hidden]
     mean = pd.DataFrame(np.mean([fit.to_numpy() for fit in fits], axis=0), adata.obs_names, list(names))
     spared = pd.DataFrame(held_out, adata.obs_names, list(names)).loc[fold >= 0]
-    return CrossFit(mean, spared, tuple(fits))
+    return CrossFit(mean, spared, codes[fold >= 0], tuple(fits))
 
 
 def stack(
@@ -93,18 +101,19 @@ def stack(
     The seeds have to be like the other cells: of seeds that were chosen by markers, or that
     sit at the edge of their type, one only learns how such cells are named.
     """
+    if not methods:
+        raise InputError("There is no method to stack. Name at least one.")
     parts = {}
     for name, method in methods.items():
         parts[name] = cross_fit(method, adata, labels=labels, folds=folds, seed=seed)
-    spared = next(iter(parts.values())).held_out.index
-    names, codes = check_labels(adata, labels)
-    known = codes[adata.obs_names.get_indexer(spared)]
+    known = next(iter(parts.values())).codes
     held_out = np.stack([part.held_out.to_numpy() for part in parts.values()])
     weights = stacking_weights(held_out, known)
     temperature = fit_temperature(np.tensordot(weights, held_out, 1), known)
     said = np.stack([part.probabilities.to_numpy() for part in parts.values()])
     mixed = np.tensordot(weights, said, 1)
-    table = pd.DataFrame(tempered(mixed, temperature), adata.obs_names, list(names))
+    columns = next(iter(parts.values())).held_out.columns
+    table = pd.DataFrame(tempered(mixed, temperature), adata.obs_names, columns)
     return Stack(table, pd.Series(weights, list(parts), name="weight"), temperature, parts)
 
 
@@ -116,6 +125,8 @@ def stacking_weights(held_out: ArrayLike, codes: ArrayLike) -> NDArray[np.float6
         codes: The labels, as columns of `held_out`, (seeds,).
     """
     held_out, codes = np.asarray(held_out, dtype=np.float64), np.asarray(codes)
+    if not len(codes):
+        raise InputError("Weights need at least one seed that a fit had not seen.")
     of_label = np.maximum(held_out[:, np.arange(len(codes)), codes], _LEAST)
     weights = np.full(len(of_label), 1 / len(of_label))
     for _ in range(_ROUNDS):  # expectation maximization: each round can only raise a concave sum
@@ -133,6 +144,8 @@ def fit_temperature(probabilities: ArrayLike, codes: ArrayLike, *, scale: float 
     """
     codes = np.asarray(codes)
     rows = np.arange(len(codes))
+    if not len(codes) or not scale > 0:
+        raise InputError(f"A temperature needs at least one cell and a positive scale; got {len(codes)} and {scale!r}.")
 
     def cost(log_t: float) -> float:
         of_label = np.maximum(tempered(probabilities, np.exp(log_t))[rows, codes], _LEAST)

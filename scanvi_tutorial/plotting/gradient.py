@@ -87,11 +87,14 @@ def label_weight_plot(table: pd.DataFrame, *, marks: Mapping[str, float] | None 
         for axes in (left, right):
             axes.set(xscale="log", xlabel="label weight $w$")
             axes.grid(axis="y")
+        together: dict[float, list[str]] = {}  # systems that agree share a line
         for name, weight in (marks or {}).items():
+            together.setdefault(weight, []).append(name)
+        for weight, names in together.items():
             if means.index.min() <= weight <= means.index.max():
                 right.axvline(weight, color=MUTED, linestyle=":", linewidth=1)
                 right.annotate(
-                    name,
+                    ", ".join(names),
                     (weight, 0.99),
                     (2, 0),
                     xycoords=("data", "axes fraction"),

@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from scipy.stats import binom
 
 from scanvi_tutorial.checks import InputError
-from scanvi_tutorial.plotting.style import BLUE, INK, MUTED, ORANGE, sheet
+from scanvi_tutorial.plotting.style import BAND, BLUE, INK, MUTED, ORANGE, sheet
 from scanvi_tutorial.ranks import allowed_deviation, ecdf_difference
 
 __all__ = ["rank_plot"]
 
 _BARS = 20
-_BAND = {"color": "#d8dee4", "linewidth": 0, "zorder": 0}
+_BAND = {"color": BAND, "linewidth": 0, "zorder": 0}
 
 
 def rank_plot(ranks: Mapping[str, pd.DataFrame], draws: int) -> Figure:

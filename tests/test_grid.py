@@ -1,0 +1,85 @@
+"""The grid of chapter 8: every task once, nothing lost, no method that sees the truth."""
+
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+grid = import_module("grid")
+
+CHOSEN = [grid.Task("simulated", "random", 10, draw, "baselines") for draw in range(3)]
+
+
+@pytest.fixture(autouse=True)
+def _in_threads(monkeypatch):
+    monkeypatch.setattr(grid, "ProcessPoolExecutor", lambda jobs, mp_context: ThreadPoolExecutor(jobs))
+
+
+def row_of(task):
+    return [asdict(task) | {"method": "none", "accuracy": 0.5}]
+
+
+def test_tasks_are_unique_and_those_of_fewer_draws_are_among_those_of_more():
+    every = grid.tasks(5)
+    assert len(set(every)) == len(every)
+    assert set(grid.tasks(2)) <= set(every)
+
+
+def test_a_run_that_was_cut_short_does_only_what_is_missing(tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(grid, "work", lambda task: done.append(task) or row_of(task))
+    path = tmp_path / "grid.json"
+    grid.run(CHOSEN[:2], path)
+    table = grid.run(CHOSEN, path)
+    assert done == CHOSEN
+    assert sorted(table["draw"]) == [0, 1, 2]
+
+
+def test_rows_of_other_code_are_put_aside_and_not_mixed(tmp_path, monkeypatch):
+    monkeypatch.setattr(grid, "work", row_of)
+    path = tmp_path / "grid.json"
+    grid.run(CHOSEN, path)
+    monkeypatch.setattr(grid, "_digest", lambda: "other")
+    assert len(grid.run(CHOSEN[:1], path)) == 1
+    assert len(json.loads((tmp_path / "grid.old.json").read_text())["rows"]) == 3
+
+
+def test_a_task_that_fails_is_named_and_what_came_before_is_kept(tmp_path, monkeypatch):
+    def work(task):
+        if task.draw == 1:
+            raise ValueError("broken")
+        return row_of(task)
+
+    monkeypatch.setattr(grid, "work", work)
+    path = tmp_path / "grid.json"
+    with pytest.raises(RuntimeError, match="simulated random 10 1 baselines failed"):
+        grid.run(CHOSEN, path)
+    assert [row["draw"] for row in json.loads(path.read_text())["rows"]] == [0]
+
+
+def test_no_baseline_sees_the_truth_and_every_one_is_scored(monkeypatch):
+    """With the truth of the unlabelled cells permuted, all answers stay, and all scores change."""
+    monkeypatch.setitem(grid.OPTIONS, "simulated", {"cells": 120})
+    grid._load.cache_clear()
+    task = grid.Task("simulated", "markers", 5, 0, "baselines")
+    said = []
+    scored = grid.evaluate
+    monkeypatch.setattr(grid, "evaluate", lambda adata, p: said.append(p) or scored(adata, p))
+    plain = grid.work(task)
+    cells = grid.cells_of(task)
+    cells.obs["truth"] = np.random.default_rng(0).permutation(cells.obs["truth"].to_numpy())
+    monkeypatch.setattr(grid, "cells_of", lambda task: cells)
+    monkeypatch.setattr(grid, "bayes_probabilities", lambda adata: said[4])
+    permuted = grid.work(task)
+    assert [row["method"] for row in plain] == [*grid.BASELINES, "Bayes", "largest class"]
+    for before, after in zip(said[:4], said[5:9], strict=True):
+        assert before.equals(after)
+    assert plain[0]["accuracy"] > permuted[0]["accuracy"] + 0.2
+    grid._load.cache_clear()
