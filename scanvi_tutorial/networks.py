@@ -148,9 +148,9 @@ class XDecoder(nn.Module):
 class Z2LEncoder(nn.Module):
     """q(z2, l | x): what the counts say about state and library size.
 
-    State is read off the shares of the genes, so that depth alone does not move it; how wide
-    the posterior should be, the layers can only guess from how coarse the shares are. The
-    library size is the total counted, times a correction.
+    State is read off the shares of the genes, so that depth alone does not move it. How
+    wide the posterior should be, the layers only guess from how coarse the shares are.
+    The library size is the total counted, times a correction.
     """
 
     def __init__(
