@@ -2,7 +2,7 @@
 
 A *task* is a data set with the seed labels of one draw and some methods; one RNG seed a draw chooses the seed cells and
 draws all weights. Finished tasks are kept in the results file, and a run that was cut short goes on from there; a file
-made by other code or other versions is begun anew.
+made by other code or other versions is put aside as `grid.old.json`.
 """
 
 from __future__ import annotations

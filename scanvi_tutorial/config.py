@@ -66,9 +66,7 @@ class TrainConfig:
     max_steps: int = 2_000  # … but no further epoch beyond this many optimizer steps
     minibatch: int = 128  # unlabelled cells in a step
     labelled_minibatch: int = 256  # labelled cells in a step: all of them while they are fewer
-    thin_to: float = (
-        0.1  # a training cell keeps a share of its molecules, drawn between this and 1; the bounds watch whole cells
-    )
+    thin_to: float = 0.1  # a training cell keeps a share of its molecules, drawn between this and 1
     objective: Literal["labels", "everywhere"] = "labels"  # what a labelled cell adds: L, or U as if it had no label
     class_balanced: bool = False  # draw the labelled cells of a step with equal chances for every class
     learning_rate: float = 3e-3  # the peak of the one-cycle schedule

@@ -91,3 +91,20 @@ def minus_bound(model, x, noise, y=None, kl_weight=1.0, share=None):
     # y is observed, so no KL weight touches log p(y) = −log K
     bound = log_likelihood - kl_weight * (kl - inner) - math.log(k)
     return -(bound + model.config.label_weight / model.labelled_fraction * log_label).sum()
+
+
+def noise_of(guide):
+    """Return the standard-normal draws behind a trace of the guide: z2, l where it is latent, and z1."""
+    found = {}
+    for site in ("z2", "l", "z1"):
+        if site in guide.nodes:
+            law, value = guide.nodes[site]["fn"].base_dist, guide.nodes[site]["value"]
+            found[site] = (((value.log() if site == "l" else value) - law.loc) / law.scale).detach()
+    return found
+
+
+def gradients(model, loss):
+    """Return the gradient of `loss` in every parameter that it reaches, by name."""
+    model.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}

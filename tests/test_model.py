@@ -43,22 +43,7 @@ def double(adata, config, rows=slice(None)):
 def noise_of(model, x, y):
     """Return the standard-normal draws that the guide uses after `torch.manual_seed(1)`."""
     torch.manual_seed(1)
-    guide, _ = traces(model, x, y)
-    found = {}
-    for site in ("z2", "l", "z1"):
-        if site in guide.nodes:
-            node = guide.nodes[site]
-            base = node["fn"].base_dist
-            value = node["value"].log() if site == "l" else node["value"]
-            loc, scale = (base.base_dist.loc, base.base_dist.scale) if site == "l" else (base.loc, base.scale)
-            found[site] = ((value - loc) / scale).detach()
-    return found
-
-
-def gradients(model, loss):
-    model.zero_grad()
-    loss.backward()
-    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return oracle.noise_of(traces(model, x, y)[0])
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
@@ -76,9 +61,9 @@ def test_pyros_loss_and_every_gradient_are_those_of_the_bound_by_hand(
     torch.manual_seed(1)
     with KLWeight(kl_weight):
         pyros = estimator().differentiable_loss(model.model, model.guide, x, y)
-    pyros_gradients = gradients(model, pyros)
+    pyros_gradients = oracle.gradients(model, pyros)
     by_hand = oracle.minus_bound(model, x, noise, y, kl_weight)
-    by_hand_gradients = gradients(model, by_hand)
+    by_hand_gradients = oracle.gradients(model, by_hand)
 
     torch.testing.assert_close(pyros, by_hand, rtol=1e-9, atol=0)
     assert pyros_gradients.keys() == by_hand_gradients.keys()
@@ -102,14 +87,14 @@ def test_everywhere_a_labelled_cell_adds_u_and_its_cross_entropy(tiny, small_con
     noise = noise_of(model, x, None)
     torch.manual_seed(1)
     loss = loss_of(model, Minibatch(None, x, y), estimator(), objective="everywhere")
-    found = gradients(model, loss)
+    found = oracle.gradients(model, loss)
     z2_loc, z2_scale, *_ = model.z2l_encoder(x)
     log_label = model.classifier(z2_loc + z2_scale * noise["z2"]).log_softmax(-1)
     cross_entropy = -(log_label * y).sum(-1).mean()
     by_hand = model.labelled_fraction * oracle.minus_bound(model, x, noise) / len(x)
     by_hand = by_hand + model.config.label_weight * cross_entropy
     torch.testing.assert_close(loss, by_hand, rtol=1e-9, atol=0)
-    for name, gradient in gradients(model, by_hand).items():
+    for name, gradient in oracle.gradients(model, by_hand).items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-7, msg=name)
 
 
@@ -131,7 +116,7 @@ def label_gradient(model, x, y, with_label, without):
     for program in (with_label, without):
         torch.manual_seed(1)
         loss = estimator().differentiable_loss(*program, x, y)
-        found.append((loss.item(), flat(gradients(model, loss), model)))
+        found.append((loss.item(), flat(oracle.gradients(model, loss), model)))
     return found[0][0], found[0][1] - found[1][1]
 
 
@@ -169,7 +154,7 @@ def test_a_label_weighs_alpha_times_its_cross_entropy_and_a_factor_with_a_score_
     torch.manual_seed(1)
     guide, _ = traces(model, x, y)
     log_q = dist.OneHotCategorical(logits=model.classifier(guide.nodes["z2"]["value"])).log_prob(y)
-    wanted = flat(gradients(model, -model.label_scale * log_q.sum()), model)
+    wanted = flat(oracle.gradients(model, -model.label_scale * log_q.sum()), model)
 
     without = (unlabelled_story, model.guide)
     loss, ours = label_gradient(model, x, y, (model.model, model.guide), without)

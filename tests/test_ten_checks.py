@@ -34,21 +34,6 @@ from scanvi_tutorial.training import fit
 KINDS = ["zinb", "nb", "poisson"]
 
 
-def noise_in(guide):
-    """Return the standard-normal draws behind the values that a guide has drawn."""
-    found = {}
-    for site in ("z2", "l", "z1"):
-        law, value = guide.nodes[site]["fn"].base_dist, guide.nodes[site]["value"]
-        found[site] = (((value.log() if site == "l" else value) - law.loc) / law.scale).detach()
-    return found
-
-
-def gradients_of(model, loss):
-    model.zero_grad()
-    loss.backward()
-    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("kl_weight", [1.0, 0.3])
 def test_the_loss_of_a_minibatch_with_both_halves_is_the_bound_by_hand(tiny, small_config, kind, kl_weight):
@@ -64,15 +49,15 @@ def test_the_loss_of_a_minibatch_with_both_halves_is_the_bound_by_hand(tiny, sma
 
     torch.manual_seed(1)
     pyros = loss_of(model, Minibatch(x, x_labelled, y), estimator(), kl_weight)
-    pyros_gradients = gradients_of(model, pyros)
+    pyros_gradients = oracle.gradients(model, pyros)
 
     torch.manual_seed(1)
-    noise = noise_in(traces(model, x)[0])
-    labelled_noise = noise_in(traces(model, x_labelled, y)[0])
+    noise = oracle.noise_of(traces(model, x)[0])
+    labelled_noise = oracle.noise_of(traces(model, x_labelled, y)[0])
     share = 10 / 30  # every third of thirty cells is labelled
     by_hand = (1 - share) * oracle.minus_bound(model, x, noise, None, kl_weight) / 17
     by_hand = by_hand + share * oracle.minus_bound(model, x_labelled, labelled_noise, y, kl_weight) / 13
-    by_hand_gradients = gradients_of(model, by_hand)
+    by_hand_gradients = oracle.gradients(model, by_hand)
 
     torch.testing.assert_close(pyros, by_hand, rtol=1e-9, atol=0)
     assert pyros_gradients.keys() == by_hand_gradients.keys() == dict(model.named_parameters()).keys()
