@@ -83,14 +83,16 @@ def exact_posterior(
     widened: float = 1.3,
     seed: int = 0,
 ) -> Posterior:
-    """Return draws of p(z2, l | x) and p(y | x), by importance resampling: exact as `proposals` grows.
+    """Return draws of p(z2, l | x), and p(y | x), by importance resampling.
 
-    The guide, somewhat widened so that it covers the tails, proposes z2, l and a z1 for every type. A proposal weighs
+    They are exact as `proposals` grows. The guide, somewhat widened so that it covers the
+    tails, proposes z2, l and a z1 for every type. A proposal weighs
 
-        p(x | z2, l) p(l) / (q(z2 | x) q(l | x)) · Σ_y p(y) p(z1_y) p(z2 | z1_y, y) / q(z1_y | z2, y),
+        p(x | z2, l) p(l) / (q(z2 | x) q(l | x))
+        · Σ_y p(y) p(z1_y) p(z2 | z1_y, y) / q(z1_y | z2, y),
 
-    whose mean given z2 and l is p(x, z2, l) / q(z2, l | x), whatever q(z1 | z2, y) is. `effective` is 1 / Σ weight²: a
-    cell with few has a poor sample.
+    whose mean given z2 and l is p(x, z2, l) / q(z2, l | x), whatever q(z1 | z2, y) is.
+    `effective` is 1 / Σ weight²: a cell with few has a poor sample.
     """
     _refuse(model, draws=draws, proposals=proposals)
     parts = []
@@ -99,12 +101,15 @@ def exact_posterior(
             guide = _guide_trace(model, x, widened)
             story = poutine.trace(poutine.replay(model.model, trace=guide)).get_trace(x)
             story.compute_log_prob()
-            log_p = {name: story.nodes[name]["log_prob"] for name in ("z1", "y", "z2", "l", "x")}
+            sites = "z1", "y", "z2", "l", "x"
+            log_p = {name: story.nodes[name]["log_prob"] for name in sites}
             log_q = {name: guide.nodes[name]["log_prob"] for name in ("z1", "z2", "l")}
             by_type = log_p["y"] + log_p["z1"] + log_p["z2"] - log_q["z1"]  # (labels, rows)
-            log_weight = log_p["x"] + log_p["l"] - log_q["l"] - log_q["z2"] + by_type.logsumexp(0)
-            weight = _by_cell(log_weight, proposals).double().softmax(-1)  # (cells, proposals)
-            types = (_by_cell(by_type.softmax(0), proposals) * weight).sum(-1)  # (labels, cells)
+            log_weight = log_p["x"] + log_p["l"] - log_q["l"] - log_q["z2"]
+            log_weight = _by_cell(log_weight + by_type.logsumexp(0), proposals)
+            weight = log_weight.double().softmax(-1)  # (cells, proposals)
+            of_type = _by_cell(by_type.softmax(0), proposals)
+            types = (of_type * weight).sum(-1)  # (labels, cells)
             picked = torch.multinomial(weight, draws, replacement=True).T  # (draws, cells)
             values = _quantities(guide, proposals)
             values = values.gather(0, picked[..., None].expand(-1, -1, values.shape[-1]))

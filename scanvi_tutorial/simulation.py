@@ -30,22 +30,25 @@ from scanvi_tutorial.objective import estimator
 __all__ = ["draw_cells", "fit_guide"]
 
 _CELLS_AT_ONCE = 512
+_NO_LIBRARY = "A model that reads the library size off the counts cannot draw any: use library='latent'."
+_NO_COUNT = "The model draws cells without any count. Look at its library size and its dropout."
 
 
 def draw_cells(model: SCANVI, cells: int, *, seed: int = 0) -> AnnData:
     """Let `model` tell the story of new cells, and keep every latent variable.
 
-    Returns counts (cells, genes), CSR; `obs` holds the type as `truth`, l as `library_size`, and the column of labels,
-    which says that nobody has told us any; `obsm` holds `z1` and `z2`. A cell without a count is drawn anew: that
+    Returns counts (cells, genes), CSR; `obs` holds the type as `truth`, l as `library_size`
+    and the column of labels, which says that nobody has told us any; `obsm` holds `z1` and
+    `z2`. A cell without a count is drawn anew: that
     depends on x alone, so what is true given x stays true.
 
     Raises:
-        InputError: Where the library size is no part of the story, or where no cell has a count.
+        InputError: Where the library size is no part of the story, or no cell has a count.
     """
     if cells < 1:
         raise ValueError(f"cells must be at least 1, got {cells}.")
     if model.config.library != "latent":
-        raise InputError("A model that reads the library size off the counts cannot draw any: use library='latent'.")
+        raise InputError(_NO_LIBRARY)
     forget = poutine.uncondition(model.model)
     blank = torch.zeros(_CELLS_AT_ONCE, len(model.genes), device=model.device)
     latents: dict[str, list[np.ndarray]] = {name: [] for name in ("z1", "y", "z2", "l")}
@@ -55,7 +58,7 @@ def draw_cells(model: SCANVI, cells: int, *, seed: int = 0) -> AnnData:
             story = poutine.trace(forget).get_trace(blank)
             seen = story.nodes["x"]["value"].sum(-1) > 0
             if not seen.any():
-                raise InputError("The model draws cells without any count. Look at its library size and its dropout.")
+                raise InputError(_NO_COUNT)
             for name, parts in latents.items():
                 parts.append(story.nodes[name]["value"][seen].cpu().numpy())
             counts.append(sparse.csr_matrix(story.nodes["x"]["value"][seen].cpu().numpy()))
@@ -72,7 +75,8 @@ def draw_cells(model: SCANVI, cells: int, *, seed: int = 0) -> AnnData:
     )
     layers = {} if model.layer is None else {model.layer: x}
     var = pd.DataFrame(index=pd.Index(model.genes))
-    return AnnData(x, obs=obs, var=var, obsm={"z1": drawn["z1"], "z2": drawn["z2"]}, layers=layers)
+    states = {"z1": drawn["z1"], "z2": drawn["z2"]}
+    return AnnData(x, obs=obs, var=var, obsm=states, layers=layers)
 
 
 def fit_guide(

@@ -5,14 +5,14 @@ import re
 import textwrap
 
 import pytest
-from chapters import CHAPTERS, code_cells
+from chapters import EXECUTED, code_cells
 
 COLUMNS = 92  # what a page is wide
 
 
 def shown():
     """Yield each chapter's `show_source(expression)`, with the chapter's imports."""
-    for chapter in CHAPTERS:
+    for chapter in EXECUTED:
         source = "\n".join(cell.source for cell in code_cells(chapter))
         imports = "\n".join(re.findall(r"^(?:import|from) .+$", source, re.MULTILINE))
         for expression in re.findall(r"^show_source\((.+)\)$", source, re.MULTILINE):
