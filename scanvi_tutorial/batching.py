@@ -20,6 +20,7 @@ from torch.nn.functional import one_hot
 
 from scanvi_tutorial.checks import InputError, check_counts, check_genes, check_labels, listed
 from scanvi_tutorial.config import UNLABELLED, TrainConfig
+from scanvi_tutorial.sparse import SparseCounts
 
 __all__ = ["Cells", "Minibatch", "Split", "chunks", "dense", "paired_minibatches", "split_cells", "thinned"]
 
@@ -30,8 +31,8 @@ _FEWEST_SEEDS = 20  # a class must keep this many after some are held out, for h
 class Minibatch:
     """What one step of the optimizer looks at; either half may be absent, not both."""
 
-    x: Float[Tensor, "cells genes"] | None  # counts of unlabelled cells
-    x_labelled: Float[Tensor, "labelled genes"] | None  # counts of labelled cells
+    x: Float[Tensor, "cells genes"] | SparseCounts | None  # counts of unlabelled cells
+    x_labelled: Float[Tensor, "labelled genes"] | SparseCounts | None  # counts of labelled cells
     y: Float[Tensor, "labelled labels"] | None  # their types, one-hot
     share: Float[Tensor, "cells 1"] | None = None  # of the molecules of x that were kept; None means all
     share_labelled: Float[Tensor, "labelled 1"] | None = None  # likewise of x_labelled
@@ -86,6 +87,10 @@ class Cells:
         """Return the counts of `rows`, dense."""
         return dense(self.counts, rows)
 
+    def sparse_x(self, rows: np.ndarray) -> SparseCounts:
+        """Return the counts of `rows` without their zeros."""
+        return SparseCounts.from_csr(self.counts[rows])
+
     def y(self, rows: np.ndarray) -> Float[Tensor, "cells labels"]:
         """Return the types of `rows`, one-hot; all of them must be labelled."""
         return one_hot(torch.as_tensor(self.codes[rows], dtype=torch.long), len(self.labels)).float()
@@ -113,6 +118,7 @@ def paired_minibatches(
     labelled_size: int,
     balanced: bool = False,
     thin_to: float = 1.0,
+    sparse: bool = False,
     rng: np.random.Generator,
 ) -> Iterator[Minibatch]:
     """Yield one epoch: every row of `unlabelled` once, each minibatch beside labelled cells.
@@ -125,6 +131,7 @@ def paired_minibatches(
         labelled_size: Labelled cells in a minibatch: all of them where they are no more than this.
         balanced: Draw the labelled cells with equal chances for every type, with replacement.
         thin_to: Every cell keeps a share of its molecules between this and one; see `thinned`.
+        sparse: Leave the zeros out, for the fast engine.
         rng: Draws the order and the molecules; nothing else is random here.
     """
     for rows in chunks(rng.permutation(unlabelled), size) if len(unlabelled) else [unlabelled]:
@@ -133,8 +140,8 @@ def paired_minibatches(
         beside = _draw_labelled(cells.codes, labelled, labelled_size, balanced, rng)
         if len(beside) == 1:
             beside = np.repeat(beside, 2)  # likewise
-        x, share = _counts_and_shares(cells, rows, thin_to, rng)
-        x_labelled, share_labelled = _counts_and_shares(cells, beside, thin_to, rng)
+        x, share = _counts_and_shares(cells, rows, thin_to, sparse, rng)
+        x_labelled, share_labelled = _counts_and_shares(cells, beside, thin_to, sparse, rng)
         y = cells.y(beside) if len(beside) else None
         yield Minibatch(x, x_labelled, y, share, share_labelled)
 
@@ -154,7 +161,9 @@ def thinned(
     molecules = np.rint(counts.data).astype(np.int64)
     kept = rng.binomial(molecules, np.repeat(shares, np.diff(counts.indptr)))
     parts = (kept.astype(counts.dtype), counts.indices.copy(), counts.indptr.copy())
-    return csr_matrix(parts, counts.shape), shares[:, None]
+    thin = csr_matrix(parts, counts.shape)
+    thin.eliminate_zeros()
+    return thin, shares[:, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,14 +206,15 @@ def split_cells(codes: np.ndarray, config: TrainConfig, labels: Sequence[str]) -
 
 
 def _counts_and_shares(
-    cells: Cells, rows: np.ndarray, thin_to: float, rng: np.random.Generator
-) -> tuple[Tensor | None, Tensor | None]:
+    cells: Cells, rows: np.ndarray, thin_to: float, sparse: bool, rng: np.random.Generator
+) -> tuple[Tensor | SparseCounts | None, Tensor | None]:
     if not len(rows):
         return None, None
-    if thin_to == 1:
-        return cells.x(rows), None
-    counts, shares = thinned(cells.counts[rows], thin_to, rng)
-    return torch.from_numpy(counts.toarray()), torch.from_numpy(shares.astype(np.float32))
+    counts, shares = cells.counts[rows], None
+    if thin_to < 1:
+        counts, kept = thinned(counts, thin_to, rng)
+        shares = torch.from_numpy(kept.astype(np.float32))
+    return SparseCounts.from_csr(counts) if sparse else torch.from_numpy(counts.toarray()), shares
 
 
 def _draw_labelled(

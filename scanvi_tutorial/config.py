@@ -74,6 +74,7 @@ class TrainConfig:
     held_out: float = 0.1  # share of the unlabelled cells kept aside to watch the bound
     monitor: Literal["bound", "labels"] = "bound"  # what early stopping and the best state look at
     patience: int = 20  # epochs without improvement before the run ends
+    engine: Literal["fast", "pyro"] = "fast"  # who works the bound out; both give the same (chapter 10)
     device: str = "auto"  # "auto" takes CUDA, then MPS, then the CPU
 
     def __post_init__(self) -> None:
@@ -83,6 +84,7 @@ class TrainConfig:
             _at_least(name, getattr(self, name), 2)
         _one_of("monitor", self.monitor, ("bound", "labels"))
         _one_of("objective", self.objective, ("labels", "everywhere"))
+        _one_of("engine", self.engine, ("fast", "pyro"))
         if not 0 < self.thin_to <= 1:
             raise ValueError(f"thin_to must lie in (0, 1], got {self.thin_to!r}.")
         if not self.learning_rate > 0:

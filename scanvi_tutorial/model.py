@@ -47,7 +47,7 @@ class SCANVI(nn.Module):
         labelled_fraction: Share of the cells that carry a label, in (0, 1].
         label_key: Column of `obs` that holds the labels.
         unlabelled: Category of the cells without one.
-        layer: Layer that holds the counts; None means `X`.
+        layer: Layer that holds the counts; `X` where it is None.
     """
 
     def __init__(
@@ -74,10 +74,8 @@ class SCANVI(nn.Module):
         self.z2l_encoder = Z2LEncoder(len(genes), config, self.library_loc)
         self.z1_encoder = Z1Encoder(len(labels), config)
         self.classifier = Classifier(len(labels), config)
-        if config.likelihood == "poisson":
-            self.register_parameter("log_inverse_dispersion", None)
-        else:
-            self.log_inverse_dispersion = nn.Parameter(torch.full((len(genes),), 10.0).log())
+        free = None if config.likelihood == "poisson" else nn.Parameter(torch.full((len(genes),), 10.0).log())
+        self.register_parameter("log_inverse_dispersion", free)
         self.z2l_encoder.start_library_at_total(library_scale)
 
     @classmethod
@@ -131,8 +129,13 @@ class SCANVI(nn.Module):
     @property
     def inverse_dispersion(self) -> Float[Tensor, " genes"] | None:
         """θ of every gene: the variance of a count is m + m² / θ before dropout. None for the Poisson."""
-        log_theta = self.log_inverse_dispersion
-        return None if log_theta is None else log_theta.clamp(max=_NEARLY_POISSON).exp()
+        return None if self.capped_log_theta is None else self.capped_log_theta.exp()
+
+    @property
+    def capped_log_theta(self) -> Float[Tensor, " genes"] | None:
+        """Log θ as the likelihood sees it, held below where float32 loses it. None for the Poisson."""
+        free = self.log_inverse_dispersion
+        return None if free is None else free.clamp(max=_NEARLY_POISSON)
 
     @property
     def label_scale(self) -> float:
@@ -201,8 +204,7 @@ class SCANVI(nn.Module):
         """Return p(x | z2, l), one distribution a gene."""
         log_mu, gate_logits = self.x_decoder(z2)
         log_mean = ell.log() + log_mu  # a sum of logs needs no floor under rare genes
-        log_theta = self.log_inverse_dispersion
-        log_theta = None if log_theta is None else log_theta.clamp(max=_NEARLY_POISSON)
+        log_theta = self.capped_log_theta
         return count_distribution(self.config.likelihood, log_mean, log_theta, gate_logits)
 
     def label_term(
@@ -237,13 +239,11 @@ class SCANVI(nn.Module):
         tensors, metadata = read_folder(folder)
         metadata.pop("versions", None)
         try:
-            config = ModelConfig(
-                **{k: tuple(v) if isinstance(v, list) else v for k, v in metadata.pop("config").items()}
-            )
+            given = metadata.pop("config").items()
+            config = ModelConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in given})
             with torch.random.fork_rng():  # initial weights are drawn, then replaced
                 model = cls(config, **metadata)
             model.load_state_dict(tensors)
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            message = f"{folder} holds no scANVI model of this version ({error}). Train it again."
-            raise PersistenceError(message) from error
+            raise PersistenceError(f"{folder} holds no scANVI model ({error}). Train it again.") from error
         return model.eval()

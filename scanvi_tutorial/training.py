@@ -10,6 +10,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -25,10 +26,12 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from scanvi_tutorial.batching import Cells, Minibatch, Split, chunks, paired_minibatches, split_cells
 from scanvi_tutorial.checks import InputError, listed
 from scanvi_tutorial.config import TrainConfig, progress
+from scanvi_tutorial.fast import FastBound
 from scanvi_tutorial.history import History
 from scanvi_tutorial.inference import BOUND_TERMS, bound_of, bound_terms, evaluating
 from scanvi_tutorial.model import SCANVI
 from scanvi_tutorial.objective import estimator, loss_of
+from scanvi_tutorial.sparse import SparseCounts
 
 __all__ = ["choose_device", "fit", "parameter_groups", "run_epoch"]
 
@@ -43,8 +46,11 @@ def run_epoch(
     *,
     kl_weight: float = 1.0,
     objective: Literal["labels", "everywhere"] = "labels",
+    fast: FastBound | None = None,
 ) -> float:
     """Take one optimizer step a minibatch; return the mean loss, in nats per cell.
+
+    With `fast`, which takes sparse minibatches, Pyro has no part in it.
 
     Raises `FloatingPointError` where the loss stops being a number.
     """
@@ -53,9 +59,13 @@ def run_epoch(
     model.train()
     losses = []
     for minibatch in minibatches:
+        minibatch = minibatch.to(device)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered NaN")  # said below
-            loss = loss_of(model, minibatch.to(device), elbo, kl_weight, objective)
+            if fast is None:
+                loss = loss_of(model, minibatch, elbo, kl_weight, objective)
+            else:
+                loss = fast.loss(minibatch, kl_weight, objective)
         _refuse_no_number(loss, optimizer.param_groups[0]["lr"])
         optimizer.zero_grad()
         loss.backward()
@@ -113,7 +123,8 @@ class _Fit:
         self.warm_epochs = min(round(config.warmup * self.epochs), self.epochs - 1)
         self.rng = np.random.default_rng(config.seed)
         self.model.to(choose_device(config.device))
-        self.optimizer = Adam(parameter_groups(model, config.learning_rate))
+        self.fast = FastBound(model) if config.engine == "fast" else None
+        self.optimizer = Adam(parameter_groups(model, config.learning_rate), fused=model.device.type != "mps")
         peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.schedule = OneCycleLR(self.optimizer, peaks, total_steps=self.epochs * self.steps + 1)
         # the bound is watched on as many training cells as are held out, so that the two can be compared
@@ -142,6 +153,8 @@ class _Fit:
             )
         self.model.load_state_dict(best_state)
         self.model.cpu().eval()
+        for parameter in self.model.parameters():  # the fast engine laid one out by genes
+            parameter.data = parameter.data.contiguous()
         frame = pd.DataFrame(rows, index=pd.RangeIndex(len(rows), name="epoch"))
         frame.attrs["best_epoch"] = best_epoch
         return History(frame, best_epoch, len(rows) < self.epochs, time.perf_counter() - started)
@@ -157,11 +170,18 @@ class _Fit:
             labelled_size=config.labelled_minibatch,
             balanced=config.class_balanced,
             thin_to=config.thin_to,
+            sparse=self.fast is not None,
             rng=self.rng,
         )
         rate = self.schedule.get_last_lr()[0]
         loss = run_epoch(
-            self.model, minibatches, self.optimizer, self.schedule, kl_weight=kl_weight, objective=config.objective
+            self.model,
+            minibatches,
+            self.optimizer,
+            self.schedule,
+            kl_weight=kl_weight,
+            objective=config.objective,
+            fast=self.fast,
         )
         return {"loss": loss, "kl_weight": kl_weight, "learning_rate": rate}
 
@@ -180,18 +200,21 @@ class _Fit:
 
     def mean_terms(self, rows: np.ndarray) -> dict[str, float]:
         """Return the mean over cells of every term of U."""
-        parts = [bound_terms(self.model, self.x(part)) for part in chunks(rows, 512)]
+        terms = partial(bound_terms, self.model) if self.fast is None else self.fast.terms
+        parts = [terms(self.x(part)) for part in chunks(rows, 512)]
         return {name: torch.cat([part[name] for part in parts]).mean().item() for name in BOUND_TERMS}
 
-    def x(self, rows: np.ndarray) -> Tensor:
-        return self.cells.x(rows).to(self.model.device)
+    def x(self, rows: np.ndarray) -> Tensor | SparseCounts:
+        return (self.cells.x if self.fast is None else self.cells.sparse_x)(rows).to(self.model.device)
 
     def truth(self, rows: np.ndarray) -> Tensor:
         return self.cells.y(rows).argmax(-1).to(self.model.device)
 
     def logits(self, rows: np.ndarray) -> Tensor:
         """Ask the classifier at the posterior mean."""
-        return torch.cat([self.model.classifier(self.model.z2l_encoder(self.x(p))[0]) for p in chunks(rows, 512)])
+        model = self.model
+        ask = self.fast.logits if self.fast else lambda x: model.classifier(model.z2l_encoder(x)[0])
+        return torch.cat([ask(self.x(part)) for part in chunks(rows, 512)])
 
 
 def parameter_groups(model: SCANVI, rate: float) -> list[dict[str, Any]]:

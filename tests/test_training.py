@@ -90,7 +90,7 @@ def test_the_seed_also_draws_the_order_of_the_cells(tiny, monkeypatch):
 
     def noted(*arguments, **settings):
         minibatches = list(original(*arguments, **settings))
-        shown.append(torch.cat([minibatch.x for minibatch in minibatches]))
+        shown.append(torch.cat([minibatch.x.dense() for minibatch in minibatches]))
         return minibatches
 
     monkeypatch.setattr(training, "paired_minibatches", noted)
