@@ -1,6 +1,6 @@
 # Python >= 3.11 and make are all that a machine needs: everything else lands in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help book test slow lint pairs pins peers grid clean
+.PHONY: help book test slow browser links lint pairs pins peers grid bench clean
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 
@@ -42,6 +42,12 @@ test: $(READY) ## unit tests and every chapter in the smoke profile
 slow: $(READY) ## the tests that take longer
 	@$(BIN)/pytest -n $(WORKERS) --durations=10 -m slow tests
 
+browser: $(READY) ## look at the built book in Chromium: every page, wide and narrow, light and dark
+	@BOOK_SITE=$(SITE) $(BIN)/pytest -n $(WORKERS) --dist loadgroup --durations=5 tests/browser
+
+links: $(READY) ## ask every page that the book links to whether it is still there
+	@SCANVI_SMOKE="$${SCANVI_SMOKE:-1}" $(BIN)/jupyter-book build . --builder linkcheck
+
 lint: $(READY) ## ruff, codespell, directions of imports
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -59,6 +65,9 @@ peers: $(READY) $(PEERS) ## scvi-tools, Pyro's tutorial and ours on the same dra
 
 grid: $(READY) ## every method on every draw, for chapter 8 (some hours; ARGS="--dataset facs-t")
 	@$(BIN)/python benchmarks/grid.py --jobs $(WORKERS) $(ARGS)
+
+bench: $(READY) $(PEERS) ## seconds and memory at 20,000 cells × 21,932 genes, beside the others (an hour; ARGS="--parts whole")
+	@OMP_NUM_THREADS=$(WORKERS) $(BIN)/python benchmarks/speed.py $(ARGS)
 
 clean: ## remove all that was built; .venv stays
 	rm -rf _build .pytest_cache .ruff_cache .import_linter_cache *.egg-info

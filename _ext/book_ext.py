@@ -3,7 +3,8 @@
 * Salts the cache of executed chapters with everything outputs depend on besides the code cells themselves, so that a
   change of the package, the pins, the profile or the data set executes the chapters anew.
 * Prints each code cell with its time while a chapter runs: to the terminal, never into a page.
-* Serves MathJax from the built site, so that pages typeset mathematics without a network.
+* Serves MathJax from the built site, so that pages typeset mathematics without a network, and leaves out of the pages
+  what the theme loads and nobody sees.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sphinx.errors import ExtensionError
 from sphinx.util.docstrings import prepare_docstring
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from sphinx.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
-SALTED_FILES = ("scanvi_tutorial/**/*", "_ext/*.py", "requirements.txt", "pyproject.toml")
+SALTED_FILES = ("scanvi_tutorial/**/*", "_ext/book_ext.py", "requirements.txt", "pyproject.toml")
 SALTED_ENVIRONMENT = ("SCANVI_SMOKE", "CI", "SCANVI_DATASET")
 
 
@@ -92,7 +94,9 @@ def copy_mathjax(app: Sphinx, exception: Exception | None) -> None:
     if exception is not None or app.builder.format != "html":
         return
     found = importlib.util.find_spec("sphinx-mathjax-offline")
-    source = Path(found.submodule_search_locations[0]) / "static" / "mathjax"  # type: ignore[union-attr, index]
+    if found is None or not found.submodule_search_locations:
+        raise ExtensionError("sphinx-mathjax-offline, from which pages get MathJax, is not installed: make book")
+    source = Path(found.submodule_search_locations[0]) / "static" / "mathjax"
     target = Path(app.outdir) / "_static" / "mathjax"
     (target / "output").mkdir(parents=True, exist_ok=True)
     shutil.copy2(source / "tex-chtml.js", target)
@@ -120,6 +124,17 @@ def drop_thebe(app: Sphinx) -> None:
             app.disconnect(listener.id)
 
 
+def without_icon_script(html: str) -> str:
+    """Return the head of a page without the script that draws icons, which the font of the same icons replaces."""
+    return re.sub(r'\s*<script src="[^"]*/fontawesome/[^"]*"></script>', "", html)
+
+
+def add_filter(app: Sphinx) -> None:
+    """Let `_templates/layout.html` leave out the script of icons."""
+    if app.builder.format == "html":
+        app.builder.templates.environment.filters["without_icon_script"] = without_icon_script  # type: ignore[attr-defined]
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension."""
     app.connect("config-inited", configure, priority=900)
@@ -127,5 +142,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", tables_of_symbols)
     app.connect("autodoc-process-docstring", whole_sentences, priority=600)  # after napoleon
     app.connect("builder-inited", drop_thebe)
+    app.connect("builder-inited", add_filter)
     app.connect("build-finished", copy_mathjax)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}

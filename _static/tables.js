@@ -1,4 +1,5 @@
-// Numbers stand under one another on the right, words begin on the left: column by column in the tables that cells make.
+// Numbers stand under one another on the right, words begin on the left, sentences get room: column by column in the
+// tables that cells make.
 document.addEventListener("DOMContentLoaded", () => {
   const number = /^[-+−]?[\d,]*\.?\d+(e[-+]?\d+)?\s*%?$|^(nan|inf|-inf|)$/i;
   for (const table of document.querySelectorAll("table.dataframe")) {
@@ -8,6 +9,7 @@ document.addEventListener("DOMContentLoaded", () => {
     const nth = (row, cells, i) => row.querySelectorAll(cells)[row.querySelectorAll(cells).length - columns + i];
     for (let i = 0; i < columns; i++) {
       const cells = rows.map((row) => nth(row, "td", i)).filter(Boolean);
+      if (cells.some((cell) => cell.textContent.trim().length > 30)) cells.forEach((cell) => cell.classList.add("words"));
       if (!cells.every((cell) => number.test(cell.textContent.trim()))) continue;
       for (const cell of [...cells, ...[...(table.tHead?.rows ?? [])].map((row) => nth(row, "th", i)).filter(Boolean)])
         cell.classList.add("number");

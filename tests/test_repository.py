@@ -15,7 +15,22 @@ from chapters import ROOT
 from scanvi_tutorial.config import DATASETS
 
 MADE = {".git", ".venv", "_build", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis", ".import_linter_cache"}
-TEXT = {".bib", ".cff", ".css", ".ipynb", ".js", ".md", ".mplstyle", ".py", ".svg", ".toml", ".txt", ".yml", ""}
+TEXT = {
+    ".bib",
+    ".cff",
+    ".css",
+    ".ipynb",
+    ".js",
+    ".md",
+    ".mplstyle",
+    ".py",
+    ".svg",
+    ".toml",
+    ".txt",
+    ".yaml",
+    ".yml",
+    "",
+}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PINS = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -116,7 +131,9 @@ def test_the_version_is_the_same_wherever_it_stands():
     assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("target", ["book", "test", "slow", "lint", "pairs", "pins", "peers", "grid", "clean"])
+@pytest.mark.parametrize(
+    "target", ["book", "test", "slow", "browser", "links", "lint", "pairs", "pins", "peers", "grid", "clean"]
+)
 def test_make_help_lists_what_there_is(target):
     listed = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert re.search(rf"^  make {target} +\w", listed, re.MULTILINE)

@@ -1,0 +1,205 @@
+"""Buttons, sitemap, social cards and the page for lost readers follow from where the book lives; none is dead."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+from chapters import ROOT
+from sphinx.errors import ConfigError
+
+EMPTY = '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}'
+PAGE = """---
+jupytext:
+  formats: ipynb,md:myst
+  text_representation: {extension: .md, format_name: myst}
+kernelspec: {display_name: Python 3, language: python, name: python3}
+---
+# A page
+
+Its text.
+
+```{code-cell} ipython3
+6 * 7
+```
+"""
+
+
+def load(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # a dataclass looks its module up
+    spec.loader.exec_module(module)
+    return module
+
+
+book_address = load("_ext/book_address.py")
+find = book_address.Address.find
+
+
+def test_no_address_is_known_without_a_setting():
+    assert find({}) == book_address.Address()
+
+
+def test_github_actions_name_the_repository_and_so_the_site():
+    found = find({"GITHUB_REPOSITORY": "Somebody/scanvi-tutorial"})
+    assert found.repository == "https://github.com/Somebody/scanvi-tutorial"
+    assert found.site == "https://somebody.github.io/scanvi-tutorial/"
+
+
+def test_the_repository_of_a_home_page_is_published_at_its_root():
+    assert find({"GITHUB_REPOSITORY": "lab/lab.github.io"}).site == "https://lab.github.io/"
+
+
+def test_a_setting_wins_over_the_service_that_builds():
+    found = find({"GITHUB_REPOSITORY": "fork/book"}, repository="lab/book", site="https://book.example.org")
+    assert found.repository == "https://github.com/lab/book"
+    assert found.site == "https://book.example.org/"
+
+
+@pytest.mark.parametrize("clone", ["https://github.com/lab/book.git", "git@github.com:lab/book.git"])
+def test_read_the_docs_names_both(clone):
+    site = "https://book.readthedocs.io/en/latest/"
+    found = find({"READTHEDOCS_GIT_CLONE_URL": clone, "READTHEDOCS_CANONICAL_URL": site})
+    assert found.repository == "https://github.com/lab/book"
+    assert found.site == site
+
+
+@pytest.mark.parametrize("name", ["book", "https://github.com/lab/book", "lab/book/", "lab book/x"])
+def test_a_repository_that_is_no_owner_and_name_is_refused_in_words(name):
+    with pytest.raises(ConfigError, match="must read owner/name"):
+        find({}, repository=name)
+
+
+def test_a_site_that_is_no_address_is_refused_in_words():
+    with pytest.raises(ConfigError, match="book_site"):
+        find({}, repository="lab/book", site="book.example.org")
+
+
+def built(folder: Path, **settings: str) -> Path:
+    """Build a book of two pages with the settings of this one and return its site."""
+    for name in ("_ext", "_static", "_templates"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    config["execute"]["execute_notebooks"] = "off"
+    (folder / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    (folder / "book").mkdir()
+    for name in ("index", "01_first"):
+        (folder / "book" / f"{name}.md").write_text(PAGE, encoding="utf-8")
+        (folder / "book" / f"{name}.ipynb").write_text(EMPTY, encoding="utf-8")
+    (folder / "book" / "references.bib").touch()
+    toc = {"format": "jb-book", "root": "book/index.md", "chapters": [{"file": "book/01_first.md"}]}
+    (folder / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("GITHUB_", "READTHEDOCS"))}
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", folder, "-W", "-n", "--keep-going", "-q"]
+    done = subprocess.run(command, env=clean | settings, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory) -> Path:
+    return built(tmp_path_factory.mktemp("known"), GITHUB_REPOSITORY="lab/book")
+
+
+@pytest.fixture(scope="module")
+def unknown(tmp_path_factory) -> Path:
+    return built(tmp_path_factory.mktemp("unknown"))
+
+
+def links(page: Path) -> set[str]:
+    soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+    return {tag["href"] for tag in soup.select(".article-header-buttons a[href]")}
+
+
+def test_buttons_lead_to_the_repository_the_notebook_and_the_source(known):
+    assert links(known / "book" / "01_first.html") >= {
+        "https://github.com/lab/book",
+        "https://github.com/lab/book/edit/main/book/01_first.md",
+        "https://github.com/lab/book/issues/new?title=Issue%20on%20page%20%2Fbook/01_first.html&body=Your%20issue%20content%20here.",
+        "https://mybinder.org/v2/gh/lab/book/main?urlpath=lab/tree/book/01_first.ipynb",
+        "https://colab.research.google.com/github/lab/book/blob/main/book/01_first.ipynb",
+        "../_sources/book/01_first.md",
+        "../_sources/book/01_first.ipynb",
+    }
+
+
+def test_without_an_address_no_button_leaves_the_site_and_downloads_stay(unknown):
+    found = links(unknown / "book" / "01_first.html")
+    assert found == {"../_sources/book/01_first.md", "../_sources/book/01_first.ipynb"}
+    for link in found:
+        assert (unknown / "book" / link).is_file()
+
+
+def test_without_an_address_nothing_claims_one(unknown):
+    assert not (unknown / "sitemap.xml").exists()
+    html = (unknown / "book" / "01_first.html").read_text(encoding="utf-8")
+    assert "canonical" not in html
+    assert "og:url" not in html
+
+
+def test_the_sitemap_lists_the_pages_of_the_book_alone(known):
+    places = [place.text for place in ElementTree.parse(known / "sitemap.xml").iter() if place.tag.endswith("loc")]
+    assert set(places) == {f"https://lab.github.io/book/book/{name}.html" for name in ("index", "01_first")}
+
+
+def test_a_page_tells_social_networks_what_it_is(known):
+    soup = BeautifulSoup((known / "book" / "01_first.html").read_text(encoding="utf-8"), "html.parser")
+    said = {tag["property"]: tag["content"] for tag in soup.select("meta[property^='og:']")}
+    assert said["og:title"].endswith("A page")
+    assert said["og:url"] == "https://lab.github.io/book/book/01_first.html"
+    card = said["og:image"].removeprefix("https://lab.github.io/book/")
+    assert (known / card).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("site", "root"), [("known", "/book/"), ("unknown", "/")])
+def test_the_page_for_lost_readers_works_from_any_path(site, root, request):
+    folder = request.getfixturevalue(site)
+    soup = BeautifulSoup((folder / "404.html").read_text(encoding="utf-8"), "html.parser")
+    local = [
+        tag.get("href") or tag["src"]
+        for tag in soup.select("a[href], link[href], script[src], img[src]")
+        if not re.match(r"https?:|#", tag.get("href") or tag.get("src"))
+    ]
+    assert [place for place in local if not place.startswith(root)] == []
+    missing = [place for place in local if not (folder / re.sub(r"[?#].*", "", place).removeprefix(root)).exists()]
+    assert missing == []
+
+
+def test_pages_load_neither_the_script_of_icons_nor_another_host(known):
+    html = (known / "book" / "01_first.html").read_text(encoding="utf-8")
+    assert "fontawesome/6.5.2/css" in html
+    assert not re.search(r"<script[^>]*(fontawesome|https?:)", html)
+
+
+@pytest.mark.parametrize(
+    ("built", "modules", "browser", "reason"),
+    [
+        (False, True, True, "make book"),
+        (True, False, True, "Python package playwright is not installed"),
+        (True, True, False, "Chromium is not installed"),
+        (True, True, True, ""),
+    ],
+)
+def test_browser_tests_say_what_they_lack(tmp_path, monkeypatch, built, modules, browser, reason):
+    looking = load("tests/browser/looking.py")
+    monkeypatch.setenv("BOOK_SITE", str(tmp_path))
+    if built:
+        (tmp_path / "index.html").touch()
+    monkeypatch.setattr(looking.importlib.util, "find_spec", lambda name: object() if modules else None)
+    monkeypatch.setattr(looking.shutil, "which", lambda name: f"/usr/bin/{name}" if browser else None)
+    assert reason in looking.missing()
+    assert bool(looking.missing()) == bool(reason)
+
+
+def test_browser_tests_wait_for_make_browser(monkeypatch):
+    monkeypatch.delenv("BOOK_SITE", raising=False)
+    assert "make browser" in load("tests/browser/looking.py").missing()
