@@ -18,6 +18,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from scanvi_tutorial.batches import Batches
 from scanvi_tutorial.checks import InputError, check_counts, check_genes, check_labels, listed
 from scanvi_tutorial.config import UNLABELLED, TrainConfig
 from scanvi_tutorial.sparse import SparseCounts
@@ -36,23 +37,27 @@ class Minibatch:
     y: Float[Tensor, "labelled labels"] | None  # their types, one-hot
     share: Float[Tensor, "cells 1"] | None = None  # of the molecules of x that were kept; None means all
     share_labelled: Float[Tensor, "labelled 1"] | None = None  # likewise of x_labelled
+    batch: Float[Tensor, "cells batches"] | None = None  # of the cells of x, one-hot; None in a model without batches
+    batch_labelled: Float[Tensor, "labelled batches"] | None = None  # likewise of x_labelled
 
     def to(self, device: torch.device) -> Minibatch:
         """Return the same minibatch on `device`."""
-        parts = (self.x, self.x_labelled, self.y, self.share, self.share_labelled)
+        parts = (self.x, self.x_labelled, self.y, self.share, self.share_labelled, self.batch, self.batch_labelled)
         return type(self)(*(None if part is None else part.to(device) for part in parts))
 
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """Counts and label codes of many cells, checked once.
+    """Counts, label codes and batches of many cells, checked once.
 
-    `counts` is CSR (cells, genes); `codes` is (cells,) with -1 for a cell without a label.
+    `counts` is CSR (cells, genes); `codes` is (cells,) with -1 for a cell without a label; `batch_codes` is (cells,).
     """
 
     counts: csr_matrix
     codes: np.ndarray
     labels: tuple[str, ...]
+    batches: Batches | None = None
+    batch_codes: np.ndarray | None = None
 
     @classmethod
     def from_anndata(
@@ -64,10 +69,11 @@ class Cells:
         label_key: str,
         unlabelled: str = UNLABELLED,
         layer: str | None = None,
+        batches: Batches | None = None,
     ) -> Cells:
-        """Check `adata` and read counts of `genes` and codes of `labels` off it.
+        """Check `adata` and read counts of `genes`, codes of `labels` and of `batches` off it.
 
-        Raises `InputError` where counts, genes or labels cannot be used, or where a label is none of `labels`.
+        Raises `InputError` where counts, genes, labels or batches cannot be used, or where one is not known.
         """
         adata = check_genes(adata, genes)
         names, codes = check_labels(adata, label_key, unlabelled=unlabelled, least=1)
@@ -77,7 +83,8 @@ class Cells:
                 f"{listed(labels)}. Make a new model with SCANVI.from_anndata, or leave those cells out."
             )
         ours = np.array([*map(list(labels).index, names), -1])  # the last entry keeps -1 where it is
-        return cls(check_counts(adata, layer), ours[codes], tuple(labels))
+        batch_codes = None if batches is None else batches.codes(adata)
+        return cls(check_counts(adata, layer), ours[codes], tuple(labels), batches, batch_codes)
 
     def __len__(self) -> int:
         """Return the number of cells."""
@@ -94,6 +101,10 @@ class Cells:
     def y(self, rows: np.ndarray) -> Float[Tensor, "cells labels"]:
         """Return the types of `rows`, one-hot; all of them must be labelled."""
         return one_hot(torch.as_tensor(self.codes[rows], dtype=torch.long), len(self.labels)).float()
+
+    def batch(self, rows: np.ndarray) -> Float[Tensor, "cells batches"] | None:
+        """Return the batches of `rows`, one-hot; None where the model knows none."""
+        return None if self.batches is None or not len(rows) else self.batches.one_hot(self.batch_codes[rows])
 
 
 def dense(counts: csr_matrix, rows: np.ndarray) -> Float[Tensor, "cells genes"]:
@@ -143,7 +154,7 @@ def paired_minibatches(
         x, share = _counts_and_shares(cells, rows, thin_to, sparse, rng)
         x_labelled, share_labelled = _counts_and_shares(cells, beside, thin_to, sparse, rng)
         y = cells.y(beside) if len(beside) else None
-        yield Minibatch(x, x_labelled, y, share, share_labelled)
+        yield Minibatch(x, x_labelled, y, share, share_labelled, cells.batch(rows), cells.batch(beside))
 
 
 def thinned(

@@ -38,6 +38,7 @@ def fit_or_load(
     train_config: TrainConfig | None = None,
     *,
     labels: str = "label",
+    batch: str | None = None,
     folder: str | Path | None = None,
 ) -> tuple[SCANVI, History]:
     """Return a fitted model of `adata` and its history, from the cache where the same fit was done before.
@@ -50,21 +51,22 @@ def fit_or_load(
         model_config: `ModelConfig()` where it is None.
         train_config: `TrainConfig()` where it is None.
         labels: Column of `obs` with the cell types.
+        batch: Column of `obs` with the batches, if the model is to tell them apart.
         folder: Where fitted models are kept; `cache_folder()` where it is None.
 
     Raises:
-        InputError: Where counts or labels cannot be used.
+        InputError: Where counts, labels or batches cannot be used.
     """
     model_config, train_config = model_config or ModelConfig(), train_config or TrainConfig()
     folder = cache_folder() if folder is None else Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    entry = folder / _key(adata, labels, model_config, train_config)
+    entry = folder / _key(adata, labels, batch, model_config, train_config)
     with FileLock(f"{entry}.lock"):
         try:
             return SCANVI.load(entry / "model"), History.from_dict(json.loads((entry / "history.json").read_text()))
         except (OSError, PersistenceError, ValueError, KeyError):
             pass  # nothing there, or nothing whole: fit anew
-        model = SCANVI.from_anndata(adata, model_config, labels=labels, seed=train_config.seed)
+        model = SCANVI.from_anndata(adata, model_config, labels=labels, batch=batch, seed=train_config.seed)
         history = fit(model, adata, train_config)
         with tempfile.TemporaryDirectory(dir=folder) as beside:
             fresh = Path(beside) / "fresh"
@@ -84,18 +86,20 @@ def cache_folder() -> Path:
     return Path(pooch.os_cache("scanvi_tutorial")) / "models"
 
 
-def _key(adata: AnnData, labels: str, model_config: ModelConfig, train_config: TrainConfig) -> str:
+def _key(adata: AnnData, labels: str, batch: str | None, model_config: ModelConfig, train_config: TrainConfig) -> str:
     digest = hashlib.sha256(f"{torch.__version__} {pyro.__version__} {torch.get_num_threads()}".encode())
     for path in sorted(_PACKAGE.rglob("*.py")):
         digest.update(path.relative_to(_PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
-    digest.update(json.dumps([asdict(model_config), asdict(train_config), labels], sort_keys=True).encode())
+    digest.update(json.dumps([asdict(model_config), asdict(train_config), labels, batch], sort_keys=True).encode())
     counts = check_counts(adata)
     for part in (counts.indptr, counts.indices, counts.data):
         digest.update(np.ascontiguousarray(part))
     digest.update(repr(counts.shape).encode())
     digest.update("\0".join(adata.var_names).encode())
-    if labels in adata.obs:
-        digest.update(pd.util.hash_pandas_object(adata.obs[labels], index=False, categorize=True).to_numpy().tobytes())
-        if isinstance(adata.obs[labels].dtype, pd.CategoricalDtype):
-            digest.update("\0".join(map(str, adata.obs[labels].cat.categories)).encode())
+    for column in (labels, batch):
+        if column not in adata.obs:
+            continue
+        digest.update(pd.util.hash_pandas_object(adata.obs[column], index=False, categorize=True).to_numpy().tobytes())
+        if isinstance(adata.obs[column].dtype, pd.CategoricalDtype):
+            digest.update("\0".join(map(str, adata.obs[column].cat.categories)).encode())
     return digest.hexdigest()[:24]

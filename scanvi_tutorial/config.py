@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from tqdm.auto import tqdm
 
@@ -50,6 +50,11 @@ class ModelConfig:
         for name in ("gene_hidden", "label_hidden", "classifier_hidden"):
             for width in getattr(self, name):
                 _at_least(name, width, 1)
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> ModelConfig:
+        """Return the configuration that `dataclasses.asdict` described, also where JSON made lists of tuples."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()})
 
     @classmethod
     def tutorial(cls) -> ModelConfig:

@@ -45,11 +45,12 @@ class FastBound:
         fraction, weight = model.labelled_fraction, model.config.label_weight
         loss = torch.zeros((), device=model.device)
         if minibatch.x is not None:
-            bound, _ = self.bound(minibatch.x, None, minibatch.share, kl_weight, "unlabelled")
+            bound, _ = self.bound(minibatch.x, None, minibatch.share, minibatch.batch, kl_weight, "unlabelled")
             loss = loss - (1 - fraction) * bound
         if minibatch.x_labelled is not None:
             y = minibatch.y if objective == "labels" else None
-            bound, z2 = self.bound(minibatch.x_labelled, y, minibatch.share_labelled, kl_weight, "labelled")
+            known = minibatch.share_labelled, minibatch.batch_labelled
+            bound, z2 = self.bound(minibatch.x_labelled, y, *known, kl_weight, "labelled")
             loss = loss - fraction * bound
             if weight > 0:
                 loss = loss + weight * nn.functional.cross_entropy(model.classifier(z2), minibatch.y)
@@ -60,6 +61,7 @@ class FastBound:
         x: SparseCounts,
         y: Float[Tensor, "cells labels"] | None = None,
         share: Float[Tensor, "cells 1"] | None = None,
+        batch: Float[Tensor, "cells batches"] | None = None,
         kl_weight: float = 1.0,
         name: str = "",
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "cells latent"]]:
@@ -67,23 +69,26 @@ class FastBound:
 
         `name` keeps the memory of two calls apart whose gradients are both wanted.
         """
-        terms, z2, mean = self._terms(x, y, share, name)
+        terms, z2, mean = self._terms(x, y, share, batch, name)
         known = 0.0 if y is None else terms["kl_y"].mean()  # a constant, and observed: no weight touches it
         free = terms["kl_l"] + terms["kl_z"] + (terms["kl_y"] if y is None else 0.0)
         return mean - kl_weight * free.mean() - known, z2
 
     def terms(
-        self, x: SparseCounts, y: Float[Tensor, "cells labels"] | None = None
+        self,
+        x: SparseCounts,
+        y: Float[Tensor, "cells labels"] | None = None,
+        batch: Float[Tensor, "cells batches"] | None = None,
     ) -> dict[str, Float[Tensor, " cells"]]:
         """Return what `inference.bound_terms` does."""
-        return self._terms(x, y, None, "")[0]
+        return self._terms(x, y, None, batch, "")[0]
 
     def logits(self, x: SparseCounts) -> Float[Tensor, "cells labels"]:
         """Ask the classifier at the posterior mean."""
         return self.model.classifier(self._encode(x)[0])
 
     def _terms(
-        self, x: SparseCounts, y: Tensor | None, share: Tensor | None, name: str
+        self, x: SparseCounts, y: Tensor | None, share: Tensor | None, batch: Tensor | None, name: str
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         model = self.model
         z2_loc, z2_scale, l_loc, l_scale = self._encode(x)
@@ -93,11 +98,11 @@ class FastBound:
         if model.config.library == "latent":
             eps = torch.randn_like(l_loc)
             log_l = l_loc + l_scale * eps
-            prior = model.library_loc if share is None else model.library_loc + share.log()
-            scale = model.library_scale
+            prior, scale = model.library_prior(batch)
+            prior = prior if share is None else prior + share.log()
             standard = (log_l - prior) / scale
             # the 1 / l of both log-normal densities cancels
-            kl_l = _standard(eps, l_scale) - _standard(standard, torch.full_like(standard, scale))
+            kl_l = _standard(eps, l_scale) - _standard(standard, torch.ones_like(standard) * scale)
         else:
             log_l, kl_l = x.totals.clamp(min=1).log(), z2.new_zeros(len(x))
         labels = len(model.labels)
@@ -115,7 +120,7 @@ class FastBound:
         mean, each = count_log_likelihood(
             model.config.likelihood,
             x,
-            self.hidden(z2),
+            self.hidden(z2 if batch is None else torch.cat([z2, batch], -1)),
             self.last.weight,
             self.last.bias,
             log_l,

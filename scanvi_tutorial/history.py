@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ class History:
     frame: pd.DataFrame
     best_epoch: int  # the epoch whose state the model was left in
     stopped_early: bool
-    seconds: float
+    seconds: float  # of every process that worked on it, up to the checkpoint that the next one took over
 
     def __len__(self) -> int:
         """Return the number of epochs."""
@@ -34,9 +35,16 @@ class History:
         return {"frame": self.frame.to_dict("list"), **rest}
 
     @classmethod
+    def from_rows(
+        cls, rows: Sequence[Mapping[str, float]], best_epoch: int, stopped_early: bool, seconds: float
+    ) -> History:
+        """Return the history of epochs of which each left a row."""
+        frame = pd.DataFrame(list(rows), index=pd.RangeIndex(len(rows), name="epoch"))
+        frame.attrs["best_epoch"] = best_epoch
+        return cls(frame, best_epoch, stopped_early, seconds)
+
+    @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> History:
         """Return the history that `to_dict` described."""
-        frame = pd.DataFrame(saved["frame"])
-        frame.index.name = "epoch"
-        frame.attrs["best_epoch"] = saved["best_epoch"]
-        return cls(frame, saved["best_epoch"], saved["stopped_early"], saved["seconds"])
+        rows = pd.DataFrame(saved["frame"]).to_dict("records")
+        return cls.from_rows(rows, saved["best_epoch"], saved["stopped_early"], saved["seconds"])

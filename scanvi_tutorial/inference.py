@@ -53,25 +53,31 @@ def evaluating(model: SCANVI, seed: int = 0) -> Iterator[None]:
 
 
 def traces(
-    model: SCANVI, x: Float[Tensor, "cells genes"], y: Float[Tensor, "cells labels"] | None = None
+    model: SCANVI,
+    x: Float[Tensor, "cells genes"],
+    y: Float[Tensor, "cells labels"] | None = None,
+    batch: Float[Tensor, "cells batches"] | None = None,
 ) -> tuple[Trace, Trace]:
     """Run the guide (one copy of y a label) and the model on its draws; return both traces with log-probabilities."""
     guide = poutine.trace(poutine.enum(model.guide, first_available_dim=-2)).get_trace(x, y)
-    story = poutine.trace(poutine.replay(model.model, trace=guide)).get_trace(x, y)
+    story = poutine.trace(poutine.replay(model.model, trace=guide)).get_trace(x, y, batch=batch)
     guide.compute_log_prob()
     story.compute_log_prob()
     return guide, story
 
 
 def bound_terms(
-    model: SCANVI, x: Float[Tensor, "cells genes"], y: Float[Tensor, "cells labels"] | None = None
+    model: SCANVI,
+    x: Float[Tensor, "cells genes"],
+    y: Float[Tensor, "cells labels"] | None = None,
+    batch: Float[Tensor, "cells batches"] | None = None,
 ) -> dict[str, Float[Tensor, " cells"]]:
     """Return the terms of the bound of every cell, in nats, from one draw of z1, z2 and l (chapter 4).
 
     The bound is `log_likelihood − kl_l − kl_z − kl_y`: U(x) without `y`, L(x, y) with it. The label term stands apart
-    and is not part of it.
+    and is not part of it. A model of several batches wants to know which, one-hot.
     """
-    guide, story = traces(model, x, y)
+    guide, story = traces(model, x, y, batch)
     q_y = guide.nodes["y"]["log_prob"].exp() if y is None else x.new_ones(1, len(x))  # (labels cells)
 
     def mean_over_y(log_prob: Tensor) -> Tensor:
@@ -145,9 +151,11 @@ def posterior_predictive(model: SCANVI, adata: AnnData, *, seed: int = 0) -> pd.
     sums = {"observed": np.zeros((2, len(model.genes)))}
     sums["predicted"] = sums["observed"].copy()
     with evaluating(model, seed):
-        for x in _dense_chunks(model, adata):
+        pairs = _dense_chunks(model, adata), _batch_chunks(model, adata)
+        for x, batch in zip(*pairs, strict=True):
             guide = poutine.trace(model.guide).get_trace(x)
-            retold = poutine.trace(poutine.replay(forget, trace=guide)).get_trace(x)
+            again = poutine.replay(forget, trace=guide)
+            retold = poutine.trace(again).get_trace(x, batch=batch)
             pair = {"observed": x, "predicted": retold.nodes["x"]["value"]}
             for name, counts in pair.items():
                 both = torch.stack([counts.sum(0), (counts == 0).sum(0)])
@@ -164,3 +172,9 @@ def _dense_chunks(model: SCANVI, adata: AnnData) -> Iterator[Tensor]:
     device = model.device
     for rows in chunks(np.arange(adata.n_obs), _CELLS_AT_ONCE):
         yield dense(counts, rows).to(device)
+
+
+def _batch_chunks(model: SCANVI, adata: AnnData) -> Iterator[Tensor | None]:
+    codes = None if model.batches is None else model.batches.codes(adata)
+    for rows in chunks(np.arange(adata.n_obs), _CELLS_AT_ONCE):
+        yield None if codes is None else model.batches.one_hot(codes[rows]).to(model.device)

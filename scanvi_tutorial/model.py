@@ -4,7 +4,7 @@ Derived in book/04_model.md; sketched in book/02_sketch.md; the networks are tho
 
     z1  (*enum cells latent)   variation within a type       y  (*enum cells labels)  one-hot cell type
     z2  (cells latent)         cell state                    l  (cells 1)             library size, in counts
-    x   (cells genes)          counts                        K  number of labels
+    x   (cells genes)          counts                        b  (cells batches)  one-hot batch, where there are any
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from scanvi_tutorial.checks import InputError, check_counts, check_labels
+from scanvi_tutorial.batches import Batches, check_given, log_total_moments, warn_if_confounded
+from scanvi_tutorial.checks import check_counts, check_labels
 from scanvi_tutorial.config import UNLABELLED, ModelConfig
 from scanvi_tutorial.networks import Classifier, XDecoder, Z1Encoder, Z2Decoder, Z2LEncoder
-from scanvi_tutorial.persistence import PersistenceError, read_folder, write_folder
+from scanvi_tutorial.persistence import read_folder, refusing, write_folder
 from scanvi_tutorial.sparse_likelihood import count_distribution
 
 __all__ = ["SCANVI"]
 
+_KEPT = ("genes", "labels", "library_loc", "library_scale", "labelled_fraction", "label_key", "unlabelled", "layer")
 _NEARLY_POISSON = math.log(1e4)  # of log θ: beyond it a count is Poisson, and float32 loses the difference of lgammas
 
 
@@ -48,6 +50,7 @@ class SCANVI(nn.Module):
         label_key: Column of `obs` that holds the labels.
         unlabelled: Category of the cells without one.
         layer: Layer that holds the counts; `X` where it is None.
+        batches: The batches that it tells apart; None where it knows none.
     """
 
     def __init__(
@@ -62,15 +65,15 @@ class SCANVI(nn.Module):
         label_key: str = "label",
         unlabelled: str = UNLABELLED,
         layer: str | None = None,
+        batches: Batches | None = None,
     ) -> None:
         super().__init__()
         self.config, self.genes, self.labels = config, list(genes), list(labels)
-        self.library_loc, self.library_scale = float(library_loc), float(library_scale)
-        self.labelled_fraction = float(labelled_fraction)
-        self.label_key, self.unlabelled, self.layer = label_key, unlabelled, layer
-
+        moments = library_loc, library_scale, labelled_fraction
+        self.library_loc, self.library_scale, self.labelled_fraction = map(float, moments)
+        self.label_key, self.unlabelled, self.layer, self.batches = label_key, unlabelled, layer, batches
         self.z2_decoder = Z2Decoder(len(labels), config)
-        self.x_decoder = XDecoder(len(genes), config)
+        self.x_decoder = XDecoder(len(genes), config, 0 if batches is None else len(batches.names))
         self.z2l_encoder = Z2LEncoder(len(genes), config, self.library_loc)
         self.z1_encoder = Z1Encoder(len(labels), config)
         self.classifier = Classifier(len(labels), config)
@@ -98,29 +101,34 @@ class SCANVI(nn.Module):
             labels: Column of `obs` with the cell types.
             unlabelled: Category of the cells without a type; missing values count as such too.
             layer: Where the counts are, if not in `X`.
-            batch: Must be None: the model knows no batches.
+            batch: Column of `obs` with the batch of every cell, whose effect on the counts is kept out of the states.
             seed: Of the initial weights; no global generator is touched.
 
         Raises:
-            InputError: Where the counts or the labels cannot be used, or where a batch is named.
+            InputError: Where the counts, the labels or the batches cannot be used.
+
+        Warns:
+            ConfoundedBatchWarning: Where the batches of labelled cells tell much of their labels.
         """
-        if batch is not None:
-            raise InputError(f"This model corrects for no batch, so batch={batch!r} cannot be used. Leave it out.")
         counts = check_counts(adata, layer)
         names, codes = check_labels(adata, labels, unlabelled=unlabelled)
         log_totals = np.log(np.asarray(counts.sum(axis=1), dtype=np.float64).ravel())
+        batches = None if batch is None else Batches.from_anndata(adata, batch, log_totals)
+        warn_if_confounded(batches, adata, codes, names)
+        loc, scale = log_total_moments(log_totals)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = cls(
                 config or ModelConfig(),
                 genes=list(adata.var_names),
                 labels=names,
-                library_loc=log_totals.mean(),
-                library_scale=max(log_totals.std(), 0.01),  # a density needs some width, even if all totals agree
+                library_loc=loc,
+                library_scale=scale,
                 labelled_fraction=(codes >= 0).mean(),
                 label_key=labels,
                 unlabelled=unlabelled,
                 layer=layer,
+                batches=batches,
             )
         totals = np.asarray(counts.sum(axis=0), dtype=np.float64).ravel() + 0.5  # a gene never seen is not impossible
         model.x_decoder.start_shares_at(torch.from_numpy(np.log(totals / totals.sum())).float())
@@ -134,8 +142,7 @@ class SCANVI(nn.Module):
     @property
     def capped_log_theta(self) -> Float[Tensor, " genes"] | None:
         """Log θ as the likelihood sees it, held below where float32 loses it. None for the Poisson."""
-        free = self.log_inverse_dispersion
-        return None if free is None else free.clamp(max=_NEARLY_POISSON)
+        return None if (free := self.log_inverse_dispersion) is None else free.clamp(max=_NEARLY_POISSON)
 
     @property
     def label_scale(self) -> float:
@@ -152,17 +159,20 @@ class SCANVI(nn.Module):
         x: Float[Tensor, "cells genes"],
         y: Float[Tensor, "cells labels"] | None = None,
         share: Float[Tensor, "cells 1"] | None = None,
+        batch: Float[Tensor, "cells batches"] | None = None,
     ) -> Float[Tensor, "cells latent"]:
         """Tell how cells come to their counts; return their states z2. `y` may be observed.
 
-        `share`, where given, is the share of its molecules that each cell kept (chapter 5).
+        `share`, where given, is the share of its molecules that each cell kept (chapter 5);
+        `batch` is one-hot, in a model that knows batches.
         """
         latent, labels = self.config.latent_dim, len(self.labels)
         with pyro.plate("cells", len(x)):
             z1 = pyro.sample("z1", dist.Normal(x.new_zeros(latent), 1).to_event(1))
             type_ = pyro.sample("y", dist.OneHotCategorical(logits=x.new_zeros(labels)), obs=y)
             z2 = pyro.sample("z2", dist.Normal(*self.z2_decoder(z1, type_)).to_event(1))
-            pyro.sample("x", self.counts(z2, self.library(x, share)).to_event(1), obs=x)
+            p_x = self.counts(z2, self.library(x, share, batch), batch)
+            pyro.sample("x", p_x.to_event(1), obs=x)
             if y is not None and self.config.label_weight > 0:
                 self.label_term(z2, y)
         return z2
@@ -172,6 +182,7 @@ class SCANVI(nn.Module):
         x: Float[Tensor, "cells genes"],
         y: Float[Tensor, "cells labels"] | None = None,
         share: Float[Tensor, "cells 1"] | None = None,
+        batch: Float[Tensor, "cells batches"] | None = None,
     ) -> None:
         """Tell the story backwards; y is summed over by enumeration unless it is given."""
         with pyro.plate("cells", len(x)):
@@ -184,25 +195,28 @@ class SCANVI(nn.Module):
                 y = pyro.sample("y", q_y, infer={"enumerate": "parallel"})
             pyro.sample("z1", dist.Normal(*self.z1_encoder(z2, y)).to_event(1))
 
-    def library(
-        self,
-        x: Float[Tensor, "cells genes"],
-        share: Float[Tensor, "cells 1"] | None = None,
-    ) -> Float[Tensor, "cells 1"]:
+    def library(self, x: Tensor, share: Tensor | None = None, batch: Tensor | None = None) -> Float[Tensor, "cells 1"]:
         """Sample the library size, or read it off the counts where the configuration says "observed"."""
+        prior = self.library_prior(batch)
         if self.config.library == "observed":
             return x.sum(-1, keepdim=True).clamp(min=1)  # a cell may be thinned to nothing
-        loc = x.new_tensor([self.library_loc])
+        loc, scale = (x.new_tensor([part]) if batch is None else part for part in prior)
         loc = loc if share is None else loc + share.log()  # of half the molecules half the total is expected
-        return pyro.sample("l", dist.LogNormal(loc, self.library_scale).to_event(1))
+        return pyro.sample("l", dist.LogNormal(loc, scale).to_event(1))
+
+    def library_prior(self, batch: Tensor | None) -> tuple[float | Tensor, float | Tensor]:
+        """Return location and scale of log l: numbers, or (cells, 1) where the model knows batches."""
+        check_given(self.batches, batch)
+        return self.batches.library_prior(batch) if self.batches else (self.library_loc, self.library_scale)
 
     def counts(
         self,
         z2: Float[Tensor, "*enum cells latent"],
         ell: Float[Tensor, "*enum cells 1"],
+        batch: Float[Tensor, "cells batches"] | None = None,
     ) -> Distribution:
-        """Return p(x | z2, l), one distribution a gene."""
-        log_mu, gate_logits = self.x_decoder(z2)
+        """Return p(x | z2, l, b), one distribution a gene."""
+        log_mu, gate_logits = self.x_decoder(z2, batch)
         log_mean = ell.log() + log_mu  # a sum of logs needs no floor under rare genes
         log_theta = self.capped_log_theta
         return count_distribution(self.config.likelihood, log_mean, log_theta, gate_logits)
@@ -218,32 +232,18 @@ class SCANVI(nn.Module):
             pyro.sample("label", q_y, obs=y)
 
     def save(self, folder: str | Path) -> Path:
-        """Write parameters, running statistics, gene and label names and configuration to `folder`."""
-        metadata = {
-            "config": asdict(self.config),
-            "genes": self.genes,
-            "labels": self.labels,
-            "library_loc": self.library_loc,
-            "library_scale": self.library_scale,
-            "labelled_fraction": self.labelled_fraction,
-            "label_key": self.label_key,
-            "unlabelled": self.unlabelled,
-            "layer": self.layer,
-            "versions": {"torch": torch.__version__, "pyro": pyro.__version__},
-        }
-        return write_folder(folder, self.state_dict(), metadata)
+        """Write parameters, running statistics, gene, label and batch names and configuration to `folder`."""
+        about = {"config": asdict(self.config), "batches": self.batches and asdict(self.batches)}
+        return write_folder(folder, self.state_dict(), about | {name: getattr(self, name) for name in _KEPT})
 
     @classmethod
     def load(cls, folder: str | Path) -> SCANVI:
         """Read a model that `save` wrote, on the CPU and in evaluation mode; raise `PersistenceError` otherwise."""
-        tensors, metadata = read_folder(folder)
-        metadata.pop("versions", None)
-        try:
-            given = metadata.pop("config").items()
-            config = ModelConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in given})
+        tensors, about = read_folder(folder)
+        with refusing(f"{folder} holds no scANVI model"):
+            config = ModelConfig.from_dict(about.pop("config"))
+            batches = None if about.get("batches") is None else Batches(**about["batches"])
             with torch.random.fork_rng():  # initial weights are drawn, then replaced
-                model = cls(config, **metadata)
+                model = cls(config, **about | {"batches": batches})
             model.load_state_dict(tensors)
-        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise PersistenceError(f"{folder} holds no scANVI model ({error}). Train it again.") from error
         return model.eval()

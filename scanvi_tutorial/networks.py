@@ -7,6 +7,7 @@ when it sums over y; it is absent otherwise.
     y   (*enum cells labels)    one-hot cell type
     z1  (*enum cells latent)    variation within a type
     z2  (*enum cells latent)    cell state
+    b   (cells, batches)        one-hot batch, in a model that knows any
 """
 
 from __future__ import annotations
@@ -116,16 +117,21 @@ class Z2Decoder(nn.Module):
 
 
 class XDecoder(nn.Module):
-    """p(x | z2, l): the share of every gene, and how likely its count is dropped."""
+    """p(x | z2, l, b): the share of every gene, and how likely its count is dropped.
 
-    def __init__(self, genes: int, config: ModelConfig) -> None:
+    Where the model knows `batches`, that of the cell is told here and in no other network.
+    """
+
+    def __init__(self, genes: int, config: ModelConfig, batches: int = 0) -> None:
         super().__init__()
         self.gated = config.likelihood == "zinb"
         widths = [genes, genes] if self.gated else [genes]
-        self.heads = Heads(config.latent_dim, config.gene_hidden, widths, config)
+        self.heads = Heads(config.latent_dim + batches, config.gene_hidden, widths, config)
 
     def forward(
-        self, z2: Float[Tensor, "*enum cells latent"]
+        self,
+        z2: Float[Tensor, "*enum cells latent"],
+        batch: Float[Tensor, "cells batches"] | None = None,
     ) -> tuple[
         Float[Tensor, "*enum cells genes"],
         Float[Tensor, "*enum cells genes"] | None,
@@ -134,7 +140,7 @@ class XDecoder(nn.Module):
 
         Without zero inflation there are no dropout logits, and None in their place.
         """
-        share, *gate = self.heads(z2)
+        share, *gate = self.heads(z2) if batch is None else self.heads(z2, batch)
         return log_softmax(share, dim=-1), gate[0] if gate else None
 
     @torch.no_grad()
@@ -185,7 +191,7 @@ class Z2LEncoder(nn.Module):
         head, latent = self.heads.layers[-1], self.heads.widths[0]
         head.weight[2 * latent :].zero_()
         head.bias[2 * latent] = 0
-        softplus_of_bias = torch.tensor(scale - _LEAST_SCALE)
+        softplus_of_bias = torch.tensor(scale - _LEAST_SCALE, dtype=torch.float64)
         head.bias[2 * latent + 1] = softplus_of_bias.expm1().log()
 
 

@@ -20,7 +20,9 @@ from torch import Tensor
 from scanvi_tutorial.batching import Minibatch
 from scanvi_tutorial.model import SCANVI
 
-__all__ = ["KLWeight", "estimator", "loss_of"]
+__all__ = ["KLWeight", "estimator", "loss_of", "parameter_groups"]
+
+_DISPERSION_PACE = 10  # Adam moves a parameter by about its rate a step, and log θ starts decades from where it ends
 
 
 class KLWeight(Messenger):
@@ -62,23 +64,35 @@ def loss_of(
     with KLWeight(kl_weight):
         if minibatch.x is not None:
             x = minibatch.x
-            seen = x, None, minibatch.share
+            seen = x, None, minibatch.share, minibatch.batch
             unlabelled = elbo.differentiable_loss(model.model, model.guide, *seen)
             loss = loss + (1 - fraction) * unlabelled / len(x)
         if minibatch.x_labelled is not None:
-            x, y, share = minibatch.x_labelled, minibatch.y, minibatch.share_labelled
+            x, y = minibatch.x_labelled, minibatch.y
+            known = minibatch.share_labelled, minibatch.batch_labelled
             if objective == "labels":
-                labelled = elbo.differentiable_loss(model.model, model.guide, x, y, share)
+                labelled = elbo.differentiable_loss(model.model, model.guide, x, y, *known)
             else:
                 story = partial(_as_if_unlabelled, model, y)
-                labelled = elbo.differentiable_loss(story, model.guide, x, None, share)
+                labelled = elbo.differentiable_loss(story, model.guide, x, None, *known)
             loss = loss + fraction * labelled / len(y)  # fraction · α = w
     return loss
 
 
-def _as_if_unlabelled(model: SCANVI, labels: Tensor, x: Tensor, y: None, share: Tensor | None) -> None:
+def _as_if_unlabelled(
+    model: SCANVI, labels: Tensor, x: Tensor, y: None, share: Tensor | None, batch: Tensor | None
+) -> None:
     """Tell the story of cells whose type is summed over, with their labels beside it for the classifier."""
-    z2 = model.model(x, y, share)
+    z2 = model.model(x, y, share, batch)
     if model.config.label_weight > 0:
         with pyro.plate("labelled", len(x)):
             model.label_term(z2, labels)
+
+
+def parameter_groups(model: SCANVI, rate: float) -> list[dict[str, Any]]:
+    """Return the parameters with their peak learning rates; θ goes faster than the networks."""
+    networks = [p for name, p in model.named_parameters() if name != "log_inverse_dispersion"]
+    groups = [{"params": networks, "lr": rate}]
+    if model.log_inverse_dispersion is not None:
+        groups.append({"params": [model.log_inverse_dispersion], "lr": _DISPERSION_PACE * rate})
+    return groups

@@ -1,87 +1,215 @@
 """Keep named tensors and metadata in a folder: safetensors beside JSON, never pickle.
 
-Used from book/05_training.md. Loading runs no code from the files. A folder is written beside its place and renamed,
-so an interrupted save leaves the old one whole; a process killed between the two renames leaves it in a hidden folder
-beside its place.
+Used from book/05_training.md. Loading runs no code from the files. A folder holds
+
+    tensors-<digest>.safetensors     the tensors, in a file that is never written over
+    metadata.json                    all else, and name and SHA-256 digest of the file of tensors
+
+Each file is written under another name and renamed, `metadata.json` last: until then the folder holds what it held,
+from then on the new. So a save that ends at any moment, be it by SIGKILL, leaves the old whole or the new; what it
+may leave besides is removed by the next one.
+
+**Schema** of `metadata.json`, and what is done with it: 2 is written and read. 1 (`tensors.safetensors`, no digest, no
+batches) is read; saving again makes it 2. A schema once read stays so until a major release. What is newer than this
+version knows is refused: nobody can know today what its keys will mean.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import platform
+import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
-__all__ = ["SCHEMA", "PersistenceError", "read_folder", "write_folder"]
+__all__ = [
+    "SCHEMA",
+    "PersistenceError",
+    "holds",
+    "read_folder",
+    "refusing",
+    "remove_folder",
+    "versions",
+    "write_atomically",
+    "write_folder",
+]
 
-SCHEMA = 1  # raised whenever an older reader would misread a newer folder
-_TENSORS, _METADATA = "tensors.safetensors", "metadata.json"
+SCHEMA = 2  # raised whenever an older reader would misread a newer folder
+Kind = Literal["model", "checkpoint"]
+_FORMAT, _METADATA, _FIRST_TENSORS = "scanvi_tutorial", "metadata.json", "tensors.safetensors"  # the last in schema 1
+_OURS = (_METADATA, _FIRST_TENSORS, "tensors-*.safetensors", ".*.scanvi-part")
+_REMEDY = {"model": "Save the model again.", "checkpoint": "Delete the folder, and the fit begins anew."}
+_PACKAGES = ("scanvi-tutorial", "torch", "pyro-ppl", "numpy", "scipy", "anndata", "safetensors")
 
 
 class PersistenceError(ValueError):
-    """A folder holds no model that this version can read."""
+    """A folder holds nothing that this version can read, or something that it must not touch."""
 
 
-def write_folder(folder: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Path:
-    """Write `tensors` and `metadata` (of JSON types) to `folder`, replacing what it held.
+def write_folder(
+    folder: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], *, kind: Kind = "model"
+) -> Path:
+    """Write `tensors` and `metadata` (of JSON types) to `folder`, replacing what it held, and return its path.
 
     Processes that save to one folder at once take turns. Raises `PersistenceError` where `folder` exists and is not one
     of ours.
     """
     folder = Path(folder).absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # the lock lies elsewhere, so that nothing is left beside the folder
-    name = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
-    with FileLock(Path(tempfile.gettempdir()) / f"scanvi_tutorial-{name}.lock"):
-        if folder.exists() and not (folder / _METADATA).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-            raise PersistenceError(
-                f"{folder} exists and holds no saved model, so it is left as it is. Choose another folder, or empty it."
-            )
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
-            fresh, old = Path(beside) / "fresh", Path(beside) / "old"
-            fresh.mkdir()
-            kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-            save_file(kept, fresh / _TENSORS)
-            about = json.dumps({"schema": SCHEMA, **metadata}, indent=1, allow_nan=False)
-            (fresh / _METADATA).write_text(about + "\n")
-            if folder.exists():
-                folder.rename(old)
-            try:
-                fresh.rename(folder)
-            except BaseException:
-                if old.exists():
-                    old.rename(folder)
-                raise
+    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    digest = hashlib.sha256(data).hexdigest()
+    file = f"tensors-{digest[:16]}.safetensors"
+    about = {"format": _FORMAT, "schema": SCHEMA, "kind": kind, "tensors": {"file": file, "sha256": digest}}
+    about["versions"] = versions()
+    text = json.dumps(about | dict(metadata) | about, indent=1, allow_nan=False)
+    with _lock(folder):
+        _refuse_foreign(folder, kind)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / file, data)
+        write_atomically(folder / _METADATA, text.encode() + b"\n")  # from here on the folder holds the new
+        _remove_files(folder, keep={_METADATA, file})
     return folder
 
 
-def read_folder(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors (on the CPU) and the metadata of `folder`.
+def holds(folder: str | Path, *, kind: Kind = "model") -> bool:
+    """Return whether anything was saved to `folder`, whole or not, and newer or not.
 
-    Raises `PersistenceError` where a file is missing, damaged or of a newer schema.
+    Raises `PersistenceError` where `folder` holds something that is not ours to replace.
     """
-    folder = Path(folder)
-    for name in (_METADATA, _TENSORS):
-        if not (folder / name).is_file():
-            raise PersistenceError(f"{folder} holds no saved model: {name} is missing. Save one there with model.save.")
-    try:
-        metadata = json.loads((folder / _METADATA).read_text())
-        schema = metadata.pop("schema")
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError) as error:
-        raise PersistenceError(f"{folder / _METADATA} is damaged ({error}). Save the model again.") from error
-    if schema != SCHEMA:
+    _refuse_foreign(Path(folder), kind)
+    return (Path(folder) / _METADATA).exists()
+
+
+def read_folder(folder: str | Path, *, kind: Kind = "model") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors (on the CPU) and the metadata that `write_folder` was given.
+
+    Raises `PersistenceError` where a file is missing, damaged, of a newer schema or of something else.
+    """
+    folder, data = Path(folder), None
+    for _ in range(10):  # somebody may save between the two reads, and again
+        about = _read_metadata(folder, kind)
+        with suppress(OSError):
+            data = (folder / about["tensors"]["file"]).read_bytes()
+            break
+    if data is None:
         raise PersistenceError(
-            f"{folder} was written with schema {schema}, and this version reads {SCHEMA}. "
+            f"{folder} holds no saved {kind}: {about['tensors']['file']} is missing. {_REMEDY[kind]}"
+        )
+    tensors, digest = about.pop("tensors"), hashlib.sha256(data).hexdigest()
+    damaged = f"{folder / tensors['file']} is damaged"
+    if tensors["sha256"] not in (digest, None):
+        raise PersistenceError(f"{damaged}: its content is not what {_METADATA} says. {_REMEDY[kind]}")
+    for key in ("format", "kind", "schema", "versions"):
+        about.pop(key, None)
+    with refusing(damaged, _REMEDY[kind]):
+        return load(data), about
+
+
+def remove_folder(folder: str | Path) -> None:
+    """Remove what `write_folder` wrote to `folder`, and the folder itself if nothing else is in it."""
+    folder = Path(folder).absolute()
+    with _lock(folder):
+        if folder.is_dir() and any(_is_ours(folder, kind) for kind in _REMEDY):
+            (folder / _METADATA).unlink(missing_ok=True)  # first, so that nothing half removed passes for whole
+            _remove_files(folder, keep=set())
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, so that whoever looks there finds what was there before or all of the new."""
+    part = path.with_name(f".{path.name}-{secrets.token_hex(4)}.scanvi-part")
+    try:
+        with part.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # lest the disk put the renaming before the writing
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def refusing(what: str, remedy: str = "Train it again.") -> Iterator[None]:
+    """Turn whatever malformed content makes of the code in the block into `PersistenceError`."""
+    try:
+        yield
+    except PersistenceError:  # which says more
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, OverflowError, SafetensorError) as error:
+        raise PersistenceError(f"{what} ({error}). {remedy}") from error
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that a result may depend on."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _read_metadata(folder: Path, kind: Kind) -> dict[str, Any]:
+    path = folder / _METADATA
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise PersistenceError(
+            f"{folder} holds no saved {kind}: {_METADATA} is missing. Save one there with model.save."
+        ) from error
+    with refusing(f"{path} is damaged", _REMEDY[kind]):
+        about = json.loads(text)
+        schema = about["schema"]
+        if schema == 1:
+            about |= {"kind": "model", "tensors": {"file": _FIRST_TENSORS, "sha256": None}}
+        found, file = about["kind"], Path(about["tensors"]["file"])
+    if schema not in (1, SCHEMA):
+        raise PersistenceError(
+            f"{folder} was written with schema {schema!r}, and this version reads 1 to {SCHEMA}. "
             "Load it with the version of scanvi_tutorial that wrote it, or train again."
         )
+    if found != kind or str(file) != file.name:
+        raise PersistenceError(f"{folder} holds no saved {kind}, but a {found} in {file}. Name another folder.")
+    return about
+
+
+def _is_ours(folder: Path, kind: Kind) -> bool:
+    """Return whether a `kind` may be written to `folder`: there is nothing yet, or nothing but what we wrote."""
+    if not folder.is_dir():
+        return not folder.exists()
     try:
-        return load_file(folder / _TENSORS), metadata
-    except SafetensorError as error:
-        raise PersistenceError(f"{folder / _TENSORS} is damaged ({error}). Save the model again.") from error
+        about = json.loads((folder / _METADATA).read_bytes())
+        first = about["schema"] == 1 and (folder / _FIRST_TENSORS).is_file()
+        return kind == "model" if first else about["format"] == _FORMAT and about["kind"] == kind
+    except (OSError, ValueError, KeyError, TypeError):  # none, or damaged; files of our names may be replaced
+        return all(any(path.match(name) for name in _OURS) for path in folder.iterdir())
+
+
+def _refuse_foreign(folder: Path, kind: Kind) -> None:
+    if not _is_ours(folder, kind):
+        raise PersistenceError(
+            f"{folder} exists and holds no saved {kind}, so it is left as it is. Choose another folder, or empty it."
+        )
+
+
+def _remove_files(folder: Path, *, keep: set[str]) -> None:
+    for path in folder.iterdir():
+        if path.name not in keep and any(path.match(name) for name in _OURS):
+            path.unlink(missing_ok=True)
+
+
+def _lock(folder: Path) -> FileLock:
+    """Return a lock for saves to `folder`; it lies elsewhere, so that nothing is left beside the folder."""
+    name = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    return FileLock(Path(tempfile.gettempdir()) / f"scanvi_tutorial-{name}.lock")

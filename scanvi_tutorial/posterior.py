@@ -67,7 +67,7 @@ def guide_posterior(
     _refuse(model, draws=draws)
     parts = []
     with evaluating(model, seed):
-        for x in _copies(model, adata, draws):
+        for x, _ in _copies(model, adata, draws):
             guide = _guide_trace(model, x, widened)
             types = _by_cell(guide.nodes["y"]["log_prob"].exp(), draws).mean(-1)  # (labels, cells)
             parts.append((_quantities(guide, draws), types, x.new_full(types.shape[-1:], draws)))
@@ -97,9 +97,10 @@ def exact_posterior(
     _refuse(model, draws=draws, proposals=proposals)
     parts = []
     with evaluating(model, seed):
-        for x in _copies(model, adata, proposals):
+        for x, batch in _copies(model, adata, proposals):
             guide = _guide_trace(model, x, widened)
-            story = poutine.trace(poutine.replay(model.model, trace=guide)).get_trace(x)
+            again = poutine.replay(model.model, trace=guide)
+            story = poutine.trace(again).get_trace(x, batch=batch)
             story.compute_log_prob()
             sites = "z1", "y", "z2", "l", "x"
             log_p = {name: story.nodes[name]["log_prob"] for name in sites}
@@ -148,12 +149,15 @@ def _guide_trace(model: SCANVI, x: Tensor, widened: float) -> Trace:
     return guide
 
 
-def _copies(model: SCANVI, adata: AnnData, times: int) -> Iterator[Tensor]:
-    """Yield dense counts in which every cell stands `times` times in a row."""
+def _copies(model: SCANVI, adata: AnnData, times: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Yield dense counts in which every cell stands `times` times in a row, and the batches of these rows, if any."""
     counts = check_counts(check_genes(adata, model.genes), model.layer)
+    codes = None if model.batches is None else model.batches.codes(adata)
     pieces = min(adata.n_obs, -(-adata.n_obs * times // _ROWS_AT_ONCE))
     for rows in np.array_split(np.arange(adata.n_obs), pieces):
-        yield dense(counts, np.repeat(rows, times)).to(model.device)
+        rows = np.repeat(rows, times)
+        b = None if codes is None else model.batches.one_hot(codes[rows]).to(model.device)
+        yield dense(counts, rows).to(model.device), b
 
 
 def _by_cell(rows: Tensor, times: int) -> Tensor:

@@ -17,12 +17,12 @@ import torch
 from anndata import AnnData
 from pyro import poutine
 from scipy import sparse
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import OneCycleLR
 
 from scanvi_tutorial.batching import dense
-from scanvi_tutorial.checks import InputError, check_counts, check_genes
+from scanvi_tutorial.checks import InputError, check_counts, check_genes, listed
 from scanvi_tutorial.inference import evaluating
 from scanvi_tutorial.model import SCANVI
 from scanvi_tutorial.objective import estimator
@@ -34,16 +34,24 @@ _NO_LIBRARY = "A model that reads the library size off the counts cannot draw an
 _NO_COUNT = "The model draws cells without any count. Look at its library size and its dropout."
 
 
-def draw_cells(model: SCANVI, cells: int, *, seed: int = 0) -> AnnData:
+def draw_cells(
+    model: SCANVI,
+    cells: int,
+    *,
+    batch: str | None = None,
+    seed: int = 0,
+) -> AnnData:
     """Let `model` tell the story of new cells, and keep every latent variable.
 
     Returns counts (cells, genes), CSR; `obs` holds the type as `truth`, l as `library_size`
     and the column of labels, which says that nobody has told us any; `obsm` holds `z1` and
     `z2`. A cell without a count is drawn anew: that
-    depends on x alone, so what is true given x stays true.
+    depends on x alone, so what is true given x stays true. A model that tells batches
+    apart wants the name of one, which all cells are then of.
 
     Raises:
-        InputError: Where the library size is no part of the story, or no cell has a count.
+        InputError: Where the library size is no part of the story, no cell has a count, or
+            the batch is none of the model's.
     """
     if cells < 1:
         raise ValueError(f"cells must be at least 1, got {cells}.")
@@ -51,11 +59,12 @@ def draw_cells(model: SCANVI, cells: int, *, seed: int = 0) -> AnnData:
         raise InputError(_NO_LIBRARY)
     forget = poutine.uncondition(model.model)
     blank = torch.zeros(_CELLS_AT_ONCE, len(model.genes), device=model.device)
+    b = _batch_of_all(model, batch)
     latents: dict[str, list[np.ndarray]] = {name: [] for name in ("z1", "y", "z2", "l")}
     counts: list[sparse.csr_matrix] = []
     with evaluating(model, seed):
         while sum(part.shape[0] for part in counts) < cells:
-            story = poutine.trace(forget).get_trace(blank)
+            story = poutine.trace(forget).get_trace(blank, batch=b)
             seen = story.nodes["x"]["value"].sum(-1) > 0
             if not seen.any():
                 raise InputError(_NO_COUNT)
@@ -73,6 +82,8 @@ def draw_cells(model: SCANVI, cells: int, *, seed: int = 0) -> AnnData:
         },
         index=names,
     )
+    if model.batches is not None:
+        obs[model.batches.key] = pd.Categorical([batch] * cells)
     layers = {} if model.layer is None else {model.layer: x}
     var = pd.DataFrame(index=pd.Index(model.genes))
     states = {"z1": drawn["z1"], "z2": drawn["z2"]}
@@ -96,6 +107,7 @@ def fit_guide(
     Raises `FloatingPointError` where the loss stops being a number.
     """
     counts = check_counts(check_genes(adata, model.genes), model.layer)
+    codes = None if model.batches is None else model.batches.codes(adata)
     rng, elbo = np.random.default_rng(seed), estimator()
     losses = np.empty(steps)
     model.eval()
@@ -106,9 +118,10 @@ def fit_guide(
         for step in range(steps):
             rows = rng.choice(adata.n_obs, min(minibatch, adata.n_obs), replace=False)
             x = dense(counts, rows).to(model.device)
+            b = None if codes is None else model.batches.one_hot(codes[rows]).to(model.device)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Encountered NaN")  # said below
-                loss = elbo.differentiable_loss(model.model, model.guide, x) / len(x)
+                loss = elbo.differentiable_loss(model.model, model.guide, x, None, None, b) / len(x)
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"The loss is {loss.item()} in step {step}. Lower learning_rate.")
             optimizer.zero_grad()
@@ -117,6 +130,19 @@ def fit_guide(
             schedule.step()
             losses[step] = loss.item()
     return losses
+
+
+def _batch_of_all(model: SCANVI, name: str | None) -> Tensor | None:
+    """Return b of the cells that are drawn at once, all of the batch `name`."""
+    known = () if model.batches is None else model.batches.names
+    if (name is not None or known) and name not in known:
+        raise InputError(
+            f"There is no batch {name!r} in this model, which knows {listed(known)}. "
+            + ("Name one of them." if known else "Leave batch out.")
+        )
+    if not known:
+        return None
+    return model.batches.one_hot([known.index(name)] * _CELLS_AT_ONCE).to(model.device)
 
 
 @contextmanager

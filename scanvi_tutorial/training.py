@@ -5,16 +5,15 @@ Explained in book/05_training.md; what a step minimizes is in objective.py.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 import warnings
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
-import pandas as pd
 import pyro
 import torch
 from anndata import AnnData
@@ -24,18 +23,17 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from scanvi_tutorial.batching import Cells, Minibatch, Split, chunks, paired_minibatches, split_cells
+from scanvi_tutorial.checkpoint import Checkpoint, Progress, origin
 from scanvi_tutorial.checks import InputError, listed
 from scanvi_tutorial.config import TrainConfig, progress
 from scanvi_tutorial.fast import FastBound
 from scanvi_tutorial.history import History
 from scanvi_tutorial.inference import BOUND_TERMS, bound_of, bound_terms, evaluating
 from scanvi_tutorial.model import SCANVI
-from scanvi_tutorial.objective import estimator, loss_of
+from scanvi_tutorial.objective import estimator, loss_of, parameter_groups
 from scanvi_tutorial.sparse import SparseCounts
 
-__all__ = ["choose_device", "fit", "parameter_groups", "run_epoch"]
-
-_DISPERSION_PACE = 10  # Adam moves a parameter by about its rate a step, and log θ starts decades from where it ends
+__all__ = ["choose_device", "fit", "run_epoch"]
 
 
 def run_epoch(
@@ -54,8 +52,7 @@ def run_epoch(
 
     Raises `FloatingPointError` where the loss stops being a number.
     """
-    elbo = estimator()
-    device = model.device
+    elbo, device = estimator(), model.device
     model.train()
     losses = []
     for minibatch in minibatches:
@@ -84,16 +81,30 @@ def _refuse_no_number(loss: Tensor, rate: float) -> None:
         )
 
 
-def fit(model: SCANVI, adata: AnnData, config: TrainConfig | None = None) -> History:
+def fit(
+    model: SCANVI,
+    adata: AnnData,
+    config: TrainConfig | None = None,
+    *,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 10,
+) -> History:
     """Train `model` on `adata` in place and leave it on the CPU, in evaluation mode and in its best watched state.
 
-    Counts and labels are where `from_anndata` was told. The bound is watched on held-out unlabelled cells (on training
-    cells where there are too few), or the accuracy on held-out labels where `config.monitor` says so.
+    Counts, labels and batches are where `from_anndata` was told. The bound is watched on held-out unlabelled cells (on
+    training cells where there are too few), or the accuracy on held-out labels where `config.monitor` says so.
+
+    In the folder `checkpoint`, where one is named, the fit keeps its state every `checkpoint_every` epochs. Called
+    again with an equal model, equal cells and an equal configuration, a fit that was killed goes on from there and
+    ends, on as many threads, in the same parameters to the bit. The folder is removed once the fit is done.
 
     Raises:
-        InputError: Where counts or labels cannot be used, or where a label of the model has no cell.
+        InputError: Where counts, labels or batches cannot be used, or where a label of the model has no cell.
         FloatingPointError: Where the loss stops being a number.
+        PersistenceError: Where the checkpoint is damaged, or that of another fit.
     """
+    if checkpoint_every < 1:
+        raise ValueError(f"checkpoint_every must be at least 1, got {checkpoint_every!r}.")
     config = config or TrainConfig()
     cells = Cells.from_anndata(
         adata,
@@ -102,6 +113,7 @@ def fit(model: SCANVI, adata: AnnData, config: TrainConfig | None = None) -> His
         label_key=model.label_key,
         unlabelled=model.unlabelled,
         layer=model.layer,
+        batches=model.batches,
     )
     missing = [name for code, name in enumerate(model.labels) if code not in cells.codes]
     if missing:
@@ -110,54 +122,61 @@ def fit(model: SCANVI, adata: AnnData, config: TrainConfig | None = None) -> His
             "be learned. Label some of its cells, or make a new model with SCANVI.from_anndata."
         )
     split = split_cells(cells.codes, config, model.labels)
-    return _Fit(model, cells, split, config).run()
+    device = choose_device(config.device)
+    kept = None if checkpoint is None else Checkpoint(checkpoint, origin(model, cells, config, device))
+    history = _Fit(model, cells, split, config, device).run(kept, checkpoint_every)
+    if kept is not None:
+        kept.remove()
+    return history
 
 
 class _Fit:
     """The state of one run of `fit`."""
 
-    def __init__(self, model: SCANVI, cells: Cells, split: Split, config: TrainConfig) -> None:
+    def __init__(self, model: SCANVI, cells: Cells, split: Split, config: TrainConfig, device: torch.device) -> None:
         self.model, self.cells, self.split, self.config = model, cells, split, config
         self.steps = len(chunks(split.unlabelled, config.minibatch))
         self.epochs = max(1, min(config.max_epochs, config.max_steps // self.steps))
         self.warm_epochs = min(round(config.warmup * self.epochs), self.epochs - 1)
         self.rng = np.random.default_rng(config.seed)
-        self.model.to(choose_device(config.device))
+        self.model.to(device)
         self.fast = FastBound(model) if config.engine == "fast" else None
         self.optimizer = Adam(parameter_groups(model, config.learning_rate), fused=model.device.type != "mps")
-        peaks = [group["lr"] for group in self.optimizer.param_groups]
-        self.schedule = OneCycleLR(self.optimizer, peaks, total_steps=self.epochs * self.steps + 1)
+        peaks, steps = [group["lr"] for group in self.optimizer.param_groups], self.epochs * self.steps + 1
+        self.schedule = OneCycleLR(self.optimizer, peaks, total_steps=steps)
         # the bound is watched on as many training cells as are held out, so that the two can be compared
         learned = split.unlabelled if len(split.unlabelled) else split.labelled
         self.sample = np.sort(self.rng.permutation(learned)[: max(len(split.held_out), 2)])
 
-    def run(self) -> History:
-        started, rows = time.perf_counter(), []
-        best, best_epoch, best_state = -math.inf, 0, None
+    def run(self, checkpoint: Checkpoint | None, every: int) -> History:
+        started, state = time.perf_counter(), (self.model, self.optimizer, self.schedule, self.rng)
         with torch.random.fork_rng(), pyro.validation_enabled(False):
             torch.manual_seed(self.config.seed)
-            bar = progress(range(self.epochs), "fit", unit="epoch")
+            so_far = Progress() if checkpoint is None else checkpoint.restore(*state)
+            spent = so_far.seconds
+            bar = progress(range(len(so_far.rows), self.epochs), "fit", unit="epoch")
             for epoch in bar:
                 kl_weight = min(1.0, (epoch + 1) / (self.warm_epochs + 1))
-                rows.append(row := self.learn(kl_weight) | self.watch())
+                row = self.learn(kl_weight) | self.watch()
                 score = row["held_out_accuracy" if self.config.monitor == "labels" else "bound_held_out"]
                 bar.set_postfix_str(f"loss {row['loss']:.1f}, held-out bound {row['bound_held_out']:.1f}")
-                if score > best and epoch >= self.warm_epochs:  # before that the KL terms are not in full force
-                    best, best_epoch = score, epoch
-                    best_state = copy.deepcopy(self.model.state_dict())
-                if epoch - max(best_epoch, self.warm_epochs) >= self.config.patience:
+                # before the end of the warm-up the KL terms are not in full force
+                so_far.add(row, score if epoch >= self.warm_epochs else -math.inf, self.model)
+                if epoch - max(so_far.best_epoch, self.warm_epochs) >= self.config.patience:
                     break
-        if best_state is None:
+                if checkpoint is not None and (epoch + 1) % every == 0:
+                    so_far.seconds = spent + time.perf_counter() - started
+                    checkpoint.write(so_far, *state)
+        if so_far.best_state is None:
             raise FloatingPointError(
                 "What is watched on held-out cells was never a number. Look for counts far beyond the others."
             )
-        self.model.load_state_dict(best_state)
+        self.model.load_state_dict(so_far.best_state)
         self.model.cpu().eval()
         for parameter in self.model.parameters():  # the fast engine laid one out by genes
             parameter.data = parameter.data.contiguous()
-        frame = pd.DataFrame(rows, index=pd.RangeIndex(len(rows), name="epoch"))
-        frame.attrs["best_epoch"] = best_epoch
-        return History(frame, best_epoch, len(rows) < self.epochs, time.perf_counter() - started)
+        rows, seconds = so_far.rows, spent + time.perf_counter() - started
+        return History.from_rows(rows, so_far.best_epoch, len(rows) < self.epochs, seconds)
 
     def learn(self, kl_weight: float) -> dict[str, float]:
         """Train one epoch."""
@@ -201,11 +220,15 @@ class _Fit:
     def mean_terms(self, rows: np.ndarray) -> dict[str, float]:
         """Return the mean over cells of every term of U."""
         terms = partial(bound_terms, self.model) if self.fast is None else self.fast.terms
-        parts = [terms(self.x(part)) for part in chunks(rows, 512)]
+        parts = [terms(self.x(part), batch=self.batch(part)) for part in chunks(rows, 512)]
         return {name: torch.cat([part[name] for part in parts]).mean().item() for name in BOUND_TERMS}
 
     def x(self, rows: np.ndarray) -> Tensor | SparseCounts:
         return (self.cells.x if self.fast is None else self.cells.sparse_x)(rows).to(self.model.device)
+
+    def batch(self, rows: np.ndarray) -> Tensor | None:
+        batch = self.cells.batch(rows)
+        return None if batch is None else batch.to(self.model.device)
 
     def truth(self, rows: np.ndarray) -> Tensor:
         return self.cells.y(rows).argmax(-1).to(self.model.device)
@@ -215,15 +238,6 @@ class _Fit:
         model = self.model
         ask = self.fast.logits if self.fast else lambda x: model.classifier(model.z2l_encoder(x)[0])
         return torch.cat([ask(self.x(part)) for part in chunks(rows, 512)])
-
-
-def parameter_groups(model: SCANVI, rate: float) -> list[dict[str, Any]]:
-    """Return the parameters with their peak learning rates; θ goes faster than the networks."""
-    networks = [p for name, p in model.named_parameters() if name != "log_inverse_dispersion"]
-    groups = [{"params": networks, "lr": rate}]
-    if model.log_inverse_dispersion is not None:
-        groups.append({"params": [model.log_inverse_dispersion], "lr": _DISPERSION_PACE * rate})
-    return groups
 
 
 def choose_device(name: str) -> torch.device:

@@ -44,11 +44,11 @@ def scale_of(raw):
     return softplus(raw) + 1e-4
 
 
-def minus_bound(model, x, noise, y=None, kl_weight=1.0, share=None):
+def minus_bound(model, x, noise, y=None, kl_weight=1.0, share=None, batch=None):
     """Return the sum over cells of −U (without y) or −(L + α log q(y | z2)) (with y).
 
     `noise` holds standard-normal draws: z2 (cells latent), l (cells 1), z1 (labels cells latent), or (cells latent)
-    where y is given.
+    where y is given. `batch` holds the number of each cell's batch.
     """
     config, n, k = model.config, len(x), len(model.labels)
     typical = math.exp(model.library_loc) * x / x.sum(-1, keepdim=True)
@@ -60,12 +60,16 @@ def minus_bound(model, x, noise, y=None, kl_weight=1.0, share=None):
     if config.library == "latent":
         ell = (l_loc + l_scale * noise["l"]).exp()
         loc, scale = (torch.tensor(v, dtype=x.dtype) for v in (model.library_loc, model.library_scale))
+        if batch is not None:
+            moments = zip(model.batches.library_loc, model.batches.library_scale, strict=True)
+            loc, scale = torch.tensor(list(moments), dtype=x.dtype)[batch].split(1, -1)
         loc = loc if share is None else loc + share.log()
         kl = kl + log_normal(ell, l_loc, l_scale) - log_normal(ell, loc, scale)
     else:
         ell = x.sum(-1, keepdim=True)
 
-    out = split(model.x_decoder, z2)
+    seen = z2 if batch is None else torch.cat([z2, torch.eye(len(model.batches.names), dtype=x.dtype)[batch]], -1)
+    out = split(model.x_decoder, seen)
     gate = out[1] if len(out) == 2 else None
     theta = None if config.likelihood == "poisson" else model.log_inverse_dispersion.exp()
     log_likelihood = counts(config.likelihood, x, ell * out[0].softmax(-1), theta, gate)

@@ -69,7 +69,7 @@ def test_other_source_is_fitted_anew(tiny, tmp_path, fits, monkeypatch):
     assert len(fits) == 2
 
 
-@pytest.mark.parametrize("file", ["history.json", "model/metadata.json", "model/tensors.safetensors"])
+@pytest.mark.parametrize("file", ["history.json", "model/metadata.json", "model/tensors-*.safetensors"])
 def test_a_damaged_entry_is_fitted_anew_and_replaced(tiny, tmp_path, fits, file):
     fit_or_load(tiny(), SIZES, SHORT, folder=tmp_path)
     (path,) = tmp_path.glob(f"*/{file}")

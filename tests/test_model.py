@@ -4,7 +4,7 @@ import json
 import math
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import oracle
@@ -15,6 +15,7 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer.inspect import get_model_relations
+from safetensors.torch import save_file
 
 from scanvi_tutorial.batching import Minibatch
 from scanvi_tutorial.checks import InputError
@@ -241,12 +242,6 @@ def test_pyros_own_sizes_can_be_fitted(tiny):
     assert math.isfinite(history.frame["loss"].item())
 
 
-def test_a_batch_is_refused_in_words(tiny):
-    assert SCANVI.from_anndata(tiny(), batch=None).labels
-    with pytest.raises(InputError, match="batch='donor'"):
-        SCANVI.from_anndata(tiny(), batch="donor")
-
-
 def test_dispersion_stays_where_single_precision_can_follow(tiny, small_config):
     """Beyond θ of ten thousand a count is Poisson for all purposes; float32 against float64 there."""
     model, x, _ = double(tiny(), small_config)
@@ -291,6 +286,11 @@ def test_loading_draws_nothing_from_the_global_generator(small_model, tmp_path):
         {"config": [1]},
         {"genes": ["only_one"]},
         {"surprise": 1},
+        {"batches": []},
+        {"batches": {"key": "run", "names": ["a"], "library_loc": [1], "library_scale": [1]}},
+        {"batches": {"key": "run", "names": ["a", "b"], "library_loc": [1, 2], "library_scale": [1, 2]}},
+        {"library_loc": "deep"},
+        {"labels": None},
     ],
 )
 def test_a_folder_of_another_model_is_refused(small_model, tmp_path, change):
@@ -303,8 +303,30 @@ def test_a_folder_of_another_model_is_refused(small_model, tmp_path, change):
 
 def test_no_pickle_is_in_the_folder(small_model, tmp_path):
     folder = small_model.save(tmp_path / "model")
-    assert {path.name for path in folder.iterdir()} == {"tensors.safetensors", "metadata.json"}
-    assert b"\x80\x02" not in (folder / "tensors.safetensors").read_bytes()[:4]
+    metadata, tensors = sorted(folder.iterdir())
+    assert [path.name.partition("-")[0] for path in (metadata, tensors)] == ["metadata.json", "tensors"]
+    json.loads(metadata.read_text())
+    assert tensors.read_bytes()[8:9] == b"{"  # safetensors: eight bytes of length, then JSON
+
+
+def test_a_model_that_the_first_version_saved_is_read(small_model, tiny, tmp_path):
+    """Schema 1 as it was written then: no batches, no digest, other names of files."""
+    folder, config = tmp_path / "model", asdict(small_model.config)
+    folder.mkdir()
+    save_file(
+        {name: value.contiguous() for name, value in small_model.state_dict().items()}, folder / "tensors.safetensors"
+    )
+    about = {"schema": 1, "config": config, "genes": small_model.genes, "labels": ["B", "NK", "T"]}
+    about |= {"library_loc": small_model.library_loc, "library_scale": small_model.library_scale}
+    about |= {"labelled_fraction": 1 / 3, "label_key": "label", "unlabelled": "Unknown", "layer": None}
+    about |= {"versions": {"torch": "2.13.0+cpu", "pyro": "1.9.2"}}
+    (folder / "metadata.json").write_text(json.dumps(about))
+    back, adata = SCANVI.load(folder), tiny()
+    assert back.batches is None
+    assert back.config == small_model.config
+    wanted = label_probabilities(small_model, adata)
+    pd.testing.assert_frame_equal(label_probabilities(back, adata), wanted, check_exact=True)
+    pd.testing.assert_frame_equal(label_probabilities(SCANVI.load(back.save(folder)), adata), wanted, check_exact=True)
 
 
 def test_probabilities_are_the_same_in_another_process(small_model, tiny, tmp_path):
