@@ -1,6 +1,7 @@
 """Semi-supervised cell annotation with scANVI in Pyro: the package under the book of the same name."""
 
 from scanvi_tutorial import evaluation, plotting
+from scanvi_tutorial.annotate import annotate
 from scanvi_tutorial.cache import fit_or_load
 from scanvi_tutorial.checks import InputError, read_h5ad
 from scanvi_tutorial.config import ModelConfig, RunConfig, TrainConfig
@@ -12,6 +13,8 @@ from scanvi_tutorial.markers import marker_scores
 from scanvi_tutorial.methods import recommended
 from scanvi_tutorial.model import SCANVI
 from scanvi_tutorial.plotting import figure6
+from scanvi_tutorial.query import predict
+from scanvi_tutorial.report import write_report
 from scanvi_tutorial.seeds import purity, seed_labels
 from scanvi_tutorial.training import fit
 
@@ -22,6 +25,7 @@ __all__ = [
     "ModelConfig",
     "RunConfig",
     "TrainConfig",
+    "annotate",
     "bound_terms",
     "evaluation",
     "figure6",
@@ -33,9 +37,11 @@ __all__ = [
     "marker_scores",
     "plotting",
     "posterior_predictive",
+    "predict",
     "purity",
     "read_h5ad",
     "recommended",
     "seed_labels",
     "select_genes",
+    "write_report",
 ]

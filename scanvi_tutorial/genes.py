@@ -8,13 +8,14 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
 from scanvi_tutorial.checks import InputError, check_counts
 from scanvi_tutorial.markers import check_markers, marker_genes
 
-__all__ = ["select_genes"]
+__all__ = ["best_genes", "select_genes"]
 
 
 def select_genes(
@@ -43,10 +44,17 @@ def select_genes(
     if n >= adata.n_vars:
         return adata.copy()
     score = counts.getnnz(axis=0).astype(np.float64) if how == "detected" else _dispersion(counts)
-    markers = marker_genes(check_markers(adata.uns.get("markers")))
-    score[adata.var_names.isin(markers)] = np.inf
+    return adata[:, best_genes(score, adata.var_names, adata.uns.get("markers"), n)].copy()
+
+
+def best_genes(score: np.ndarray, names: pd.Index, markers: object, n: int) -> np.ndarray:
+    """Return the positions of the `n` genes with the highest `score` (genes,), in order; marker genes come first.
+
+    `markers` is what `uns["markers"]` holds; where they alone are more than `n`, all of them stay.
+    """
+    score = np.where(names.isin(marker_genes(check_markers(markers))), np.inf, score)
     best = np.argsort(-score, kind="stable")[: max(n, np.isposinf(score).sum())]
-    return adata[:, np.sort(best)].copy()
+    return np.sort(best)
 
 
 def _dispersion(counts: sparse.csr_matrix) -> np.ndarray:

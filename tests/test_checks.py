@@ -11,7 +11,20 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import sparse
 
-from scanvi_tutorial.checks import InputError, check_counts, check_genes, check_labels, label_name, listed, read_h5ad
+from scanvi_tutorial.checks import (
+    InputError,
+    align_genes,
+    check_batches,
+    check_cells,
+    check_counts,
+    check_genes,
+    check_labels,
+    confounding,
+    doubts,
+    label_name,
+    listed,
+    read_h5ad,
+)
 
 COUNTS = np.array([[3, 0, 1], [0, 2, 0], [7, 0, 0], [1, 1, 1]])
 FORMS = {
@@ -165,11 +178,29 @@ def test_text_beside_logarithms_is_not_where_the_counts_are():
     assert "layer='umi'" in refused(check_counts, adata)
 
 
-def test_counts_still_on_disk_are_refused(tmp_path):
-    cells(FORMS["CSR"](COUNTS)).write_h5ad(tmp_path / "a.h5ad")
+@pytest.mark.parametrize("form", ["dense", "CSC", "CSR"])
+def test_counts_still_on_disk_are_read(tmp_path, form):
+    cells(FORMS[form](COUNTS)).write_h5ad(tmp_path / "a.h5ad")
     adata = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
-    assert "to_memory" in refused(check_counts, adata)
+    np.testing.assert_array_equal(check_counts(adata).toarray(), COUNTS)
+    np.testing.assert_array_equal(check_counts(adata[[0, 3]]).toarray(), COUNTS[[0, 3]])
+    assert adata.isbacked
     adata.file.close()
+
+
+@pytest.mark.parametrize("dtype", ["float16", ">f4", ">i8", "longdouble", "bool", "int8", "uint64"])
+def test_counts_of_a_dtype_that_scipy_may_not_know_are_converted(dtype):
+    matrix = np.minimum(COUNTS, 1).astype(dtype)
+    np.testing.assert_array_equal(check_counts(cells(matrix)).toarray(), np.minimum(COUNTS, 1))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "uint32", "int64"])
+def test_a_count_that_float32_cannot_hold_is_refused(dtype):
+    matrix = COUNTS.astype(dtype)
+    matrix[1, 1] = 2**24
+    assert check_counts(cells(matrix))[1, 1] == 2**24
+    matrix[1, 1] = 2**24 + 2
+    assert "rounding" in refused(check_counts, cells(matrix))
 
 
 # labels
@@ -268,6 +299,84 @@ def test_missing_genes_are_counted_and_named():
     text = refused(check_genes, cells(), ["g0", "CD4", "CD8B"])
     assert "2 of the 3 genes" in text
     assert "CD4, CD8B" in text
+
+
+def test_genes_are_aligned_as_a_table_would_be():
+    rng = np.random.default_rng(0)
+    counts = sparse.csr_matrix(rng.poisson(1.0, (5, 6)), dtype=np.float32)
+    names, wanted = pd.Index(list("abcdef")), ["f", "x", "a", "c"]
+    ours, share = align_genes(counts, names, wanted)
+    theirs = pd.DataFrame(counts.toarray(), columns=names).reindex(columns=wanted, fill_value=0)
+    np.testing.assert_array_equal(ours.toarray(), theirs)
+    assert share == 0.75
+    assert ours.dtype == np.float32
+
+
+# cells and batches
+
+
+@pytest.mark.filterwarnings("ignore:Observation names")
+def test_cells_of_one_name_are_refused_with_a_remedy():
+    adata = cells()
+    check_cells(adata)
+    adata.obs_names = ["a", "b", "a", "b"]
+    assert "2 cell names occur more than once: a, b. Make them unique" in refused(check_cells, adata)
+
+
+def test_what_is_no_anndata_is_refused():
+    assert "this is a ndarray" in refused(check_cells, COUNTS)
+
+
+def test_a_column_that_occurs_twice_is_refused():
+    adata = cells(label=["T", "B", "T", "B"])
+    adata.obs = pd.concat([adata.obs, adata.obs], axis=1)
+    assert "2 columns called 'label'" in refused(check_labels, adata)
+
+
+def test_batches_are_text_and_none_is_missing():
+    adata = cells()
+    adata.obs["run"] = [2, 1, 2, 1]
+    assert list(check_batches(adata, "run")) == ["2", "1", "2", "1"]
+    adata.obs["run"] = pd.Categorical(["a", None, "b", "a"], categories=["a", "b", "c"])
+    assert "1 of 4 cells have no batch" in refused(check_batches, adata, "run")
+    adata.obs["run"] = pd.Categorical(["a", "b", "b", "a"], categories=["a", "b", "c"])
+    assert list(check_batches(adata, "run").categories) == ["a", "b"]
+    assert "did you mean 'run'?" in refused(check_batches, adata, "rum")
+
+
+# what can be used and should be looked at
+
+
+def test_a_batch_that_gives_the_type_away_is_told_from_one_that_crosses_types():
+    codes = np.repeat([0, 1, 2], 20)
+    names = ["A", "B", "C"]
+    assert confounding(names, codes, pd.Categorical(np.tile(["x", "y"], 30))) is None
+    text = confounding(names, codes, pd.Categorical(np.where(codes == 0, "x", "y")))
+    assert "Cramér's V 1.00" in text
+    assert "labelled in one batch alone: A, B, C" in text
+
+
+def test_cells_without_a_label_and_a_single_batch_confound_nothing():
+    codes = np.array([0, 0, 1, 1, -1, -1])
+    assert confounding(["A", "B"], codes, pd.Categorical(["x"] * 4 + ["y"] * 2)) is None
+    assert confounding(["A", "B"], codes, pd.Categorical(["x"] * 6)) is None
+
+
+def test_doubts_are_said_where_there_is_one_and_not_elsewhere():
+    codes = np.array([*[0] * 12, *[1] * 12, -1])
+    assert doubts(["A", "B"], codes, genes=2_000) == []
+    few = np.array([*[0] * 12, *[1] * 9, 2, -1])
+    said = " ".join(doubts(["A", "B", "C"], few, genes=150))
+    assert "C: a single labelled cell" in said
+    assert "Fewer than 10 labelled cells: B (9)" in said
+    assert "Only 150 genes" in said
+    assert "Every cell has a label" in doubts(["A", "B"], codes[:-1], genes=2_000)[0]
+
+
+@pytest.mark.parametrize("name", ["nan", "None", "unknown", "N/A", "Unassigned"])
+def test_a_type_whose_name_sounds_like_none_is_doubted_with_a_remedy(name):
+    codes = np.array([*[0] * 12, *[1] * 12, -1])
+    assert f"unlabelled={name!r}" in doubts(["A", name], codes, genes=2_000)[0]
 
 
 # files

@@ -1,0 +1,71 @@
+"""What can be computed with, and yet should be looked at before anyone believes the result: said in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats.contingency import association
+
+from scanvi_tutorial.checks.errors import listed
+
+__all__ = ["FEW_SEEDS", "confounding", "doubts"]
+
+FEW_SEEDS = 10  # per type; the book's comparisons begin with five, where draws differ by several points
+_FEW_GENES = 200
+_CONFOUNDED = 0.8  # Cramér's V: 0 where batch says nothing about the type, 1 where it gives it away
+_LIKE_NOTHING = {"nan", "none", "na", "n/a", "null", "unknown", "unassigned", "unlabelled", "unlabeled", "undefined"}
+
+
+def doubts(names: Sequence[str], codes: NDArray[np.integer], *, genes: int) -> list[str]:
+    """Return a sentence for everything about labels and genes that makes a result less certain.
+
+    Args:
+        names: Names of the labels.
+        codes: Label of every cell, (cells,), -1 for none; both as `check_labels` returns them.
+        genes: How many genes the model will see.
+    """
+    said = []
+    seeds = np.bincount(codes[codes >= 0], minlength=len(names))
+    if alone := [name for name, count in zip(names, seeds, strict=True) if count == 1]:
+        said.append(
+            f"{listed(alone)}: a single labelled cell. Whether such cells are found again could not be tested; label a "
+            "few more."
+        )
+    if few := [f"{name} ({count})" for name, count in zip(names, seeds, strict=True) if 1 < count < FEW_SEEDS]:
+        said.append(
+            f"Fewer than {FEW_SEEDS} labelled cells: {listed(few)}. Another choice of cells could move the result by "
+            "several points."
+        )
+    if strange := [name for name in names if name.strip().lower() in _LIKE_NOTHING]:
+        said.append(
+            f"{listed(strange)}: learned as a type, though the name sounds like 'no label'. If it means that, pass "
+            f"unlabelled={strange[0]!r}."
+        )
+    if genes < _FEW_GENES:
+        said.append(f"Only {genes} genes: types that these do not tell apart cannot be told apart.")
+    if (codes >= 0).all():
+        said.append("Every cell has a label: there is none to name, and the model learns from labelled cells alone.")
+    return said
+
+
+def confounding(names: Sequence[str], codes: NDArray[np.integer], batches: pd.Categorical) -> str | None:
+    """Return a warning where the batch of a labelled cell nearly gives its type away, else None.
+
+    Then nothing in the data tells an effect of the batch from one of the type, and to correct for the one is to erase
+    the other. Measured by Cramér's V of types and batches among labelled cells; above 0.8 we warn.
+    """
+    known = codes >= 0
+    table = pd.crosstab(np.asarray(batches)[known], codes[known]).to_numpy()
+    if min(table.shape) < 2:
+        return None
+    v = float(association(table, method="cramer"))
+    if v < _CONFOUNDED:
+        return None
+    only = [name for name, column in zip(names, table.T, strict=True) if (column > 0).sum() == 1]
+    return (
+        f"Type and batch can hardly be told apart (Cramér's V {v:.2f}; labelled in one batch alone: {listed(only)}): "
+        "what is corrected for as a batch may be the type. Label each type in more than one batch, or use no batch."
+    )

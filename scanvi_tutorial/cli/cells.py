@@ -1,0 +1,140 @@
+"""The commands about cells: annotate, train, predict."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import click
+
+from scanvi_tutorial.annotate import annotate as annotate_cells
+from scanvi_tutorial.checks import read_h5ad
+from scanvi_tutorial.cli.shared import (
+    CSV,
+    FILE,
+    FOLDER,
+    IN,
+    LAYER,
+    OVERWRITE,
+    QUIET,
+    SEED,
+    labelled,
+    refuse_to_overwrite,
+    said_plainly,
+    say_result,
+    write,
+)
+from scanvi_tutorial.config import TrainConfig
+from scanvi_tutorial.genes import select_genes
+from scanvi_tutorial.methods import plain_cells
+from scanvi_tutorial.model import SCANVI
+from scanvi_tutorial.query import predict as predict_cells
+from scanvi_tutorial.report import write_report
+from scanvi_tutorial.training import fit
+
+__all__ = ["annotate", "predict", "train"]
+
+
+@click.command()
+@IN
+@labelled
+@click.option("--out", required=True, type=FILE, metavar="OUT.h5ad", help="Where the named cells go.")
+@CSV
+@click.option("--report", type=FILE, metavar="OUT.html", help="A page with figures and doubts to read first.")
+@click.option("--model", type=FOLDER, metavar="FOLDER", help="Keep the fitted model here, for predict.")
+@click.option("--keep/--rename", default=True, show_default=True, help="Whether cells that have a label keep it.")
+@click.option("--jobs", type=click.IntRange(1), help="Fits at once; a core each on large data if not said.")
+@SEED
+@OVERWRITE
+@QUIET
+def annotate(
+    source: Path,
+    out: Path,
+    csv: Path | None,
+    report: Path | None,
+    model: Path | None,
+    overwrite: bool,
+    quiet: bool,
+    keep: bool,
+    unlabelled: str | None,
+    **options: Any,
+) -> None:
+    """Name all cells of IN.h5ad, learning from those that have a label.
+
+    OUT.h5ad is IN.h5ad with obs["scanvi_label"], obs["scanvi_probability"], obsm["scanvi_probabilities"],
+    obsm["X_scanvi"] and uns["scanvi"] added.
+
+    \b
+    Example:
+      scanvi-tutorial annotate cells.h5ad --labels celltype --unlabelled "not sorted" \\
+          --layer counts --out named.h5ad --csv named.csv --report report.html --model folder
+    """  # noqa: D301 (\b tells click to leave the lines below as they are)
+    with said_plainly(quiet):
+        refuse_to_overwrite([out, csv, report, model], overwrite)
+        adata = read_h5ad(source)
+        given = {} if unlabelled is None else {"unlabelled": unlabelled}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # doubts are told below, once
+            annotate_cells(adata, keep_labels=keep, model=model, **given, **options)
+        write(adata, out, csv)
+        if report is not None:
+            write_report(adata, report, title=source.name)
+        say_result(adata, [out, csv, report, model], quiet)
+
+
+@click.command()
+@IN
+@labelled
+@click.option("--model", required=True, type=FOLDER, metavar="FOLDER", help="Where the model goes.")
+@SEED
+@OVERWRITE
+@QUIET
+def train(
+    source: Path, labels: str, unlabelled: str | None, layer: str | None, batch: str | None, genes: int, **rest: Any
+) -> None:
+    """Fit one model to IN.h5ad and keep it, without naming cells.
+
+    Quicker than annotate, and its probabilities are not tempered by hidden labels.
+
+    \b
+    Example:
+      scanvi-tutorial train cells.h5ad --labels celltype --model folder
+    """  # noqa: D301 (\b tells click to leave the lines below as they are)
+    with said_plainly(rest["quiet"]):
+        refuse_to_overwrite([rest["model"]], rest["overwrite"])
+        given = {} if unlabelled is None else {"unlabelled": unlabelled}
+        cells = plain_cells(read_h5ad(source), labels, layer=layer, batch=batch, **given)
+        cells = select_genes(cells, genes)
+        fitted = SCANVI.from_anndata(cells, labels=labels, batch=batch, seed=rest["seed"])
+        history = fit(fitted, cells, TrainConfig(seed=rest["seed"]))
+        fitted.save(rest["model"])
+        if not rest["quiet"]:
+            best = history.frame["bound_held_out"].max()
+            click.echo(f"{len(history)} epochs, held-out bound {best:.1f} nats per cell; kept in {rest['model']}.")
+
+
+@click.command()
+@IN
+@click.option("--model", required=True, type=FOLDER, metavar="FOLDER", help="What annotate or train kept.")
+@click.option("--out", required=True, type=FILE, metavar="OUT.h5ad", help="Where the named cells go.")
+@CSV
+@LAYER
+@SEED
+@OVERWRITE
+@QUIET
+def predict(
+    source: Path, model: Path, out: Path, csv: Path | None, layer: str | None, seed: int, overwrite: bool, quiet: bool
+) -> None:
+    """Name the cells of IN.h5ad with a model that was fitted before; nothing is learned from them.
+
+    \b
+    Example:
+      scanvi-tutorial predict new.h5ad --model folder --out new_named.h5ad
+    """  # noqa: D301 (\b tells click to leave the lines below as they are)
+    with said_plainly(quiet):
+        refuse_to_overwrite([out, csv], overwrite)
+        adata = read_h5ad(source)
+        predict_cells(model, adata, layer=layer, seed=seed)
+        write(adata, out, csv)
+        say_result(adata, [out, csv], quiet)

@@ -1,0 +1,72 @@
+"""The commands about the house: data sets, and the machine."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+import joblib
+import pooch
+import torch
+
+from scanvi_tutorial.cache import cache_folder
+from scanvi_tutorial.cli.shared import FILE, OVERWRITE, QUIET, refuse_to_overwrite, said_plainly, write
+from scanvi_tutorial.config import RunConfig
+from scanvi_tutorial.datasets.registry import REGISTRY, load
+from scanvi_tutorial.persistence import versions
+from scanvi_tutorial.training import choose_device
+
+__all__ = ["datasets", "doctor"]
+
+
+@click.group()
+def datasets() -> None:
+    """List the data sets of the book, fetch one, or say where they are kept."""
+
+
+@datasets.command("list")
+def list_datasets() -> None:
+    """Say which data sets there are."""
+    for name, source in REGISTRY.items():
+        click.echo(f"{name:<10} {source.title}{'; ' + source.download if source.download else ''}")
+
+
+@datasets.command("fetch")
+@click.argument("name")
+@click.option("--out", type=FILE, metavar="OUT.h5ad", help="Write it as a file of its own, too.")
+@OVERWRITE
+@QUIET
+def fetch_dataset(name: str, out: Path | None, overwrite: bool, quiet: bool) -> None:
+    """Download a data set, unless it is at hand, and look whether it is whole.
+
+    \b
+    Example:
+      scanvi-tutorial datasets fetch facs --out facs.h5ad
+    """  # noqa: D301 (\b tells click to leave the lines below as they are)
+    with said_plainly(quiet):
+        refuse_to_overwrite([out], overwrite)
+        adata = load(name)
+        if out is not None:
+            write(adata, out, None)
+        if not quiet:
+            click.echo(f"{name}: {adata.n_obs:,} cells × {adata.n_vars:,} genes.")
+
+
+@datasets.command("where")
+def where_datasets() -> None:
+    """Say in which folders downloads are looked for."""
+    for folder in (RunConfig.from_env().data_dir, pooch.os_cache("scanvi_tutorial")):
+        if folder is not None:
+            click.echo(Path(folder).absolute())
+
+
+@click.command()
+def doctor() -> None:
+    """Say which versions are at work, on which device, and where files are kept."""
+    for name, number in versions().items():
+        click.echo(f"{name:<16} {number}")
+    click.echo(f"{'device':<16} {choose_device('auto')}, {torch.get_num_threads()} threads, {joblib.cpu_count()} cores")
+    folder = cache_folder()
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    click.echo(f"{'models kept in':<16} {folder} ({shutil.disk_usage(there).free / 1e9:.0f} GB free)")

@@ -1,0 +1,142 @@
+"""What the commands share: options, errors said plainly, files written whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from typing import Any
+
+import click
+from anndata import AnnData
+
+from scanvi_tutorial.checks import InputError
+from scanvi_tutorial.datasets.fetch import DownloadError
+from scanvi_tutorial.persistence import PersistenceError
+
+__all__ = [
+    "CSV",
+    "FILE",
+    "FOLDER",
+    "IN",
+    "LAYER",
+    "OVERWRITE",
+    "QUIET",
+    "SEED",
+    "labelled",
+    "refuse_to_overwrite",
+    "said_plainly",
+    "say_result",
+    "write",
+]
+
+IN = click.argument("source", metavar="IN.h5ad", type=click.Path(path_type=Path))
+FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+QUIET = click.option("--quiet", is_flag=True, help="No progress bars and no summary; errors are still said.")
+SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything drawn.")
+LAYER = click.option("--layer", metavar="NAME", help="The layer with the raw counts, if they are not in X.")
+OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace files that exist already.")
+CSV = click.option("--csv", type=FILE, metavar="OUT.csv", help="Labels and probabilities as a table, too.")
+_LABELS = [
+    click.option("--labels", required=True, metavar="COLUMN", help="The column of obs with the labels."),
+    click.option("--unlabelled", metavar="VALUE", help='What that column says of cells without one, beside "Unknown".'),
+    LAYER,
+    click.option("--batch", metavar="COLUMN", help="A column of obs with runs or donors to correct for."),
+    click.option("--genes", type=click.IntRange(1), default=2_000, show_default=True, help="Genes the model sees."),
+]
+
+
+def labelled(command: Any) -> Any:
+    """Add the options that every command with labels takes."""
+    for option in reversed(_LABELS):
+        command = option(command)
+    return command
+
+
+@contextmanager
+def said_plainly(quiet: bool) -> Iterator[None]:
+    """Turn errors about data and files into one paragraph and exit code 1; silence progress where asked."""
+    try:
+        if quiet:
+            with redirect_stderr(io.StringIO()):
+                yield
+        else:
+            yield
+    except (InputError, PersistenceError, DownloadError, FloatingPointError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def refuse_to_overwrite(paths: list[Path | None], overwrite: bool) -> None:
+    """Stop before anything is computed, if a result would replace a file or have no folder to go to."""
+    for path in paths:
+        if path is None:
+            continue
+        if path.exists() and not overwrite and not (path.is_dir() and not any(path.iterdir())):
+            raise click.ClickException(f"{path} exists already. Choose another name, or say --overwrite.")
+        if not path.absolute().parent.is_dir():
+            raise click.ClickException(f"There is no folder {path.absolute().parent} to write {path.name} to. Make it.")
+
+
+def write(adata: AnnData, out: Path, csv: Path | None) -> None:
+    """Write the cells as `.h5ad`, and their labels and probabilities as a table: beside their places, then renamed.
+
+    Slashes in names of labels, which HDF5 takes for folders, become "|" in the file; `uns["scanvi"]["label_names"]`
+    keeps them as they are.
+    """
+    table = adata.obsm.get("scanvi_probabilities")
+    try:
+        if table is not None:
+            adata.obsm["scanvi_probabilities"] = table.set_axis(_safe(list(table)), axis=1)
+        with _beside(out) as part:
+            adata.write_h5ad(part)
+    except OSError:
+        raise
+    except Exception as error:  # what anndata raises depends on what in the user's own tables it cannot write
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{out} could not be written ({reason}). Look for columns of mixed kinds in adata.obs and adata.uns."
+        ) from error
+    finally:
+        if table is not None:
+            adata.obsm["scanvi_probabilities"] = table
+    if csv is not None:
+        answer = adata.obs[["scanvi_label", "scanvi_probability"]].join(table)
+        with _beside(csv) as part:
+            answer.to_csv(part, index_label="cell")
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Yield a place beside `path` to write to; what is there at the end takes the name, and nothing is left behind."""
+    part = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _safe(names: list[str]) -> list[str]:
+    """Return names that HDF5 takes as they are, each once."""
+    safe: list[str] = []
+    for name in names:
+        base = name.replace("/", "|").replace("\0", "|")
+        base = f"label {base}" if base in (".", "..", "_index") else base
+        while base in safe:
+            base += "'"
+        safe.append(base)
+    return safe
+
+
+def say_result(adata: AnnData, paths: list[Path | None], quiet: bool) -> None:
+    """Say how many cells got which label, what to doubt, and what was written."""
+    if quiet:
+        return
+    for name, cells in adata.obs["scanvi_label"].value_counts().items():
+        click.echo(f"{cells:>8,}  {name}")
+    for text in adata.uns["scanvi"]["warnings"]:
+        click.echo(f"Note: {text}", err=True)
+    click.echo(f"Written: {', '.join(str(path) for path in paths if path is not None)}")

@@ -1,0 +1,144 @@
+"""New cells for a model that was fitted before: its genes found among theirs, its encoder left as it is.
+
+Used in book/09_your_data.md. Nothing is learned from the new cells: each is mapped and named by itself, so an answer
+does not depend on which other cells come with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from scanvi_tutorial.checks import InputError, align_genes, check_cells, check_counts, listed
+from scanvi_tutorial.evaluation import tempered
+from scanvi_tutorial.inference import label_probabilities, latent
+from scanvi_tutorial.model import SCANVI
+from scanvi_tutorial.persistence import refusing, versions, write_atomically
+
+__all__ = ["predict", "read_temperature", "save_calibrated", "write_answer"]
+
+_CALIBRATION = "calibration.json"
+
+
+def predict(
+    model: SCANVI | str | Path,
+    adata: AnnData,
+    *,
+    layer: str | None = None,
+    temperature: float | None = None,
+    seed: int = 0,
+) -> None:
+    """Write the labels, probabilities and states that a fitted model gives to new cells into `adata`.
+
+    Written are `obs["scanvi_label"]`, `obs["scanvi_probability"]`, `obsm["scanvi_probabilities"]`, `obsm["X_scanvi"]`
+    and `uns["scanvi"]`, as `annotate` describes them; nothing else changes. Genes may come in any order and with others
+    among them; the model's genes that are missing count zero in every cell. `uns["scanvi"]["genes_found"]` says which
+    share was there.
+
+    Args:
+        model: A model, or the folder where `annotate(..., model=folder)` or `model.save(folder)` left one.
+        adata: Raw counts of new cells, (cells, their own genes).
+        layer: Where the counts are, if not in `X`.
+        temperature: Tempers the probabilities; None takes what `annotate` found on hidden labels, or else 1.
+        seed: Draws the states that are averaged over.
+
+    Raises:
+        InputError: Where the counts cannot be used, cell names repeat, fewer than half of the model's genes are there,
+            or a cell has no count in any of them.
+        PersistenceError: Where the folder holds no model that can be read.
+    """
+    if not isinstance(model, SCANVI):
+        temperature = read_temperature(model) if temperature is None else temperature
+        model = SCANVI.load(model)
+    temperature = 1.0 if temperature is None else float(temperature)
+    if not (np.isfinite(temperature) and temperature > 0):
+        raise InputError(f"A temperature is a positive number, and this is {temperature!r}.")
+    check_cells(adata)
+    counts, found = align_genes(check_counts(adata, layer), adata.var_names, model.genes, var=adata.var)
+    silent = np.flatnonzero(np.diff(counts.indptr) == 0)
+    if len(silent):
+        raise InputError(
+            f"{len(silent)} of {adata.n_obs} cells have no count in any gene of the model, the first is "
+            f"{adata.obs_names[silent[0]]!r}: nothing can be said of them. Leave them out."
+        )
+    names = {} if model.layer is None else {model.layer: counts}
+    cells = AnnData(
+        counts, obs=pd.DataFrame(index=adata.obs_names), var=pd.DataFrame(index=list(model.genes)), layers=names
+    )
+    table = label_probabilities(model, cells, seed=seed)
+    table[:] = tempered(table, temperature)
+    doubts = []
+    if found < 1:
+        missing = pd.Index(model.genes).difference(adata.var_names, sort=False)
+        doubts.append(
+            f"{1 - found:.1%} of the model's genes are missing here and were taken as zero: {listed(missing)}."
+        )
+    about = {"genes_found": found, "temperature": temperature, "seed": seed, "warnings": doubts}
+    write_answer(adata, table, latent(model, cells), about=about)
+
+
+def write_answer(
+    adata: AnnData,
+    probabilities: pd.DataFrame,
+    states: NDArray[np.floating],
+    *,
+    about: Mapping[str, Any],
+    kept: NDArray[np.integer] | None = None,
+) -> None:
+    """Write an answer into `adata`: nothing is touched before all of it is there.
+
+    Args:
+        adata: The cells.
+        probabilities: (cells, labels), in the order of the cells.
+        states: (cells, latent).
+        about: What `uns["scanvi"]` says beside versions and names: of types that an `.h5ad` file can hold.
+        kept: Codes (cells,) of labels that stand whatever the probabilities say, -1 where there is none.
+    """
+    p = probabilities.to_numpy()
+    if not (np.isfinite(p).all() and np.isfinite(states).all()):
+        raise InputError("The model's answer is not a number in some cells. Look for counts far beyond the others.")
+    codes = p.argmax(1) if kept is None else np.where(kept >= 0, kept, p.argmax(1))
+    names = list(probabilities.columns)
+    adata.obs["scanvi_label"] = pd.Categorical.from_codes(codes, names)
+    adata.obs["scanvi_probability"] = p[np.arange(len(p)), codes]
+    adata.obsm["scanvi_probabilities"] = probabilities
+    adata.obsm["X_scanvi"] = states
+    text = {"label_names": np.array(names, dtype=object), "versions": versions()}
+    said = {"warnings": np.array(about["warnings"], dtype=object)}
+    adata.uns["scanvi"] = {**about, **text, **said}
+
+
+def save_calibrated(model: SCANVI, folder: str | Path, temperature: float) -> Path:
+    """Save a model and, beside it, the temperature that `predict` is to use; another model saved there voids it."""
+    folder = model.save(folder)
+    said = {"temperature": temperature, "model": _digest(folder)}
+    write_atomically(folder / _CALIBRATION, json.dumps(said).encode() + b"\n")
+    return folder
+
+
+def read_temperature(folder: str | Path) -> float:
+    """Return the temperature saved with a model, 1 where there is none; raise `PersistenceError` if it is damaged."""
+    folder = Path(folder)
+    file = folder / _CALIBRATION
+    if not file.is_file():
+        return 1.0
+    with refusing(f"{file} is damaged", "Save the model again, or delete this file."):
+        said = json.loads(file.read_bytes())
+        temperature = float(said["temperature"])
+        if not (np.isfinite(temperature) and temperature > 0):
+            raise ValueError(f"a temperature of {temperature}")
+        return temperature if said["model"] == _digest(folder) else 1.0
+
+
+def _digest(folder: Path) -> str:
+    """Return what tells one saved model from another."""
+    about = folder / "metadata.json"
+    return hashlib.sha256(about.read_bytes()).hexdigest() if about.is_file() else ""

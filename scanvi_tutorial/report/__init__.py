@@ -1,0 +1,86 @@
+"""One page on an annotation, to be read before it is believed: figures, doubts and settings, in a file of its own.
+
+Told in book/09_your_data.md. Everything comes from what `annotate` wrote into the AnnData, so a page can be made of a
+file that was saved long ago.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+from anndata import AnnData
+
+from scanvi_tutorial.checks import InputError
+from scanvi_tutorial.evaluation import scores
+from scanvi_tutorial.persistence import write_atomically
+from scanvi_tutorial.report.figures import figures_of, held_out_of
+
+__all__ = ["report_page", "write_report"]
+
+
+def write_report(adata: AnnData, path: str | Path, *, title: str = "Annotated cells", seed: int = 0) -> Path:
+    """Write the page of `report_page` to `path`, whole or not at all, and return the path."""
+    path = Path(path)
+    write_atomically(path, report_page(adata, title=title, seed=seed).encode())
+    return path
+
+
+def report_page(adata: AnnData, *, title: str = "Annotated cells", seed: int = 0) -> str:
+    """Return a self-contained HTML page on cells that `annotate` has named; it asks no other address for anything.
+
+    Args:
+        adata: What `annotate` wrote into, or an `.h5ad` of it read again.
+        title: Of the page.
+        seed: Draws the map.
+
+    Raises:
+        InputError: Where `annotate` has not been here.
+    """
+    about = adata.uns.get("scanvi")
+    if not isinstance(about, dict) or "held_out" not in about or "scanvi_probabilities" not in adata.obsm:
+        raise InputError('There is no annotation to report on: call st.annotate(adata, labels="...") first.')
+    given, probabilities = held_out_of(adata)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("scanvi_tutorial", "report"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    parameters = dict(about["parameters"])
+    settings = {name: value for name, value in parameters.items() if not isinstance(value, dict)}
+    trained = {f"train: {name}": value for name, value in parameters["train"].items()}
+    weights = about["weights"].items()
+    return environment.get_template("page.html").render(
+        title=title,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        cells=adata.n_obs,
+        genes=len(about["genes"]),
+        column=parameters["labels"],
+        warnings=[str(text) for text in about["warnings"]],
+        table=_table(adata),
+        scores=None if not len(given) else scores(given, probabilities).round(3).to_dict(),
+        hidden=len(given),
+        figures=figures_of(adata, seed=seed),
+        # a file keeps no order of names
+        weights=[(name, f"{weight:.2f}") for weight, name in sorted(((float(w), n) for n, w in weights), reverse=True)],
+        temperature=f"{float(about['temperature']):.2f}",
+        settings=sorted({**settings, **dict(parameters["model"]), **trained}.items()),
+        versions=sorted(about["versions"].items()),
+    )
+
+
+def _table(adata: AnnData) -> list[dict[str, str]]:
+    """Return a row a label: how many cells got it, and how sure that is."""
+    groups = adata.obs.groupby("scanvi_label", observed=False)["scanvi_probability"]
+    rows = pd.DataFrame(
+        {"cells": groups.size(), "median": groups.median(), "low": groups.apply(lambda p: (p < 0.5).sum())}
+    )
+    return [
+        {
+            "label": str(label),
+            "cells": f"{int(row.cells):,}",
+            "median": "" if row.cells == 0 else f"{row['median']:.2f}",
+            "low": f"{int(row.low):,}",
+        }
+        for label, row in rows.iterrows()
+    ]

@@ -1,0 +1,207 @@
+"""The figures of a report, each with a caption and words for those who cannot see it, as PNG inside the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from scanvi_tutorial.checks import InputError, check_labels
+from scanvi_tutorial.evaluation import confusion, reliability
+from scanvi_tutorial.plotting import confusion_plot, history_plot, palette, probability_plot, reliability_diagram, umap
+from scanvi_tutorial.plotting.style import BLUE, FAINT, UNLABELLED_COLOR, panel, probability_cmap, sheet
+
+__all__ = ["Picture", "figures_of", "held_out_of"]
+
+_MOST_COLORS = 30  # of `palette`; rarer labels share gray
+_DPI = 140
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A figure as the page needs it."""
+
+    heading: str
+    data: str  # a data: address
+    caption: str
+    alt: str
+
+
+def held_out_of(adata: AnnData) -> tuple[pd.Series, pd.DataFrame]:
+    """Return the labels that were hidden once, (seeds,), and what was then said of them, (seeds, labels)."""
+    about = adata.uns["scanvi"]
+    names, held_out = [str(name) for name in about["label_names"]], about["held_out"]
+    given = pd.Categorical([str(name) for name in held_out["given"]], categories=names)
+    table = np.asarray(held_out["probabilities"], dtype=np.float64).reshape(-1, len(names))
+    cells = pd.Index([str(cell) for cell in held_out["cells"]])
+    return pd.Series(given, cells), pd.DataFrame(table, cells, names)
+
+
+def figures_of(adata: AnnData, *, seed: int = 0) -> list[Picture]:
+    """Return all figures that can be drawn of what `annotate` wrote; a map takes ten cells, the rest less."""
+    about = adata.uns["scanvi"]
+    given, held_out = held_out_of(adata)
+    pictures = [_labels(adata)]
+    with suppress(InputError):  # too few cells for a map
+        pictures.append(_maps(adata, umap(adata, seed=seed)))
+    pictures.append(_sure(adata))
+    if len(given):
+        pictures += [_errors(given, held_out), _calibration(given, held_out)]
+    history = pd.DataFrame(about["history"])
+    history.index = pd.RangeIndex(len(history), name="epoch")
+    pictures.append(_history(history, int(about["best_epoch"])))
+    return pictures
+
+
+def _labels(adata: AnnData) -> Picture:
+    names, given = _given(adata)
+    before = np.bincount(given[given >= 0], minlength=len(names))
+    after = np.bincount(adata.obs["scanvi_label"].cat.codes, minlength=len(names))
+
+    def draw() -> Figure:
+        with panel(None, height=1.0 + 0.3 * len(names)) as axes:
+            place = np.arange(len(names))
+            axes.barh(place, after, 0.75, color=FAINT, label="cells with this label now")
+            axes.barh(place, before, 0.35, color=BLUE, label="cells that came with it")
+            axes.set_yticks(place, [_text(name) for name in names])
+            axes.invert_yaxis()
+            axes.set(xlabel="cells", xscale="symlog")
+            axes.set_xlim(left=0)
+            axes.figure.legend(loc="outside upper left", ncols=2)
+        return axes.figure
+
+    said = "; ".join(f"{name}: {a:,} now, {b:,} given" for name, a, b in zip(names, after, before, strict=True))
+    return _picture("Cells per label", draw, "What was given, inside what was concluded.", f"Bars of cells. {said}.")
+
+
+def _maps(adata: AnnData, xy: NDArray[np.float32]) -> Picture:
+    names, given = _given(adata)
+    codes = adata.obs["scanvi_label"].cat.codes.to_numpy()
+    common = [names[code] for code in np.argsort(-np.bincount(codes, minlength=len(names)), kind="stable")]
+    shown = [name for name in names if name in common[:_MOST_COLORS]]
+    colors = {**dict.fromkeys(names, UNLABELLED_COLOR), **palette(shown)}
+    paint = np.array([colors[name] for name in names] + [UNLABELLED_COLOR], dtype=object)
+    order = np.random.default_rng(0).permutation(len(xy))
+    probability = adata.obs["scanvi_probability"].to_numpy()
+    size = float(np.clip(6_000 / len(xy), 1, 14))
+
+    def draw() -> Figure:
+        with sheet(height=2.9 + 0.2 * -(-len(shown) // 4)) as figure:
+            before, now, sure = figure.subplots(1, 3)
+            known = order[np.argsort(given[order] >= 0, kind="stable")]  # cells without a label below
+            before.scatter(*xy[known].T, s=size, c=list(paint[given[known]]), linewidths=0)
+            now.scatter(*xy[order].T, s=size, c=list(paint[codes[order]]), linewidths=0)
+            low = np.argsort(-probability, kind="stable")  # doubtful cells on top
+            points = sure.scatter(
+                *xy[low].T, s=size, c=probability[low], cmap=probability_cmap(), vmin=0, vmax=1, linewidths=0
+            )
+            for axes, title in zip((before, now, sure), ("Given", "Concluded", "Probability"), strict=True):
+                axes.set(title=title, xticks=[], yticks=[], box_aspect=1)
+            figure.colorbar(
+                points, ax=sure, orientation="horizontal", ticks=[0, 0.5, 1], aspect=30
+            ).outline.set_visible(False)
+            marks = [
+                Line2D([], [], marker="o", linestyle="none", color=colors[name], label=_text(name)) for name in shown
+            ]
+            figure.legend(handles=marks, loc="outside lower left", ncols=4)
+        return figure
+
+    caption = (
+        "Near cells are alike; distances between groups, and their sizes, mean little. Doubtful cells are drawn on top."
+    )
+    alt = "Three maps of the same cells, colored by the labels that were given, by those concluded, and by probability."
+    return _picture("Maps", draw, caption, alt)
+
+
+def _sure(adata: AnnData) -> Picture:
+    table = adata.obsm["scanvi_probabilities"]
+    highest = np.asarray(table).max(1)
+    alt = (
+        f"Histogram; half of the cells are above {np.median(highest):.2f}, {np.mean(highest < 0.5):.0%} are below 0.5."
+    )
+    caption = "How sure the answer is of each cell. Cells on the left are worth a look, or no label at all."
+    return _picture("How sure", lambda: probability_plot(table), caption, alt)
+
+
+def _errors(given: pd.Series, held_out: pd.DataFrame) -> Picture:
+    table = confusion(given, held_out)
+
+    def draw() -> Figure:
+        named = table.set_axis(list(map(_text, table.index)), axis=0).set_axis(list(map(_text, table.columns)), axis=1)
+        figure = confusion_plot(named)
+        figure.axes[0].set(xlabel="label that was concluded", ylabel="label that was hidden")
+        return figure
+
+    right = np.trace(table.to_numpy()) / len(given)
+    caption = "Labels that were hidden while a model was fitted, and what it called those cells."
+    return _picture(
+        "Hidden labels", draw, caption, f"Square table; {right:.0%} of {len(given)} labels on the diagonal."
+    )
+
+
+def _calibration(given: pd.Series, held_out: pd.DataFrame) -> Picture:
+    table = reliability(given, held_out)
+    caption = (
+        "Is it right as often as it says? Weights and temperature were chosen on these very labels, which flatters a "
+        "little; and labels chosen by hand may be easier than the other cells."
+    )
+    bins = [
+        f"{row.confidence:.2f} claimed, {row.accuracy:.2f} right ({int(row.cells)} cells)"
+        for row in table[table["cells"] > 0].itertuples()
+    ]
+    return _picture(
+        "Calibration", lambda: reliability_diagram({"hidden labels": table}), caption, f"Bins: {'; '.join(bins)}."
+    )
+
+
+def _history(history: pd.DataFrame, best: int) -> Picture:
+    caption = "The fit behind the map: it has settled where the curves are level, and was kept at the dotted line."
+    alt = f"Bound, KL terms, label term and schedule over {len(history)} epochs; epoch {best} was kept."
+    return _picture("History of the fit", lambda: history_plot(history, best_epoch=best), caption, alt)
+
+
+def _given(adata: AnnData) -> tuple[list[str], NDArray[np.integer]]:
+    """Return names in the order of the answer, and the codes of the labels that were given, -1 for none."""
+    names = [str(name) for name in adata.obs["scanvi_label"].cat.categories]
+    parameters = adata.uns["scanvi"]["parameters"]
+    column = str(parameters["labels"])
+    if column not in adata.obs:
+        return names, np.full(adata.n_obs, -1)
+    own, codes = check_labels(adata, column, unlabelled=str(parameters["unlabelled"]), least=0)
+    place = np.array([*(names.index(name) if name in names else -1 for name in own), -1])
+    return names, place[codes]
+
+
+def _text(name: object) -> str:
+    """Return a name that Matplotlib shows as it is: a dollar would begin a formula."""
+    return str(name).replace("$", r"\$")
+
+
+def _picture(heading: str, draw: Callable[[], Figure], caption: str, alt: str) -> Picture:
+    with _quietly():
+        figure = draw()
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+        plt.close(figure)
+    return Picture(heading, f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}", caption, alt)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Draw into memory alone, whatever window or notebook is there, and say nothing of letters that no font has."""
+    with warnings.catch_warnings(), matplotlib.rc_context({"interactive": False}):
+        warnings.filterwarnings("ignore", "Glyph")
+        warnings.filterwarnings("ignore", "constrained_layout not applied")
+        yield

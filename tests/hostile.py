@@ -1,0 +1,191 @@
+"""AnnData as nobody should make them, drawn by hypothesis; and what must hold whatever they are.
+
+Used by tests/test_hostile.py and, at length, by benchmarks/hostile.py.
+"""
+
+import warnings
+from copy import deepcopy
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from hypothesis import strategies as st
+from scipy import sparse
+
+from scanvi_tutorial.annotate import annotate
+from scanvi_tutorial.checks import InputError
+from scanvi_tutorial.config import ModelConfig, TrainConfig
+from scanvi_tutorial.persistence import PersistenceError
+from scanvi_tutorial.query import predict
+
+TINY = ModelConfig(latent_dim=2, gene_hidden=(4,), label_hidden=(4,), classifier_hidden=(4,))
+BRIEF = TrainConfig(max_epochs=1, minibatch=16)
+OURS = (InputError, PersistenceError)
+
+FORMS = {
+    "dense": np.asarray,
+    "Fortran": np.asfortranarray,
+    "CSR": sparse.csr_matrix,
+    "CSC": sparse.csc_matrix,
+    "CSR array": sparse.csr_array,
+    "CSC array": sparse.csc_array,
+}
+DTYPES = ["float32", "float64", "int32", "int64", "uint8", "bool", ">f4", "float16"]
+VALUES = [0.5, -1.0, np.nan, np.inf, 2.0**24 + 2, 1e30, 16_777_216.0, 60_000.0]
+NAMES = [
+    "T",
+    "B",
+    "CD4/CD8",
+    "",
+    "-1",
+    "Unknown",
+    "nan",
+    "γδ",
+    "a b",
+    "$x$",
+    "<i>",
+    ".",
+    "1",
+    "1.0",
+    "_index",
+    "x" * 80,
+]
+VALUES_OF_LABELS = [*NAMES, None, np.nan, 1, 1.0, -1, 0, True, (1, 2)]
+
+
+@st.composite
+def cells(draw):
+    """Draw an AnnData and the options to annotate it with; each fault is rare, or no two would ever be seen apart."""
+
+    def rarely(one_in=12):
+        return draw(st.integers(0, one_in - 1)) == 0
+
+    n, g = draw(st.integers(0 if rarely() else 4, 14)), draw(st.integers(0 if rarely() else 2, 8))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    counts = rng.poisson(draw(st.sampled_from([0.3, 2.0, 2.0, 50.0])), (n, g)).astype(np.float64)
+    if g and not rarely():
+        counts[:, draw(st.integers(0, g - 1))] += 1  # no cell is empty
+    if rarely():
+        counts[:] = counts[:1]  # all cells alike
+    if counts.size and rarely():
+        counts.flat[draw(st.integers(0, counts.size - 1))] = draw(st.sampled_from(VALUES))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NaN as an integer
+        dense = counts.astype(draw(st.sampled_from(DTYPES)) if rarely(3) else "float32")
+        form = draw(st.sampled_from(list(FORMS)))
+        matrix = dense if dense.dtype in (np.float16, ">f4") else FORMS[form](dense)
+        kinds = st.sampled_from(VALUES_OF_LABELS if rarely(3) else ["T", "B", "CD4/CD8", None])
+        labels = pd.Series(draw(st.lists(kinds, min_size=n, max_size=n)), dtype=object)
+        obs = pd.DataFrame({"kind": labels.to_numpy(dtype=object)}, index=_names(draw, "cell", n))
+        if draw(st.booleans()) and not labels.map(lambda value: isinstance(value, tuple)).any():
+            obs["kind"] = obs["kind"].astype("category")
+        obs["run"] = [draw(st.sampled_from(["one", "two"])) for _ in range(n)]
+        if rarely():
+            obs.loc[obs.index[:1], "run"] = None
+        adata = AnnData(matrix, obs=obs, var=pd.DataFrame(index=_names(draw, "gene", g)))
+    layer = "no such layer" if rarely(20) else draw(st.sampled_from([None, None, None, "umi"]))
+    if layer == "umi":
+        adata.layers["umi"] = matrix
+        adata.X = None if draw(st.booleans()) else np.log1p(counts.clip(0)).astype(np.float32)
+    if rarely(6):
+        adata.uns["markers"] = draw(st.sampled_from([{}, "text", {"T": {"positive": ["gene0"]}}, {"T": 3}, None]))
+    options = {
+        "layer": layer,
+        "batch": draw(st.sampled_from(["run", "kind", "donor"])) if rarely(5) else None,
+        "unlabelled": draw(st.sampled_from(["T", 1, "absent"])) if rarely() else "Unknown",
+        "genes": draw(st.sampled_from([5, 1])) if rarely(6) else 2_000,
+        "keep_labels": draw(st.booleans()),
+        "seed": draw(st.integers(0, 3)),
+    }
+    return adata, options
+
+
+def annotated_or_refused(adata, options) -> str:
+    """Annotate; return "named", or the words with which it was refused; fail where an invariant does not hold."""
+    before = _everything(adata)
+    column = options.pop("labels", "kind")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            annotate(adata, column, model_config=TINY, train_config=BRIEF, folds=2, **options)
+        except OURS as error:
+            _same(before, _everything(adata))
+            return " ".join(str(error).split()[:6])
+    answer_holds(adata)
+    _same(before, _everything(adata, without_answer=True))
+    return "named"
+
+
+def mapped_or_refused(model, adata) -> str:
+    """Hand cells to a fitted model; the rest as above."""
+    before = _everything(adata)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            predict(model, adata)
+        except OURS as error:
+            _same(before, _everything(adata))
+            return " ".join(str(error).split()[:6])
+    answer_holds(adata)
+    _same(before, _everything(adata, without_answer=True))
+    return "named"
+
+
+def answer_holds(adata):
+    """Assert all that is promised of an answer."""
+    table, states = adata.obsm["scanvi_probabilities"], adata.obsm["X_scanvi"]
+    p = table.to_numpy()
+    assert np.isfinite(p).all()
+    assert np.isfinite(states).all()
+    assert (p >= 0).all()
+    np.testing.assert_allclose(p.sum(1), 1, atol=1e-6)
+    assert table.index.equals(adata.obs_names)
+    assert adata.obs["scanvi_label"].notna().all()
+    codes = table.columns.get_indexer(adata.obs["scanvi_label"].astype(str))
+    np.testing.assert_array_equal(p[np.arange(len(p)), codes], adata.obs["scanvi_probability"])
+
+
+def _names(draw, kind, number):
+    names = [f"{kind}{i}" for i in range(number)]
+    how = draw(st.integers(0, 11))
+    if how == 0 and number > 1:
+        names[1] = names[0]
+    elif how == 1 and number:
+        names[0] = draw(st.sampled_from(["", "γ", "a/b", "nan", " "]))
+    return pd.Index(names, dtype=object)
+
+
+def _everything(adata, without_answer=False):
+    """Return a copy of all that a user has in an AnnData."""
+    obs = adata.obs.copy()
+    uns = deepcopy(dict(adata.uns))
+    obsm = set(adata.obsm)
+    if without_answer:
+        obs, obsm = (
+            obs.drop(columns=["scanvi_label", "scanvi_probability"]),
+            obsm - {"scanvi_probabilities", "X_scanvi"},
+        )
+        uns.pop("scanvi")
+    matrices = [adata.X, *(adata.layers[name] for name in sorted(adata.layers))]
+    parts = [
+        None
+        if matrix is None
+        else (type(matrix), matrix.dtype, sparse.csr_matrix(matrix).toarray().copy())
+        if sparse.issparse(matrix)
+        else (type(matrix), matrix.dtype, np.array(matrix))
+        for matrix in matrices
+    ]
+    return parts, obs, adata.var.copy(), uns, obsm
+
+
+def _same(before, after):
+    for left, right in zip(before[0], after[0], strict=True):
+        if left is None or right is None:
+            assert left is right
+            continue
+        assert left[:2] == right[:2]
+        np.testing.assert_array_equal(left[2], right[2])
+    pd.testing.assert_frame_equal(before[1], after[1])
+    pd.testing.assert_frame_equal(before[2], after[2])
+    assert before[3] == after[3]
+    assert before[4] == after[4]

@@ -1,0 +1,263 @@
+"""One call names cells, says how it came to that, and leaves alone what it was not asked to change."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from scanvi_tutorial.annotate import _contradictions, annotate
+from scanvi_tutorial.batches import ConfoundedBatchWarning
+from scanvi_tutorial.checks import InputError
+from scanvi_tutorial.config import ModelConfig, TrainConfig
+from scanvi_tutorial.datasets import load
+from scanvi_tutorial.evaluation import evaluate, unlabelled
+from scanvi_tutorial.persistence import PersistenceError
+
+SMALL = ModelConfig(latent_dim=4, gene_hidden=(16,), label_hidden=(8,), classifier_hidden=(8,))
+SHORT = TrainConfig(max_epochs=4, minibatch=64)
+QUICK = {"model_config": SMALL, "train_config": SHORT, "folds": 2}
+
+
+def cells(seeds=8, seed=0, **options):
+    """Return simulated cells whose obs["kind"] names the type of a few; the truth stands beside it."""
+    adata = load("simulated", cells=160, genes=40, seed=seed, **options)
+    del adata.obs["label"], adata.uns["markers"], adata.uns["seeds"]
+    truth = adata.obs["truth"].astype(str)
+    rank = truth.groupby(truth).cumcount()
+    adata.obs["kind"] = truth.where(rank < seeds)
+    return adata
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Return cells as they came, and as they were annotated."""
+    adata = cells()
+    named = adata.copy()
+    annotate(named, "kind", model=tmp_path_factory.mktemp("model") / "kept", **QUICK)
+    return adata, named
+
+
+def test_every_documented_key_is_there_and_nothing_else_changed(pair):
+    before, after = pair
+    assert set(after.obs) - set(before.obs) == {"scanvi_label", "scanvi_probability"}
+    assert set(after.obsm) == {"scanvi_probabilities", "X_scanvi"}
+    assert set(after.uns) - set(before.uns) == {"scanvi"}
+    assert (after.X != before.X).nnz == 0
+    pd.testing.assert_frame_equal(after.obs[before.obs.columns], before.obs)
+    pd.testing.assert_frame_equal(after.var, before.var)
+    assert {
+        *("weights", "temperature", "model_temperature", "history", "held_out", "warnings", "parameters"),
+        *("genes", "label_names", "versions"),
+    } <= set(after.uns["scanvi"])
+
+
+def test_rows_are_probabilities_and_the_probability_is_that_of_the_label(pair):
+    table, obs = pair[1].obsm["scanvi_probabilities"], pair[1].obs
+    np.testing.assert_allclose(table.sum(axis=1), 1, atol=1e-6)
+    own = [table.loc[cell, label] for cell, label in obs["scanvi_label"].items()]
+    np.testing.assert_array_equal(own, obs["scanvi_probability"])
+    assert list(table.index) == list(obs.index)
+
+
+def test_a_cell_without_a_label_gets_the_most_probable_one_and_a_labelled_cell_keeps_its_own(pair):
+    obs, table = pair[1].obs, pair[1].obsm["scanvi_probabilities"]
+    told = obs["kind"].notna()
+    assert (obs["scanvi_label"][told].astype(str) == obs["kind"][told]).all()
+    assert (obs["scanvi_label"][~told].astype(str) == table[~told].idxmax(axis=1)).all()
+
+
+def test_labels_are_overwritten_where_the_user_says_so():
+    adata = cells()
+    wrong = adata.obs_names[adata.obs["truth"] == "type A"][0]
+    adata.obs.loc[wrong, "kind"] = "type D"
+    annotate(adata, "kind", keep_labels=False, **QUICK)
+    best = adata.obsm["scanvi_probabilities"].idxmax(axis=1)
+    assert (adata.obs["scanvi_label"].astype(str) == best).all()
+
+
+def test_it_names_far_more_cells_rightly_than_chance(pair):
+    named = pair[1].copy()
+    assert evaluate(named, labels="kind")["accuracy"] > 0.6
+    assert unlabelled(named, "kind").sum() == 160 - 32
+
+
+def test_the_result_survives_a_file(pair, tmp_path):
+    pair[1].write_h5ad(tmp_path / "a.h5ad")
+    again = anndata.read_h5ad(tmp_path / "a.h5ad")
+    pd.testing.assert_frame_equal(again.obsm["scanvi_probabilities"], pair[1].obsm["scanvi_probabilities"])
+    about, was = again.uns["scanvi"], pair[1].uns["scanvi"]
+    np.testing.assert_array_equal(about["held_out"]["probabilities"], was["held_out"]["probabilities"])
+    assert list(about["history"]["loss"]) == list(was["history"]["loss"])
+    assert about["parameters"]["model"]["latent_dim"] == 4
+
+
+@pytest.mark.filterwarnings("ignore:The set_bad function")  # scanpy's own call
+def test_scanpy_draws_the_result_at_once(pair):
+    import matplotlib.pyplot as plt
+    import scanpy as sc
+
+    axes = sc.pl.embedding(pair[1], "X_scanvi", color="scanvi_label", show=False)
+    assert {text.get_text() for text in axes.get_legend().get_texts()} <= set(pair[1].obs["truth"].cat.categories)
+    sc.pl.embedding(pair[1], "X_scanvi", color="scanvi_probability", show=False)
+    plt.close("all")
+
+
+def test_layer_unlabelled_numbers_and_sparse_formats_change_nothing_of_the_answer(pair):
+    twin = cells()
+    twin.layers["raw"] = sparse.csc_matrix(twin.X, dtype=np.int64)
+    twin.X = np.log1p(twin.X.toarray())
+    codes = pd.Categorical(twin.obs["kind"]).codes.astype(int)
+    twin.obs["kind"] = np.where(codes < 0, 99, codes)
+    annotate(twin, "kind", layer="raw", unlabelled=99, **QUICK)
+    ours, theirs = (adata.obsm["scanvi_probabilities"].to_numpy() for adata in (pair[1], twin))
+    np.testing.assert_array_equal(ours, theirs)
+    assert list(twin.obsm["scanvi_probabilities"]) == ["0", "1", "2", "3"]
+
+
+def test_a_backed_file_is_annotated_and_left_as_it_is(pair, tmp_path):
+    cells().write_h5ad(tmp_path / "a.h5ad")
+    before = (tmp_path / "a.h5ad").read_bytes()
+    adata = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    annotate(adata, "kind", **QUICK)
+    np.testing.assert_array_equal(adata.obs["scanvi_label"], pair[1].obs["scanvi_label"])
+    adata.file.close()
+    assert (tmp_path / "a.h5ad").read_bytes() == before
+
+
+def test_a_class_with_one_seed_is_learned_and_said_to_be_untested():
+    adata = cells()
+    lonely = adata.obs["kind"] == "type D"
+    adata.obs.loc[adata.obs_names[lonely][1:], "kind"] = None
+    annotate(adata, "kind", **QUICK)
+    assert "type D" in adata.obsm["scanvi_probabilities"]
+    assert any("type D: a single labelled cell" in text for text in adata.uns["scanvi"]["warnings"])
+
+
+def test_with_one_seed_a_type_one_fit_speaks_alone_and_says_so():
+    adata = cells(seeds=1)
+    annotate(adata, "kind", **QUICK)
+    about = adata.uns["scanvi"]
+    assert about["weights"] == {"scANVI": 1.0}
+    assert len(about["held_out"]["cells"]) == 0
+    assert any("No type has two labelled cells" in text for text in about["warnings"])
+
+
+def test_labels_that_say_nothing_are_noticed_without_the_truth():
+    """Hidden labels that are drawn without looking at the answer are shuffled ones; with it they are honest ones."""
+    rng, names = np.random.default_rng(0), ["A", "B", "C", "D"]
+    said = rng.dirichlet(np.full(4, 0.5), size=200)
+    index = pd.Index([f"cell{c}" for c in range(200)])
+    shuffled = rng.integers(4, size=200)
+    honest = np.array([rng.choice(4, p=row) for row in said])
+    told = [" ".join(_contradictions(names, codes, said, index)) for codes in (shuffled, honest)]
+    assert "can hardly be read off" in told[0]
+    assert "can hardly be read off" not in told[1]
+
+
+def test_a_single_label_that_is_wrong_is_named():
+    adata = cells(seeds=25, effect=4.0)
+    wrong = adata.obs_names[(adata.obs["kind"] == "type A").to_numpy()][3]
+    adata.obs.loc[wrong, "kind"] = "type B"
+    annotate(adata, "kind", **QUICK)
+    assert any(f"{wrong} (type B)" in text for text in adata.uns["scanvi"]["warnings"])
+
+
+def test_a_batch_that_gives_the_type_away_is_warned_of_once():
+    adata = cells()
+    adata.obs["run"] = np.where(adata.obs["truth"].isin(["type A", "type B"]), "one", "two")
+    with pytest.warns(ConfoundedBatchWarning, match="hardly be told apart") as caught:
+        annotate(adata, "kind", batch="run", **QUICK)
+    assert len(caught) == 1
+    assert any("hardly be told apart" in text for text in adata.uns["scanvi"]["warnings"])
+
+
+def test_a_batch_that_crosses_types_is_used_without_a_warning():
+    adata = cells(batches=2)
+    annotate(adata, "kind", batch="batch", **QUICK)
+    assert adata.uns["scanvi"]["parameters"]["batch"] == "batch"
+    assert not any("Cramér" in text for text in adata.uns["scanvi"]["warnings"])
+
+
+def test_a_marker_table_of_another_tool_is_passed_over():
+    adata = cells()
+    adata.uns["markers"] = {"CD4": ["A", "B"]}
+    annotate(adata, "kind", **QUICK)
+    assert any("passed over" in text for text in adata.uns["scanvi"]["warnings"])
+
+
+def test_genes_never_seen_are_left_out_and_counted():
+    adata = cells()
+    counts = adata.X.toarray()
+    counts[:, 3] = 0
+    adata.X = counts
+    annotate(adata, "kind", **QUICK)
+    assert adata.var_names[3] not in adata.uns["scanvi"]["genes"]
+    assert any(text.startswith("1 of 40 genes have no count") for text in adata.uns["scanvi"]["warnings"])
+
+
+@pytest.mark.slow
+def test_fits_side_by_side_give_what_fits_one_after_another_give():
+    one, two = cells(), cells()
+    annotate(one, "kind", jobs=1, **QUICK)
+    annotate(two, "kind", jobs=2, **QUICK)
+    tables = [adata.obsm["scanvi_probabilities"].to_numpy() for adata in (one, two)]
+    np.testing.assert_allclose(*tables, atol=1e-3)  # workers may count their threads otherwise
+
+
+REFUSED = {
+    "no such batch": ({"batch": "donor"}, "no column 'donor'"),
+    "a batch of some": ({"batch": "run"}, "have no batch"),
+    "labels as batches": ({"batch": "kind"}, "named both"),
+    "two columns of one name": ({"labels": "twice"}, "2 columns called 'twice'"),
+    "no genes": ({"genes": 0}, "At least one gene"),
+    "one fold": ({"folds": 1}, "two folds"),
+}
+
+
+@pytest.mark.parametrize(("options", "words"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_used_is_refused_and_nothing_is_written(options, words):
+    adata = cells()
+    adata.obs["run"] = ["first", *[None] * 159]
+    twice = adata.obs[["kind"]].rename(columns={"kind": "twice"})
+    adata.obs = pd.concat([adata.obs, twice, twice], axis=1)
+    with pytest.raises(InputError, match=words):
+        annotate(adata, **({"labels": "kind"} | QUICK | options))
+    assert "scanvi_label" not in adata.obs
+    assert "scanvi" not in adata.uns
+
+
+def test_a_cell_that_the_chosen_genes_leave_without_a_count_is_named():
+    adata = cells()
+    counts = adata.X.toarray()
+    rarest = (counts > 0).sum(axis=0).argmin()
+    counts[7] = np.arange(40) == rarest
+    adata.X = counts
+    with pytest.raises(InputError, match=r"1 of 160 cells have no count in the 30 genes that were chosen.*cell008"):
+        annotate(adata, "kind", genes=30, **QUICK)
+
+
+@pytest.mark.filterwarnings("ignore:Observation names")
+def test_cells_of_one_name_are_refused():
+    adata = cells()
+    adata.obs_names = ["cell", "cell", *adata.obs_names[2:]]
+    with pytest.raises(InputError, match="1 cell names occur more than once: cell"):
+        annotate(adata, "kind", **QUICK)
+
+
+def test_counts_that_no_fit_survives_are_the_users_error_too(monkeypatch):
+    module = __import__("sys").modules["scanvi_tutorial.annotate"]
+
+    def breaks(*_args, **_options):
+        raise FloatingPointError("The loss is nan.")
+
+    monkeypatch.setattr(module, "stack_fits", breaks)
+    with pytest.raises(InputError, match="loss is nan"):
+        annotate(cells(), "kind", **QUICK)
+
+
+def test_a_folder_of_something_else_is_not_replaced(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(PersistenceError, match="left as it is"):
+        annotate(cells(), "kind", model=tmp_path, **QUICK)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"

@@ -1,0 +1,178 @@
+"""The command line does what the package does, says errors in a paragraph, and never leaves half a file."""
+
+import subprocess
+import sys
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from scanvi_tutorial import cli
+from scanvi_tutorial.cli import cells as commands
+from scanvi_tutorial.cli import main
+from scanvi_tutorial.cli.shared import write
+from scanvi_tutorial.config import ModelConfig, TrainConfig
+from scanvi_tutorial.datasets import load
+
+SMALL = ModelConfig(latent_dim=4, gene_hidden=(16,), label_hidden=(8,), classifier_hidden=(8,))
+SHORT = TrainConfig(max_epochs=2, minibatch=64)
+
+
+def run(*words, code=0):
+    """Run a command; its exit code must be `code`, and no exception may reach the user."""
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == code, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert "Traceback" not in result.output
+    return result.output
+
+
+@pytest.fixture
+def file(tmp_path):
+    adata = load("simulated", cells=100, genes=40, per_label=5)
+    del adata.uns["markers"]
+    adata.obs["kind"] = adata.obs["label"].astype(str).replace({"type A": "CD4/CD8", "Unknown": "not sorted"})
+    adata.layers["umi"] = adata.X.copy()
+    adata.write_h5ad(tmp_path / "in.h5ad")
+    return tmp_path / "in.h5ad"
+
+
+@pytest.fixture(autouse=True)
+def _short_fits(monkeypatch):
+    """Make fits of a second of the whole ones; which options reach them is tested here, and not how good they are."""
+    whole = commands.annotate_cells
+    quick = {"model_config": SMALL, "train_config": SHORT, "folds": 2}
+    monkeypatch.setattr(commands, "annotate_cells", lambda *a, **k: whole(*a, **(k | quick)))
+    monkeypatch.setattr(commands, "TrainConfig", lambda seed: TrainConfig(max_epochs=2, seed=seed))
+
+
+@pytest.mark.filterwarnings("error")
+def test_annotate_writes_cells_table_report_and_model_and_predict_uses_it(file, tmp_path):
+    names = ["out.h5ad", "out.csv", "out.html", "model"]
+    out, csv, report, model = (tmp_path / name for name in names)
+    words = ["annotate", file, "--labels", "kind", "--unlabelled", "not sorted", "--layer", "umi", "--seed", 3]
+    output = run(*words, "--out", out, "--csv", csv, "--report", report, "--model", model)
+    adata, table = anndata.read_h5ad(out), pd.read_csv(csv, index_col="cell")
+    assert list(adata.obs["scanvi_label"]) == list(table["scanvi_label"])
+    np.testing.assert_allclose(table["CD4/CD8"], adata.obsm["scanvi_probabilities"]["CD4|CD8"])
+    assert "CD4/CD8" in adata.uns["scanvi"]["label_names"]
+    assert adata.uns["scanvi"]["parameters"]["seed"] == 3
+    assert report.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert "Note: Fewer than 10 labelled cells" in output
+    assert {path.name for path in tmp_path.iterdir()} == {"in.h5ad", *names}
+
+    run("predict", file, "--model", model, "--layer", "umi", "--out", tmp_path / "again.h5ad", "--quiet")
+    again = anndata.read_h5ad(tmp_path / "again.h5ad")
+    np.testing.assert_allclose(again.obsm["X_scanvi"], adata.obsm["X_scanvi"], atol=1e-5)
+
+
+def test_given_labels_are_kept_unless_rename_is_said(file, tmp_path):
+    words = ["annotate", file, "--labels", "kind", "--unlabelled", "not sorted", "--quiet", "--overwrite"]
+    out = tmp_path / "out.h5ad"
+    for extra, kept in ((), True), (["--rename"], False):
+        assert run(*words, "--out", out, *extra) == ""
+        assert anndata.read_h5ad(out).uns["scanvi"]["parameters"]["keep_labels"] == kept
+
+
+def test_train_keeps_a_model_that_predict_reads(file, tmp_path):
+    said = run("train", file, "--labels", "kind", "--unlabelled", "not sorted", "--model", tmp_path / "model")
+    assert "held-out bound" in said
+    run("predict", file, "--model", tmp_path / "model", "--out", tmp_path / "out.h5ad")
+
+
+@pytest.mark.parametrize("what", ["out", "csv", "report", "model"])
+def test_nothing_is_overwritten_and_nothing_computed_unless_asked(file, tmp_path, monkeypatch, what):
+    monkeypatch.setattr(commands, "annotate_cells", None)  # would fail if it were called
+    paths = {name: tmp_path / f"x.{name}" for name in ("out", "csv", "report", "model")}
+    if what == "model":
+        paths[what].mkdir()
+        (paths[what] / "a").touch()
+    else:
+        paths[what].write_text("mine")
+    options = [word for name, path in paths.items() for word in (f"--{name}", path)]
+    assert "exists already" in run("annotate", file, "--labels", "kind", *options, code=1)
+    assert what == "model" or paths[what].read_text() == "mine"
+
+
+def test_a_folder_that_is_not_there_is_said_before_anything_is_computed(file, tmp_path, monkeypatch):
+    monkeypatch.setattr(commands, "annotate_cells", None)
+    assert "There is no folder" in run("annotate", file, "--labels", "kind", "--out", tmp_path / "no/out.h5ad", code=1)
+
+
+FAULTS = {
+    "no file": (["annotate", "nowhere.h5ad", "--labels", "kind"], "There is no file"),
+    "no column": (["annotate", "in.h5ad", "--labels", "kidn"], "did you mean 'kind'?"),
+    "no layer": (["annotate", "in.h5ad", "--labels", "kind", "--layer", "counts"], "There is no layer 'counts'"),
+    "no model": (["predict", "in.h5ad", "--model", "nowhere"], "holds no saved model"),
+    "no batch": (["train", "in.h5ad", "--labels", "kind", "--model", "m", "--batch", "run"], "no column 'run'"),
+}
+
+
+@pytest.mark.parametrize(("words", "said"), FAULTS.values(), ids=FAULTS)
+def test_what_cannot_be_used_is_one_paragraph_and_exit_code_1(file, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    out = [] if words[0] == "train" else ["--out", "out.h5ad"]
+    output = run(*words, *out, code=1)
+    assert output.startswith("Error: ")
+    assert said in output
+    assert {path.name for path in tmp_path.iterdir()} == {"in.h5ad"}
+
+
+@pytest.mark.parametrize("words", [["annotate"], ["annotate", "in.h5ad", "--out", "x"], ["fly"], ["--seed"]])
+def test_a_command_that_is_not_understood_is_exit_code_2(words):
+    assert "Usage:" in run(*words, code=2)
+
+
+@pytest.mark.parametrize("command", [[], ["annotate"], ["train"], ["predict"], ["datasets", "fetch"]])
+def test_help_shows_an_example(command):
+    assert "Example" in run(*command, "--help")
+    assert "scanvi-tutorial " + " ".join(command) in run(*command, "--help")
+
+
+def test_data_sets_are_listed_fetched_and_found(tmp_path, monkeypatch):
+    assert "pbmc68k" in run("datasets", "list")
+    run("datasets", "fetch", "simulated", "--out", tmp_path / "s.h5ad")
+    assert anndata.read_h5ad(tmp_path / "s.h5ad").n_obs == 400
+    assert "Did you mean" in run("datasets", "fetch", "facts", code=1)
+    monkeypatch.setenv("SCANVI_DATA_DIR", str(tmp_path))
+    assert str(tmp_path) in run("datasets", "where").splitlines()
+
+
+def test_the_doctor_says_versions_device_and_cache():
+    said = run("doctor")
+    for word in ("torch", "pyro-ppl", "device", "cores", "models kept in", "GB free"):
+        assert word in said
+
+
+def test_what_cannot_be_written_leaves_the_old_file_whole(file, tmp_path):
+    adata = anndata.read_h5ad(file)
+    out = tmp_path / "out.h5ad"
+    out.write_bytes(b"old")
+    adata.uns["mine"] = object()
+    with pytest.raises(ValueError, match="could not be written"):
+        write(adata, out, None)
+    assert out.read_bytes() == b"old"
+    assert {path.name for path in tmp_path.iterdir()} == {"in.h5ad", "out.h5ad"}
+
+
+@pytest.mark.filterwarnings("error")
+def test_any_label_can_be_written(file, tmp_path):
+    adata = anndata.read_h5ad(file)
+    names = ["a/b", "a|b", ".", "..", "_index", "γδ"]
+    adata.obsm["scanvi_probabilities"] = pd.DataFrame(1 / 6, index=adata.obs_names, columns=names)
+    adata.obs["scanvi_label"], adata.obs["scanvi_probability"] = "a/b", 1 / 6
+    write(adata, tmp_path / "out.h5ad", tmp_path / "out.csv")
+    columns = list(anndata.read_h5ad(tmp_path / "out.h5ad").obsm["scanvi_probabilities"])
+    assert len(set(columns)) == 6
+    assert list(adata.obsm["scanvi_probabilities"]) == names
+    assert set(names) < set(pd.read_csv(tmp_path / "out.csv"))
+
+
+@pytest.mark.slow
+def test_the_module_runs_as_a_program():
+    done = subprocess.run([sys.executable, "-m", "scanvi_tutorial", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "Usage: scanvi-tutorial" in done.stdout
+    assert cli.main.name == "main"

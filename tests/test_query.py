@@ -1,0 +1,203 @@
+"""New cells go through a model that was fitted before: by name of genes, each cell by itself, in any process."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from scanvi_tutorial.checks import InputError
+from scanvi_tutorial.config import ModelConfig, RunConfig, TrainConfig
+from scanvi_tutorial.datasets import load
+from scanvi_tutorial.evaluation import tempered
+from scanvi_tutorial.genes import select_genes
+from scanvi_tutorial.inference import label_probabilities, latent
+from scanvi_tutorial.model import SCANVI
+from scanvi_tutorial.persistence import PersistenceError
+from scanvi_tutorial.query import predict, read_temperature, save_calibrated
+from scanvi_tutorial.training import fit
+
+SMALL = ModelConfig(latent_dim=4, gene_hidden=(16,), label_hidden=(8,), classifier_hidden=(8,))
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return load("simulated", cells=160, genes=40)
+
+
+@pytest.fixture(scope="module")
+def model(reference):
+    model = SCANVI.from_anndata(reference, SMALL)
+    fit(model, reference, TrainConfig(max_epochs=4, minibatch=64))
+    return model
+
+
+@pytest.fixture
+def query():
+    return load("simulated", cells=60, genes=40)[:50].copy()
+
+
+def answers(adata):
+    return adata.obsm["scanvi_probabilities"].to_numpy(), adata.obsm["X_scanvi"]
+
+
+def test_a_query_gets_what_the_model_says_of_it(model, query):
+    expected = label_probabilities(model, query), latent(model, query)
+    before = query.copy()
+    predict(model, query)
+    for ours, theirs in zip(answers(query), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-12)
+    assert (query.X != before.X).nnz == 0
+    assert (query.obs["scanvi_label"].astype(str) == expected[0].idxmax(axis=1)).all()
+    assert query.uns["scanvi"]["genes_found"] == 1
+
+
+def test_order_of_genes_and_genes_beyond_the_models_do_not_matter(model, query):
+    rng = np.random.default_rng(0)
+    other = query[:, rng.permutation(query.n_vars)].copy()
+    further = other.copy()
+    further.var_names = [f"other{g}" for g in range(further.n_vars)]
+    import anndata
+
+    joined = anndata.concat([other, further], axis=1)
+    predict(model, query)
+    predict(model, joined)
+    for ours, theirs in zip(answers(query), answers(joined), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_cells_answer_does_not_depend_on_the_cells_beside_it(model, query):
+    few = query[:7].copy()
+    predict(model, query)
+    predict(model, few)
+    np.testing.assert_allclose(answers(few)[0], answers(query)[0][:7], atol=1e-6)
+
+
+def test_missing_genes_count_zero_and_their_share_is_said(model, query):
+    there = query[:, 4:].copy()
+    zeroed = query.copy()
+    zeroed.X = sparse.csr_matrix(np.where(np.arange(40) < 4, 0, query.X.toarray()), dtype=np.float32)
+    predict(model, there)
+    predict(model, zeroed)
+    np.testing.assert_array_equal(answers(there)[0], answers(zeroed)[0])
+    assert there.uns["scanvi"]["genes_found"] == pytest.approx(0.9)
+    assert "10.0% of the model's genes are missing" in there.uns["scanvi"]["warnings"][0]
+
+
+def test_half_of_the_genes_is_enough_and_fewer_are_refused(model, query):
+    predict(model, query[:, 20:].copy())
+    with pytest.raises(InputError, match="Only 19 of the 40 genes"):
+        predict(model, query[:, 21:].copy())
+
+
+def renamed(query, names, **var):
+    other = query.copy()
+    other.var_names = names
+    for name, column in var.items():
+        other.var[name] = column
+    return other
+
+
+def test_a_hint_says_why_no_gene_is_found(model, query):
+    ids = [f"ENSG{g:011d}" for g in range(40)]
+    symbols = list(query.var_names)
+    with pytest.raises(InputError, match=r"adata.var\['symbol'\] holds the model's names"):
+        predict(model, renamed(query, ids, symbol=symbols))
+    with pytest.raises(InputError, match="These cells name genes by Ensembl ids and the other by symbols"):
+        predict(model, renamed(query, ids))
+    with pytest.raises(InputError, match="agree but for capitals"):
+        predict(model, renamed(query, [name.upper() for name in symbols]))
+    with pytest.raises(InputError, match="Check species and reference"):
+        predict(model, renamed(query, [f"x{g}" for g in range(40)]))
+
+
+def test_versions_of_ensembl_ids_are_seen_through(reference, query):
+    ids = [f"ENSG{g:011d}" for g in range(40)]
+    model = SCANVI.from_anndata(renamed(reference, ids), SMALL)
+    with pytest.raises(InputError, match="take their versions"):
+        predict(model, renamed(query, [f"{name}.7" for name in ids]))
+    with pytest.raises(InputError, match="The model name genes by Ensembl"):
+        predict(model, query)
+
+
+def test_a_cell_without_a_count_in_the_models_genes_is_named(model, query):
+    counts = query.X.toarray()
+    counts[3, :30] = 0
+    counts[3, 39] = 1
+    adata = query.copy()
+    adata.X = counts
+    with pytest.raises(InputError, match="cell04"):
+        predict(model, adata[:, :30].copy())
+
+
+def test_counts_may_be_in_another_layer_than_the_models_were(reference, query):
+    layered = reference.copy()
+    layered.layers["umi"] = layered.X
+    model = SCANVI.from_anndata(layered, SMALL, layer="umi")
+    query.layers["raw"] = query.X.copy()
+    query.X = np.log1p(query.X.toarray())
+    predict(model, query, layer="raw")
+    with pytest.raises(InputError, match="layer='raw'"):
+        predict(model, query)
+
+
+def test_the_saved_temperature_is_used_until_another_model_is_saved_there(model, query, tmp_path):
+    folder = save_calibrated(model, tmp_path / "model", 1.7)
+    plain = query.copy()
+    predict(folder, query)
+    predict(model, plain)
+    np.testing.assert_allclose(answers(query)[0], tempered(answers(plain)[0], 1.7), atol=1e-12)
+    other = SCANVI.from_anndata(load("simulated", cells=160, genes=40, seed=3), SMALL, seed=1)
+    other.save(folder)
+    assert read_temperature(folder) == 1
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"temperature": -1}', '{"temperature": "hot"}', '{"temperature": null}']
+)
+def test_a_damaged_calibration_is_said(model, tmp_path, content):
+    folder = save_calibrated(model, tmp_path / "model", 1.7)
+    (folder / "calibration.json").write_text(content)
+    with pytest.raises(PersistenceError, match="is damaged"):
+        read_temperature(folder)
+
+
+def test_a_temperature_must_be_one(model, query):
+    for temperature in (0, -1, np.nan, np.inf):
+        with pytest.raises(InputError, match="positive number"):
+            predict(model, query, temperature=temperature)
+
+
+@pytest.mark.slow
+def test_another_process_gives_the_same_to_the_bit(model, query, tmp_path):
+    folder = save_calibrated(model, tmp_path / "model", 1.3)
+    query.write_h5ad(tmp_path / "query.h5ad")
+    predict(folder, query)
+    code = (
+        "import sys, numpy as np, scanvi_tutorial as st\n"
+        "adata = st.read_h5ad(sys.argv[1]); st.predict(sys.argv[2], adata)\n"
+        "np.save(sys.argv[3], adata.obsm['scanvi_probabilities'].to_numpy())\n"
+    )
+    out = tmp_path / "p.npy"
+    subprocess.run([sys.executable, "-c", code, tmp_path / "query.h5ad", folder, out], check=True)
+    np.testing.assert_array_equal(np.load(out), answers(query)[0])
+
+
+@pytest.mark.slow
+def test_the_hundred_cells_that_facs_holds_out_are_named():
+    place = RunConfig.from_env().data_dir
+    if place is None or not (place / "pbmc_facs.RData").is_file():
+        pytest.skip("pbmc_facs.RData is not at hand: set SCANVI_DATA_DIR to a folder that holds it")
+    adata = load("facs", data_dir=place)
+    adata.obs["kind"] = adata.obs["truth"]
+    known, new = (adata[adata.obs["split"] == part].copy() for part in ("train", "test"))
+    known = select_genes(known, 1_000)
+    model = SCANVI.from_anndata(known, labels="kind")
+    fit(model, known, TrainConfig(max_steps=150))
+    predict(model, new)  # of 16,791 genes, in their own order
+    right = (new.obs["scanvi_label"].astype(str) == new.obs["truth"].astype(str)).mean()
+    commonest = pd.Series(new.obs["truth"]).value_counts(normalize=True).max()
+    assert new.n_obs == 100
+    assert right > max(0.6, 2 * commonest)

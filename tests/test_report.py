@@ -1,0 +1,151 @@
+"""The page on an annotation holds all that it shows, can be read without seeing, and tells the doubts first."""
+
+import re
+from html.parser import HTMLParser
+
+import anndata
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from markupsafe import escape
+
+from scanvi_tutorial.annotate import annotate
+from scanvi_tutorial.checks import InputError
+from scanvi_tutorial.config import ModelConfig, TrainConfig
+from scanvi_tutorial.datasets import load
+from scanvi_tutorial.evaluation import scores
+from scanvi_tutorial.report import report_page, write_report
+from scanvi_tutorial.report.figures import held_out_of
+
+SMALL = ModelConfig(latent_dim=4, gene_hidden=(16,), label_hidden=(8,), classifier_hidden=(8,))
+QUICK = {"model_config": SMALL, "train_config": TrainConfig(max_epochs=3, minibatch=64), "folds": 2}
+STRANGE = {"type A": "CD4/CD8", "type B": "<b>$x_1$</b>", "type C": "γδ T & co", "type D": "10"}
+
+
+class Page(HTMLParser):
+    """The elements of a page, with their attributes."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def named():
+    adata = load("simulated", cells=120, genes=40, per_label=6)
+    del adata.uns["markers"]
+    adata.obs["kind"] = adata.obs["label"].astype(str).replace(STRANGE)
+    annotate(adata, "kind", **QUICK)
+    return adata
+
+
+@pytest.fixture(scope="module")
+def text(named):
+    return report_page(named, title="Blood of <one> donor")
+
+
+def test_the_page_asks_no_other_address_for_anything(text):
+    page = Page(text)
+    sources = [
+        value for _, attributes in page.elements for name, value in attributes.items() if name in ("src", "href")
+    ]
+    assert all(source.startswith(("data:image/png;base64,", "#")) for source in sources)
+    assert not page.all("script")
+    assert not page.all("link")
+    assert "url(" not in text
+    assert "@import" not in text
+
+
+def test_the_page_can_be_read_without_seeing_it(text):
+    page = Page(text)
+    assert page.all("html")[0]["lang"] == "en"
+    assert len(page.all("title")) == len(page.all("h1")) == len(page.all("main")) == 1
+    assert all(len(image["alt"]) > 30 for image in page.all("img"))
+    assert all("scope" in cell for cell in page.all("th"))
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert set(levels[1:]) == {2}
+
+
+def test_the_page_follows_light_and_dark(text):
+    assert "prefers-color-scheme: dark" in text
+    assert 'content="light dark"' in text
+
+
+def test_all_figures_are_there(text):
+    for heading in ("Cells per label", "Maps", "How sure", "Hidden labels", "Calibration", "History of the fit"):
+        assert f"<h2>{heading}</h2>" in text
+    assert len(Page(text).all("img")) == 6
+
+
+def test_names_are_shown_as_they_are_and_never_become_markup(text):
+    assert "&lt;b&gt;$x_1$&lt;/b&gt;" in text
+    assert "<b>" not in text
+    assert "Blood of &lt;one&gt; donor" in text
+
+
+def test_every_warning_stands_before_the_first_figure(named, text):
+    about = dict(named.uns["scanvi"])
+    assert len(about["warnings"])
+    first = text.index("<img")
+    for warning in about["warnings"]:
+        assert text.index(str(escape(str(warning)))) < first
+
+
+def test_scores_are_those_of_the_labels_that_were_hidden(named, text):
+    given, held_out = held_out_of(named)
+    assert (given == named.obs["kind"][given.index]).all()
+    accuracy = scores(given, held_out)["accuracy"]
+    assert f"{accuracy:.1%} were found again" in text
+
+
+def test_a_page_can_be_made_of_a_file_read_again(named, text, tmp_path):
+    plain = named.copy()
+    plain.obsm["scanvi_probabilities"].columns = list("abcd")  # HDF5 takes a slash for a folder
+    plain.write_h5ad(tmp_path / "a.h5ad")
+    again = report_page(anndata.read_h5ad(tmp_path / "a.h5ad"), title="Blood of <one> donor")
+    undated = [re.sub(r"Made [^.]*", "", page) for page in (text, again)]
+    assert undated[0] == undated[1]
+
+
+def test_drawing_leaves_no_figure_open(text):
+    assert not plt.get_fignums()
+
+
+def test_few_cells_and_no_hidden_labels_give_a_page_without_those_figures(named):
+    few = named[:8].copy()
+    few.uns["scanvi"] = dict(named.uns["scanvi"])
+    few.uns["scanvi"]["held_out"] = {"cells": [], "given": [], "probabilities": np.empty((0, 4))}
+    text = report_page(few)
+    assert "<h2>Maps</h2>" not in text
+    assert "<h2>Calibration</h2>" not in text
+    assert "<h2>How sure</h2>" in text
+
+
+@pytest.mark.slow
+def test_more_labels_than_colors_can_be_drawn():
+    rng = np.random.default_rng(0)
+    adata = load("simulated", cells=120, genes=40)
+    del adata.uns["markers"]
+    adata.obs["kind"] = pd.Series(rng.permutation(np.arange(120) % 40), adata.obs_names).astype(str)
+    annotate(adata, "kind", **(QUICK | {"train_config": TrainConfig(max_epochs=1, minibatch=64)}))
+    assert "<h2>Maps</h2>" in report_page(adata)
+
+
+def test_cells_that_nobody_annotated_are_refused():
+    with pytest.raises(InputError, match="no annotation to report on"):
+        report_page(load("simulated", cells=60))
+
+
+def test_a_report_is_written_whole(named, tmp_path):
+    path = write_report(named, tmp_path / "page.html")
+    assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
