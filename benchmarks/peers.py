@@ -75,7 +75,7 @@ def bare(adata: AnnData, labels: str = "label") -> AnnData:
 
 
 def work(
-    name: str, method: Method, cells: Path, folder: Path, *, seed: int, threads: int = 1
+    name: str, method: Method, cells: Path, folder: Path, *, seed: int, threads: int = 1, read: bool = True
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Let a process of its own run `method` on the file `cells`; return probabilities (cells, labels) and measurements.
 
@@ -85,7 +85,7 @@ def work(
     if not Path(method.python).is_file():
         raise WorkerError(f"{name} has no Python to run under: {method.python} is missing. `make peers` makes it.")
     request = {"cells": str(cells), "call": method.call, "settings": dict(method.settings)}
-    write_json(folder / "request.json", request | {"labels": "label", "seed": seed, "threads": threads})
+    write_json(folder / "request.json", request | {"labels": "label", "seed": seed, "threads": threads, "read": read})
     environ = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     count = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
     process = subprocess.run(

@@ -1,0 +1,118 @@
+"""Counts from a file larger than memory: read in blocks of cells, only the chosen genes are kept.
+
+Used in book/10_speed.md. Two passes: the first checks every count and finds in how many cells each gene is detected,
+the second fills arrays whose size is known by then, so that nothing is ever held twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from anndata.io import read_elem, sparse_dataset
+from scipy import sparse
+
+from scanvi_tutorial.checks import InputError, check_counts
+from scanvi_tutorial.config import progress
+from scanvi_tutorial.genes import best_genes
+
+__all__ = ["read_selected"]
+
+_CELLS_AT_ONCE = 2_000
+
+
+def read_selected(path: str | Path, n: int = 2_000, *, layer: str | None = None) -> AnnData:
+    """Return the cells of a file with `n` of its genes, in memory; the file itself may be larger than memory.
+
+    The same as `select_genes(read_h5ad(path), n, layer=layer)`, with the counts in `X`, `obs`, `var` and `uns`.
+
+    Args:
+        path: An `.h5ad` file or a `.zarr` folder, its counts dense or CSR.
+        n: Genes to keep: those detected in most cells, and the markers of `uns["markers"]`.
+        layer: Where the counts are, if not in `X`.
+
+    Raises:
+        InputError: Where the file cannot be read, is stored gene by gene, or holds no usable counts.
+    """
+    with _opened(Path(path)) as store:
+        obs, var = read_elem(store["obs"]), read_elem(store["var"])
+        uns = read_elem(store["uns"]) if "uns" in store else {}
+        counts = _on_disk(store, layer, path)
+        detected = np.zeros(len(var), dtype=np.int64)
+        for block, _ in _blocks(counts, obs, var, "checking counts"):
+            detected += block.getnnz(axis=0)
+        kept = best_genes(detected.astype(np.float64), var.index, uns.get("markers"), n)
+        entries = int(detected[kept].sum())
+        data, indices = np.empty(entries, dtype=np.float32), np.empty(entries, dtype=np.int32)
+        starts = np.zeros(len(obs) + 1, dtype=np.int64)
+        for block, rows in _blocks(counts, obs, var, "reading counts", checked=True):
+            part = block[:, kept]
+            first = starts[rows.start]
+            starts[rows.start + 1 : rows.stop + 1] = first + part.indptr[1:]
+            data[first : first + part.nnz], indices[first : first + part.nnz] = part.data, part.indices
+    matrix = sparse.csr_matrix((data, indices, starts), (len(obs), len(kept)))
+    return AnnData(matrix, obs=obs, var=var.iloc[kept], uns=uns)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a store for reading; say what is wrong with one that is none."""
+    if not path.exists():
+        raise InputError(f"There is no file {path} (looked in {path.absolute().parent}). Check the spelling.")
+    if path.suffix == ".zarr":
+        import zarr
+
+        try:
+            store = zarr.open_group(path, mode="r")
+        except Exception as error:
+            raise InputError(f"{path} is no Zarr store that can be read ({error}). Write it again.") from error
+        yield _complete(store, path)
+        return
+    if not h5py.is_hdf5(path):
+        raise InputError(f"{path} is neither .h5ad (HDF5) nor .zarr. Save the cells with adata.write_h5ad(...).")
+    with h5py.File(path, "r") as store:
+        yield _complete(store, path)
+
+
+def _complete(store: Any, path: Path) -> Any:
+    if missing := [name for name in ("obs", "var") if name not in store]:
+        raise InputError(f"{path} has no {' and no '.join(missing)}: it was not written by AnnData. Write it again.")
+    return store
+
+
+def _on_disk(store: Any, layer: str | None, path: str | Path) -> Any:
+    """Return what gives rows of the counts when it is sliced."""
+    place = "X" if layer is None else f"layers/{layer}"
+    if place not in store:
+        raise InputError(f"There are no counts in {place} of {path}. Name the layer that holds them.")
+    counts = store[place]
+    if not hasattr(counts, "shape") or ("encoding-type" in counts.attrs and "matrix" in counts.attrs["encoding-type"]):
+        counts = sparse_dataset(counts)
+        if counts.format != "csr":
+            raise InputError(
+                f"{place} of {path} is stored gene by gene (CSC), and cells cannot be read from it in blocks. Convert "
+                "it once: adata.X = adata.X.tocsr(); adata.write_h5ad(...)."
+            )
+    return counts
+
+
+def _blocks(
+    counts: Any, obs: pd.DataFrame, var: pd.DataFrame, what: str, *, checked: bool = False
+) -> Iterator[tuple[sparse.csr_matrix, slice]]:
+    """Yield counts of some cells as CSR float32, and which cells they are."""
+    for first in progress(range(0, len(obs), _CELLS_AT_ONCE), what, unit="block"):
+        rows = slice(first, min(first + _CELLS_AT_ONCE, len(obs)))
+        block = sparse.csr_matrix(counts[rows])
+        if checked:
+            block = block.astype(np.float32)
+            block.sum_duplicates()
+            block.eliminate_zeros()
+        else:
+            block = check_counts(AnnData(block, obs=obs.iloc[rows, :0], var=var.iloc[:, :0]))
+        yield block, rows

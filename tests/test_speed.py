@@ -1,0 +1,69 @@
+"""The speed benchmark: what it calls an epoch, what its cells are, what ours does."""
+
+import sys
+from importlib import import_module
+
+import anndata
+import numpy as np
+import pytest
+from chapters import ROOT
+
+import scanvi_tutorial as st
+
+sys.path.append(str(ROOT / "benchmarks"))
+speed, speed_ours, many_cells = map(import_module, ("speed", "speed_ours", "many_cells"))
+
+
+def test_an_epoch_is_what_a_further_one_adds_and_the_median_of_repeats_is_told(monkeypatch, tmp_path):
+    wall = iter([12.0, 16.0, 12.0, 36.0, 12.0, 14.0])  # 10 to start, then 2, 12 and 1 an epoch
+
+    def fake(method, cells, *, threads):
+        return None, {"seconds": next(wall), "added_mb": 100.0 * method.settings["epochs"]}
+
+    monkeypatch.setattr(speed, "once", fake)
+    row = speed.epoch_of("Pyro's tutorial, dense", tmp_path, threads=1, repeats=3)
+    assert (row["epoch_seconds"], row["least"], row["most"], row["added_mb"]) == (2, 1, 12, 300)
+
+
+def test_cells_are_written_once_and_are_sparse_counts_with_seeds_and_truth(tmp_path):
+    path = many_cells.made(tmp_path, cells=1_200, genes=300)
+    adata = anndata.read_h5ad(path)
+    assert adata.shape == (1_200, 300)
+    assert (adata.X.data == np.round(adata.X.data)).all()
+    assert adata.X.data.min() == 1
+    np.testing.assert_array_equal(np.diff(adata.X.indptr) > 0, True)
+    seeds = adata.obs["label"] != "Unknown"
+    assert adata.obs["label"][seeds].astype(str).value_counts().to_dict() == {f"type {letter}": 50 for letter in "ABCD"}
+    assert (adata.obs["label"][seeds].astype(str) == adata.obs["truth"][seeds].astype(str)).all()
+    written = path.stat().st_mtime_ns
+    assert many_cells.made(tmp_path, cells=1_200, genes=300) == path
+    assert path.stat().st_mtime_ns == written
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_types_of_those_cells_can_be_told_apart(tmp_path):
+    adata = anndata.read_h5ad(many_cells.made(tmp_path, cells=1_200, genes=400))
+    said = st.evaluation.logistic_regression(adata)
+    assert st.evaluation.evaluate(adata, said)["accuracy"] > 0.8
+
+
+def test_our_arm_is_the_fit_of_the_book_and_runs_as_long_as_it_is_told(tmp_path):
+    path = many_cells.made(tmp_path, cells=700, genes=120)
+    table = speed_ours.from_file(str(path), genes=60, epochs=2, train={"minibatch": 64})
+    adata = st.select_genes(st.read_h5ad(path), 60)
+    model = st.SCANVI.from_anndata(adata)
+    st.fit(model, adata, st.TrainConfig(max_epochs=2, minibatch=64, device="cpu"))
+    np.testing.assert_array_equal(table, st.label_probabilities(model, adata))
+    assert table.attrs["epochs"] == 2
+
+
+@pytest.mark.parametrize("arm", speed.ARMS)
+def test_arms_differ_between_one_and_three_epochs_in_nothing_else(arm):
+    short, long = (speed.ARMS[arm](epochs) for epochs in (1, 3))
+    assert {key for key in long.settings if long.settings[key] != short.settings[key]} <= {
+        "epochs",
+        "scvi_epochs",
+        "scanvi_epochs",
+    }
+    assert 3 in long.settings.values()
+    assert short.call == long.call

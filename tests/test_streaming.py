@@ -1,0 +1,110 @@
+"""Counts read in blocks: the same as all at once, checked as well, and never held whole."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+
+from scanvi_tutorial import streaming
+from scanvi_tutorial.checks import InputError, read_h5ad
+from scanvi_tutorial.datasets import load
+from scanvi_tutorial.genes import select_genes
+from scanvi_tutorial.streaming import read_selected
+
+
+@pytest.fixture
+def adata():
+    made = load("simulated", cells=120, genes=40)
+    made.layers["twice"] = made.X * 2
+    return made
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(streaming, "_CELLS_AT_ONCE", 50)  # the last block is short
+
+
+def same(found, wanted):
+    pd.testing.assert_frame_equal(found.obs, wanted.obs)
+    pd.testing.assert_index_equal(found.var_names, wanted.var_names)
+    assert (found.X != wanted.X).nnz == 0
+    assert found.X.dtype == np.float32
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr v2")  # anndata's own word about its future
+@pytest.mark.parametrize("n", [25, 40, 100])
+@pytest.mark.parametrize("store", ["h5ad", "zarr"])
+def test_a_file_read_in_blocks_gives_what_it_gives_when_read_at_once(adata, tmp_path, n, store):
+    path = tmp_path / f"cells.{store}"
+    adata.write_h5ad(path) if store == "h5ad" else adata.write_zarr(path)
+    found = read_selected(path, n)
+    same(found, select_genes(adata, n))
+    assert found.uns["markers"].keys() == adata.uns["markers"].keys()
+
+
+@pytest.mark.parametrize("form", ["dense", "int32", "explicit zeros"])
+def test_other_forms_of_counts_are_converted(adata, tmp_path, form):
+    wanted = select_genes(adata, 25)
+    if form == "dense":
+        adata.X = adata.X.toarray()
+    elif form == "int32":
+        adata.X = adata.X.astype(np.int32)
+    else:
+        coo = adata.X.tocoo()
+        zeros = np.zeros(60, dtype=np.float32)
+        parts = np.r_[coo.data, zeros], (np.r_[coo.row, np.arange(60)], np.r_[coo.col, np.full(60, 39)])
+        adata.X = scipy.sparse.csr_matrix(parts, adata.shape)
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    same(read_selected(tmp_path / "cells.h5ad", 25), wanted)
+
+
+def test_counts_may_be_in_a_layer(adata, tmp_path):
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    found, wanted = read_selected(tmp_path / "cells.h5ad", 25, layer="twice"), select_genes(adata, 25)
+    assert (found.X != 2 * wanted.X).nnz == 0
+
+
+def test_a_fault_is_found_in_whichever_block_it_is_and_the_cell_is_named(adata, tmp_path):
+    whole = adata.X.toarray()
+    whole[110, 3] = 0.5
+    adata.X = scipy.sparse.csr_matrix(whole)
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    with pytest.raises(InputError, match=rf"cell '{adata.obs_names[110]}', gene 'gene04' is 0.5"):
+        read_selected(tmp_path / "cells.h5ad", 25)
+
+
+def test_what_cannot_be_streamed_is_refused_with_advice(adata, tmp_path):
+    with pytest.raises(InputError, match="There is no file"):
+        read_selected(tmp_path / "none.h5ad")
+    (tmp_path / "text.h5ad").write_text("cells")
+    with pytest.raises(InputError, match=r"neither .h5ad \(HDF5\) nor .zarr"):
+        read_selected(tmp_path / "text.h5ad")
+    (tmp_path / "empty.zarr").mkdir()
+    with pytest.raises(InputError, match="no Zarr store"):
+        read_selected(tmp_path / "empty.zarr")
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    with pytest.raises(InputError, match="no counts in layers/none"):
+        read_selected(tmp_path / "cells.h5ad", layer="none")
+    adata.X = adata.X.tocsc()
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    with pytest.raises(InputError, match=r"gene by gene \(CSC\).*tocsr"):
+        read_selected(tmp_path / "cells.h5ad")
+    assert read_h5ad(tmp_path / "cells.h5ad").n_obs == 120
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_an_hdf5_file_of_another_kind_is_refused(tmp_path):
+    import h5py
+
+    with h5py.File(tmp_path / "other.h5ad", "w") as file:
+        file["matrix"] = np.ones(3)
+    with pytest.raises(InputError, match="has no obs and no var"):
+        read_selected(tmp_path / "other.h5ad")
+
+
+def test_no_block_larger_than_asked_for_is_ever_read(adata, tmp_path, monkeypatch):
+    sizes, original = [], streaming.check_counts
+    monkeypatch.setattr(streaming, "check_counts", lambda part: sizes.append(part.n_obs) or original(part))
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    read_selected(tmp_path / "cells.h5ad", 25)
+    assert sizes == [50, 50, 20]
