@@ -352,7 +352,7 @@ def test_a_batch_that_gives_the_type_away_is_told_from_one_that_crosses_types():
     names = ["A", "B", "C"]
     assert confounding(names, codes, pd.Categorical(np.tile(["x", "y"], 30))) is None
     text = confounding(names, codes, pd.Categorical(np.where(codes == 0, "x", "y")))
-    assert "Cramér's V 1.00" in text
+    assert "adjusted mutual information 1.00" in text
     assert "labelled in one batch alone: A, B, C" in text
 
 
@@ -360,6 +360,16 @@ def test_cells_without_a_label_and_a_single_batch_confound_nothing():
     codes = np.array([0, 0, 1, 1, -1, -1])
     assert confounding(["A", "B"], codes, pd.Categorical(["x"] * 4 + ["y"] * 2)) is None
     assert confounding(["A", "B"], codes, pd.Categorical(["x"] * 6)) is None
+
+
+def test_many_donors_with_few_labels_are_not_taken_for_confounded_by_accident():
+    """Forty labels and thirty donors, drawn apart from each other: what they share is chance."""
+    rng = np.random.default_rng(0)
+    names, codes = ["A", "B", "C"], rng.integers(3, size=40)
+    donors = rng.integers(30, size=40).astype(str)
+    assert confounding(names, codes, pd.Categorical(donors)) is None
+    own = np.char.add(codes.astype(str), rng.integers(10, size=40).astype(str))  # thirty donors, each of one type
+    assert "labelled in one batch" in confounding(names, codes, pd.Categorical(own))
 
 
 def test_doubts_are_said_where_there_is_one_and_not_elsewhere():
