@@ -21,12 +21,8 @@ import pandas as pd
 from anndata import AnnData
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from scanvi_tutorial.datasets import load
-from scanvi_tutorial.model import SCANVI
-from scanvi_tutorial.training import fit
-
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from hostile import BRIEF, TINY, annotated_or_refused, cells, mapped_or_refused
+from hostile import annotated_or_refused, cells, mapped_or_refused, small_model
 
 FOREIGN = "FOREIGN"
 
@@ -80,16 +76,6 @@ def outcomes_of(way: Callable[[AnnData, dict], str], examples: int, number: int 
 
     (try_all if number is None else seed(number)(try_all))()
     return outcomes
-
-
-def small_model() -> SCANVI:
-    """Return a model of eight genes, whose names some of the drawn cells have."""
-    adata = load("simulated", cells=60, genes=20)[:, :8].copy()
-    adata = adata[adata.X.getnnz(axis=1) > 0].copy()
-    adata.var_names = [f"gene{g}" for g in range(8)]
-    model = SCANVI.from_anndata(adata, TINY)
-    fit(model, adata, BRIEF)
-    return model
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ class TrainConfig:
     held_out: float = 0.1  # share of the unlabelled cells kept aside to watch the bound
     monitor: Literal["bound", "labels"] = "bound"  # what early stopping and the best state look at
     patience: int = 20  # epochs without improvement before the run ends
-    engine: Literal["fast", "pyro"] = "fast"  # who works the bound out; both give the same (chapter 10)
+    engine: Literal["fast", "pyro"] = "fast"  # who works the bound out; both give the same
     device: str = "auto"  # "auto" takes CUDA, then MPS, then the CPU
 
     def __post_init__(self) -> None:

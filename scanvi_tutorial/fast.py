@@ -1,6 +1,6 @@
 """The bound without Pyro, for training: the same terms, the same noise, a fraction of the time.
 
-Explained in book/10_speed.md. Pyro traces model and guide anew at every step and broadcasts every site; here the terms
+Pyro traces model and guide anew at every step and broadcasts every site; here the terms
 are written out once, counts stay sparse, and the decoder's last layer is fused with the likelihood. Networks are called
 and noise is drawn in the order in which Pyro does, so that both engines see the same dropout and the same draws.
 """

@@ -1,6 +1,6 @@
 """From the decoder's hidden units to log p(x | z2, l) in one pass, with its gradients on the way.
 
-Used by the fast engine; derived in book/10_speed.md. For a cell with logits a of the shares, m = l · softmax(a) and
+Used by the fast engine (fast.py). For a cell with logits a of the shares, m = l · softmax(a) and
 
     log NB(0) = −θ log(1 + m / θ)
     log NB(x) = log NB(0) + lgamma(x + θ) − lgamma(θ) − lgamma(x + 1) + x (log m − log(θ + m))

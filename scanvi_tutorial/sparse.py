@@ -1,6 +1,6 @@
 """Counts of a minibatch without their zeros, and the one product that the encoder needs of them.
 
-Used by the fast engine; explained in book/10_speed.md.
+Used by the fast engine (fast.py).
 """
 
 from __future__ import annotations

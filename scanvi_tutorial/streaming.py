@@ -1,6 +1,6 @@
 """Counts from a file larger than memory: read in blocks of cells, only the chosen genes are kept.
 
-Used in book/10_speed.md. Two passes: the first checks every count and finds in how many cells each gene is detected,
+Two passes: the first checks every count and finds in how many cells each gene is detected,
 the second fills arrays whose size is known by then, so that nothing is ever held twice.
 """
 
