@@ -60,3 +60,9 @@ def test_a_module_lists_its_public_names_first(module):
     first = plain[0]
     assert isinstance(first, ast.Assign)
     assert ast.unparse(first.targets[0]) == "__all__"
+
+
+@modules
+def test_a_chapter_that_a_module_names_is_there(module):
+    named = re.findall(r"book/\w+\.md", module.read_text(encoding="utf-8"))
+    assert [name for name in named if not (ROOT / name).is_file()] == []
