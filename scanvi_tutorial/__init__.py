@@ -6,11 +6,11 @@ from scanvi_tutorial.cache import fit_or_load
 from scanvi_tutorial.checks import InputError, read_h5ad
 from scanvi_tutorial.config import ModelConfig, RunConfig, TrainConfig
 from scanvi_tutorial.datasets import load
+from scanvi_tutorial.ensemble import recommended
 from scanvi_tutorial.genes import select_genes
 from scanvi_tutorial.history import History
 from scanvi_tutorial.inference import bound_terms, label_probabilities, latent, posterior_predictive
 from scanvi_tutorial.markers import marker_scores
-from scanvi_tutorial.methods import recommended
 from scanvi_tutorial.model import SCANVI
 from scanvi_tutorial.plotting import figure6
 from scanvi_tutorial.query import predict

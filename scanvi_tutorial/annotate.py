@@ -1,6 +1,6 @@
 """A partly labelled AnnData in, the same AnnData with labels, probabilities and a latent space out, in one call.
 
-Told in book/09_your_data.md. It is the recommended configuration of book/08_evaluation.md (`methods.recommended`)
+Told in book/09_your_data.md. It is the recommended configuration of book/08_evaluation.md (`ensemble.recommended`)
 with checks before it and doubts after it.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,21 +20,19 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from scanvi_tutorial.batches import ConfoundedBatchWarning
-from scanvi_tutorial.checks import InputError, check_cells, check_labels, confounding, doubts, listed
+from scanvi_tutorial.checks import InputError, check_cells, check_labels, confounding, doubts, listed, plain_cells
 from scanvi_tutorial.config import UNLABELLED, ModelConfig, TrainConfig
-from scanvi_tutorial.evaluation import Stack, fit_temperature, largest_class_rate, tempered
+from scanvi_tutorial.ensemble import Ensemble, Naming, with_linear_classifier
+from scanvi_tutorial.evaluation import cross_fit, label_spreading, largest_class_rate, logistic_regression, scores
 from scanvi_tutorial.genes import select_genes
-from scanvi_tutorial.history import History
-from scanvi_tutorial.inference import label_probabilities, latent
+from scanvi_tutorial.inference import latent
 from scanvi_tutorial.markers import check_markers
-from scanvi_tutorial.methods import ScANVI, plain_cells, stack_fits
-from scanvi_tutorial.model import SCANVI
-from scanvi_tutorial.query import save_calibrated, write_answer
+from scanvi_tutorial.query import write_answer
 
 __all__ = ["annotate"]
 
-_MANY_SEEDS = 500  # from here on weights and a temperature are known well enough from fewer, shorter fits
 _MANY_CELLS = 2_000  # from here on a fit takes longer than starting a process for it
+_SIMPLER = {"logistic regression": logistic_regression, "label spreading": label_spreading}
 _SURE, _RULED_OUT = 0.9, 0.02  # a label is called contradicted where another is that sure, and itself that improbable
 
 
@@ -48,7 +47,7 @@ def annotate(
     keep_labels: bool = True,
     model: str | Path | None = None,
     seed: int = 0,
-    folds: int | None = None,
+    fits: int | None = None,
     model_config: ModelConfig | None = None,
     train_config: TrainConfig | None = None,
     jobs: int | None = None,
@@ -61,16 +60,14 @@ def annotate(
     - `obs["scanvi_probability"]`: how probable that label is held to be.
     - `obsm["scanvi_probabilities"]`: a table (cells, labels) of all probabilities, rows summing to one.
     - `obsm["X_scanvi"]`: the latent state z2 of every cell, float32 (cells, latent), for maps and neighbors.
-    - `uns["scanvi"]`: how it came about: `weights` and `temperature` of the stacked methods; `history`, a row an epoch
-      of the fit behind `X_scanvi`; `held_out`, what was said of labels while they were hidden (`cells`, `given`,
-      `probabilities`); `warnings`, sentences to read first; `parameters`, `genes`, `label_names`, `versions`.
+    - `uns["scanvi"]`: how it came about: `history`, a row an epoch of the fit behind `X_scanvi`; `held_out`, what was
+      said of labels while they were hidden (`cells`, `given`, `probabilities`); `compared`, how right simpler methods
+      were about the same labels; `warnings`, sentences to read first; `parameters`, `genes`, `label_names`, `versions`.
 
-    scANVI is fitted once on all labels, which gives the latent space and the model that may be saved, and once a fold
-    without that fold's labels, which with two simpler methods gives the probabilities. From 500 labels on there are
-    three folds instead of five, and among fewer than 20,000 cells a fit takes at most 1,000 steps instead of 2,000: the
-    weights and the temperature are then well determined, and shorter fits cost less than a point of accuracy on the
-    sorted cells of `facs`. Say `folds` and `train_config` to have it otherwise. Where no type has two labels, nothing
-    can be hidden: one fit speaks alone, and a warning says so.
+    scANVI is fitted several times without a look at any label; simple rules, learned from the labelled cells, then name
+    all cells by their states (`ensemble.Naming`). To see how far that can be trusted, each label is hidden once, and
+    the rules are learned from the others: this costs little, since no fit knows a label. Where no type has two labels,
+    nothing can be hidden, and a warning says so.
 
     Args:
         adata: Raw counts, (cells, genes), of all measured genes; at least two types labelled.
@@ -81,10 +78,10 @@ def annotate(
         genes: How many genes the model sees: those detected in most cells, markers of `uns["markers"]` first.
         keep_labels: Whether a cell that has a label keeps it in `obs["scanvi_label"]`, whatever the model thinks.
         model: A folder to save the fitted model in, for `predict` on new cells.
-        seed: Draws folds, weights and minibatches; equal seeds, jobs and threads give equal answers.
-        folds: Into how many parts the labels are cut.
+        seed: Draws folds, weights and minibatches; equal seeds and threads give equal answers.
+        fits: How many fits are averaged; None takes ten, or four from 2,000 cells on.
         model_config: `ModelConfig()` where it is None.
-        train_config: As said above where it is None.
+        train_config: `TrainConfig()` where it is None.
         jobs: Fits at once, each in a process of its own; None takes a process a core from 2,000 cells on.
 
     Raises:
@@ -95,41 +92,39 @@ def annotate(
         ConfoundedBatchWarning: Where the batch of a labelled cell nearly gives its label away.
     """
     check_cells(adata)
-    if genes < 1 or (folds is not None and folds < 2) or (jobs is not None and jobs < 1):
-        raise InputError(
-            f"At least one gene, two folds and one job are needed; got genes={genes}, folds={folds}, jobs={jobs}."
-        )
+    if genes < 1 or (fits is not None and fits < 1) or (jobs is not None and jobs < 1):
+        raise InputError(f"At least one gene, one fit and one job are needed; got {genes=}, {fits=}, {jobs=}.")
     cells, notes = _chosen(plain_cells(adata, labels, layer=layer, unlabelled=unlabelled, batch=batch), adata, genes)
     names, codes = check_labels(cells, labels)
     notes += doubts(names, codes, genes=cells.n_vars)
     if batch is not None and (text := confounding(names, codes, cells.obs[batch].array)):
         notes.insert(0, text)
         warnings.warn(text, ConfoundedBatchWarning, stacklevel=2)
-    seeds = int((codes >= 0).sum())
-    if folds is None:
-        folds = 3 if seeds >= _MANY_SEEDS else 5
-    if train_config is None:
-        short = seeds >= _MANY_SEEDS and cells.n_obs < 10 * _MANY_CELLS
-        train_config = TrainConfig(max_steps=1_000) if short else TrainConfig()
     if jobs is None:
-        jobs = min(joblib.cpu_count(), folds + 1) if cells.n_obs >= _MANY_CELLS else 1
-    scanvi = ScANVI(model_config or ModelConfig(), train_config, batch=batch, keep=False)
+        jobs = joblib.cpu_count() if cells.n_obs >= _MANY_CELLS else 1
+    settings = model_config or ModelConfig(), train_config or TrainConfig()
+    ensemble = Ensemble(*settings, fits=fits, batch=batch, keep=False, jobs=jobs)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConfoundedBatchWarning)  # every fit would say it
-            answer, (fitted, history), left_out = _answer(scanvi, cells, labels, folds=folds, seed=seed, jobs=jobs)
+            fitted = ensemble.fit(cells, labels, seed)
     except FloatingPointError as error:
         raise InputError(f"The model could not be fitted to these counts. {error}") from error
-    table, about, contradictions = _about(answer, history, names)
-    about["warnings"] = [*contradictions, *notes, *left_out]
+    states = [latent(one, cells) for one, _ in fitted]
+    naming = Naming(states)
+    table = naming(cells, labels=labels)
+    about, hints = _tested(naming, cells, labels, seed)
+    first, history = fitted[0]
+    about |= {"history": history.frame.copy(), "best_epoch": history.best_epoch, "seconds_of_fit": history.seconds}
+    about["history"].attrs = {}
+    about["warnings"] = [*hints, *notes]
     about["genes"] = np.array(cells.var_names, dtype=object)
     given = {"labels": labels, "unlabelled": str(unlabelled), "layer": layer, "batch": batch, "seed": seed}
-    given |= {"folds": folds, "keep_labels": keep_labels}
-    about["parameters"] = _plain({**given, "model": asdict(scanvi.model), "train": asdict(train_config)})
-    states = latent(fitted, cells)
+    given |= {"fits": fits, "keep_labels": keep_labels}
+    about["parameters"] = _plain({**given, "model": asdict(settings[0]), "train": asdict(settings[1])})
     if model is not None:
-        save_calibrated(fitted, model, about["model_temperature"])
-    write_answer(adata, table, states, about=about, kept=codes if keep_labels else None)
+        with_linear_classifier(first, cells, states[0], labels).save(model)
+    write_answer(adata, table, states[0], about=about, kept=codes if keep_labels else None)
 
 
 def _chosen(cells: AnnData, source: AnnData, genes: int) -> tuple[AnnData, list[str]]:
@@ -154,51 +149,32 @@ def _chosen(cells: AnnData, source: AnnData, genes: int) -> tuple[AnnData, list[
     return chosen, notes
 
 
-def _answer(
-    scanvi: ScANVI, cells: AnnData, labels: str, *, folds: int, seed: int, jobs: int
-) -> tuple[Stack | pd.DataFrame, tuple[SCANVI, History], list[str]]:
-    """Return the stack, or the probabilities of one fit where no label can be hidden; a fit on all; what to say."""
-    codes = check_labels(cells, labels)[1]
-    if np.bincount(codes[codes >= 0]).max() > 1:
-        return stack_fits(scanvi, cells, labels=labels, folds=folds, seed=seed, jobs=jobs, whole=True)
-    fitted = scanvi.fit(cells, labels, seed)
-    note = (
-        "No type has two labelled cells, so no label could be hidden: these are the probabilities of one fit, and "
-        "nobody has tested whether they are right as often as they say."
-    )
-    return label_probabilities(fitted[0], cells, seed=seed), fitted, [note]
+def _tested(naming: Naming, cells: AnnData, labels: str, seed: int) -> tuple[dict[str, Any], list[str]]:
+    """Return what is said of labels while they are hidden, by ours and by simpler methods, and what to say of it."""
+    names, codes = check_labels(cells, labels)
+    if np.bincount(codes[codes >= 0]).max() < 2:
+        none = np.empty(0, dtype=object)
+        note = (
+            "No type has two labelled cells, so no label could be hidden: nobody has tested whether these "
+            "probabilities are right as often as they say."
+        )
+        return {"held_out": {"cells": none, "given": none, "probabilities": np.empty((0, len(names)))}}, [note]
+    part = cross_fit(naming, cells, labels=labels, seed=seed)
+    given = np.array(names, dtype=object)[part.codes]
+    held_out = {"cells": np.array(part.held_out.index, dtype=object), "given": given}
+    compared = {"scANVI": _summary(given, part.held_out)}
+    for name, method in _SIMPLER.items():
+        with suppress(ValueError, RuntimeError, ArithmeticError, np.linalg.LinAlgError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of convergence: hidden labels tell what the answer is worth
+            compared[name] = _summary(given, cross_fit(method, cells, labels=labels, seed=seed).held_out)
+    about = {"held_out": held_out | {"probabilities": part.held_out.to_numpy()}, "compared": compared}
+    said = part.held_out.to_numpy()
+    return about, _contradictions(names, part.codes, said, part.held_out.index)
 
 
-def _about(
-    answer: Stack | pd.DataFrame, history: History, names: Sequence[str]
-) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
-    """Return the probabilities, what `uns` says of how they came about, and what hidden labels make one doubt."""
-    about: dict[str, Any] = {
-        "history": history.frame.copy(),
-        "best_epoch": history.best_epoch,
-        "seconds_of_fit": history.seconds,
-        "weights": {"scANVI": 1.0},
-        "temperature": 1.0,
-        "model_temperature": 1.0,
-    }
-    about["history"].attrs = {}
-    if isinstance(answer, pd.DataFrame):
-        empty = {"cells": np.empty(0, dtype=object), "given": np.empty(0, dtype=object)}
-        return answer, {**about, "held_out": {**empty, "probabilities": np.empty((0, len(names)))}}, []
-    part = answer.parts["scANVI"]
-    parts = np.stack([answer.parts[name].held_out.to_numpy() for name in answer.weights.index])
-    held_out = tempered(np.tensordot(answer.weights.to_numpy(), parts, 1), answer.temperature)
-    about |= {
-        "weights": {name: float(weight) for name, weight in answer.weights.items()},
-        "temperature": answer.temperature,
-        "model_temperature": fit_temperature(part.held_out, part.codes),
-        "held_out": {
-            "cells": np.array(part.held_out.index, dtype=object),
-            "given": np.array(names, dtype=object)[part.codes],
-            "probabilities": held_out,
-        },
-    }
-    return answer.probabilities, about, _contradictions(names, part.codes, held_out, part.held_out.index)
+def _summary(given: NDArray[np.object_], held_out: pd.DataFrame) -> dict[str, float]:
+    found = scores(given, held_out)
+    return {name: float(found[name]) for name in ("accuracy", "log_loss")}
 
 
 def _contradictions(

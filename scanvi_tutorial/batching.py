@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -85,6 +85,10 @@ class Cells:
         ours = np.array([*map(list(labels).index, names), -1])  # the last entry keeps -1 where it is
         batch_codes = None if batches is None else batches.codes(adata)
         return cls(check_counts(adata, layer), ours[codes], tuple(labels), batches, batch_codes)
+
+    def without_labels(self) -> Cells:
+        """Return the same cells, none of which has a label."""
+        return replace(self, codes=np.full_like(self.codes, -1))
 
     def __len__(self) -> int:
         """Return the number of cells."""

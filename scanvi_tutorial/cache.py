@@ -20,7 +20,7 @@ import torch
 from anndata import AnnData
 from filelock import FileLock
 
-from scanvi_tutorial.checks import check_counts
+from scanvi_tutorial.checks import check_counts, check_labels
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.history import History
 from scanvi_tutorial.model import SCANVI
@@ -43,8 +43,9 @@ def fit_or_load(
 ) -> tuple[SCANVI, History]:
     """Return a fitted model of `adata` and its history, from the cache where the same fit was done before.
 
-    The seed of `train_config` draws the initial weights too. Processes that want the same fit at once wait for one
-    another.
+    The seed of `train_config` draws the initial weights too. A fit with `objective="unlabelled"` is found again
+    whichever cells are labelled, if the names of the types are the same. Processes that want the same fit at once wait
+    for one another.
 
     Args:
         adata: Raw counts in `X`, (cells, genes).
@@ -63,7 +64,9 @@ def fit_or_load(
     entry = folder / _key(adata, labels, batch, model_config, train_config)
     with FileLock(f"{entry}.lock"):
         try:
-            return SCANVI.load(entry / "model"), History.from_dict(json.loads((entry / "history.json").read_text()))
+            model = SCANVI.load(entry / "model")
+            model.labelled_fraction = float((check_labels(adata, labels)[1] >= 0).mean())  # of these cells
+            return model, History.from_dict(json.loads((entry / "history.json").read_text()))
         except (OSError, PersistenceError, ValueError, KeyError):
             pass  # nothing there, or nothing whole: fit anew
         model = SCANVI.from_anndata(adata, model_config, labels=labels, batch=batch, seed=train_config.seed)
@@ -96,7 +99,11 @@ def _key(adata: AnnData, labels: str, batch: str | None, model_config: ModelConf
         digest.update(np.ascontiguousarray(part))
     digest.update(repr(counts.shape).encode())
     digest.update("\0".join(adata.var_names).encode())
-    for column in (labels, batch):
+    looked_at = [labels, batch]
+    if train_config.objective == "unlabelled":  # such a fit is the same whichever cells have which label
+        digest.update("\0".join(check_labels(adata, labels)[0]).encode())
+        looked_at.remove(labels)
+    for column in looked_at:
         if column not in adata.obs:
             continue
         digest.update(pd.util.hash_pandas_object(adata.obs[column], index=False, categorize=True).to_numpy().tobytes())

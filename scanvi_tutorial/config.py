@@ -9,14 +9,17 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from tqdm.auto import tqdm
 
-__all__ = ["DATASETS", "UNLABELLED", "ModelConfig", "RunConfig", "TrainConfig", "progress"]
+__all__ = ["DATASETS", "UNLABELLED", "ModelConfig", "Objective", "RunConfig", "TrainConfig", "progress"]
 
 DATASETS = ("simulated", "pbmc68k", "facs", "facs-t", "pbmc")
 UNLABELLED = "Unknown"  # the category of a cell whose type nobody has told us
+Objective = Literal["labels", "everywhere", "unlabelled"]
+"""What a labelled cell adds to the loss: L and its cross-entropy, U (as if it had no label) and its cross-entropy, or
+U alone, so that no label is looked at."""
 
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}
 T = TypeVar("T")
@@ -72,7 +75,7 @@ class TrainConfig:
     minibatch: int = 128  # unlabelled cells in a step
     labelled_minibatch: int = 256  # labelled cells in a step: all of them while they are fewer
     thin_to: float = 0.1  # a training cell keeps a share of its molecules, drawn between this and 1
-    objective: Literal["labels", "everywhere"] = "labels"  # what a labelled cell adds: L, or U as if it had no label
+    objective: Objective = "labels"  # what a labelled cell adds to the loss
     class_balanced: bool = False  # draw the labelled cells of a step with equal chances for every class
     learning_rate: float = 3e-3  # the peak of the one-cycle schedule
     warmup: float = 0.5  # share of the steps over which the weight of the KL terms rises to one
@@ -88,7 +91,7 @@ class TrainConfig:
         for name in ("minibatch", "labelled_minibatch"):
             _at_least(name, getattr(self, name), 2)
         _one_of("monitor", self.monitor, ("bound", "labels"))
-        _one_of("objective", self.objective, ("labels", "everywhere"))
+        _one_of("objective", self.objective, get_args(Objective))
         _one_of("engine", self.engine, ("fast", "pyro"))
         if not 0 < self.thin_to <= 1:
             raise ValueError(f"thin_to must lie in (0, 1], got {self.thin_to!r}.")

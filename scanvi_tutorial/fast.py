@@ -8,13 +8,13 @@ and noise is drawn in the order in which Pyro does, so that both engines see the
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from scanvi_tutorial.batching import Minibatch
+from scanvi_tutorial.config import Objective
 from scanvi_tutorial.fused import Workspace, count_log_likelihood
 from scanvi_tutorial.model import SCANVI
 from scanvi_tutorial.networks import positive
@@ -37,12 +37,11 @@ class FastBound:
         # x_decoder: all but the last layer, which is fused with the likelihood
         self.hidden, self.last = model.x_decoder.heads.layers[:-1], model.x_decoder.heads.layers[-1]
 
-    def loss(
-        self, minibatch: Minibatch, kl_weight: float = 1.0, objective: Literal["labels", "everywhere"] = "labels"
-    ) -> Tensor:
+    def loss(self, minibatch: Minibatch, kl_weight: float = 1.0, objective: Objective = "labels") -> Tensor:
         """Return what `objective.loss_of` does."""
         model = self.model
-        fraction, weight = model.labelled_fraction, model.config.label_weight
+        fraction = 0.0 if objective == "unlabelled" else model.labelled_fraction
+        weight = model.config.label_weight
         loss = torch.zeros((), device=model.device)
         if minibatch.x is not None:
             bound, _ = self.bound(minibatch.x, None, minibatch.share, minibatch.batch, kl_weight, "unlabelled")

@@ -16,8 +16,9 @@ class History:
     """What happened during `fit`.
 
     `frame` has one row an epoch and, in nats per cell: `loss` (what the steps minimized), `bound_train` and
-    `bound_held_out`, the terms of the latter (`log_likelihood`, `kl_l`, `kl_z`, `kl_y`) and `cross_entropy` (mean over
-    labelled cells); further `kl_weight`, `learning_rate` and, where held-out labels are watched, `held_out_accuracy`.
+    `bound_held_out`, the terms of the latter (`log_likelihood`, `kl_l`, `kl_z`, `kl_y`) and, unless no label was looked
+    at, `cross_entropy` (mean over labelled cells); further `kl_weight`, `learning_rate` and, where held-out labels are
+    watched, `held_out_accuracy`.
     """
 
     frame: pd.DataFrame

@@ -8,7 +8,7 @@ Explained in book/05_training.md. In nats per cell, with f the labelled share of
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import pyro
 import torch
@@ -18,6 +18,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from scanvi_tutorial.batching import Minibatch
+from scanvi_tutorial.config import Objective
 from scanvi_tutorial.model import SCANVI
 
 __all__ = ["KLWeight", "estimator", "loss_of", "parameter_groups"]
@@ -52,14 +53,15 @@ def loss_of(
     minibatch: Minibatch,
     elbo: ELBO,
     kl_weight: float = 1.0,
-    objective: Literal["labels", "everywhere"] = "labels",
+    objective: Objective = "labels",
 ) -> Tensor:
     """Return the loss of one minibatch, in nats per cell.
 
     With `objective="everywhere"` a labelled cell adds U in place of L, as if only the
-    classifier knew its label: what the paper's code and scvi-tools minimize.
+    classifier knew its label: what the paper's code and scvi-tools minimize. With
+    "unlabelled" every cell is in `minibatch.x`, and the loss is the mean of −U.
     """
-    fraction = model.labelled_fraction
+    fraction = 0.0 if objective == "unlabelled" else model.labelled_fraction
     loss = torch.zeros((), device=model.device)
     with KLWeight(kl_weight):
         if minibatch.x is not None:

@@ -6,8 +6,6 @@ does not depend on which other cells come with it.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,14 +16,11 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from scanvi_tutorial.checks import InputError, align_genes, check_cells, check_counts, listed
-from scanvi_tutorial.evaluation import tempered
 from scanvi_tutorial.inference import label_probabilities, latent
 from scanvi_tutorial.model import SCANVI
-from scanvi_tutorial.persistence import refusing, versions, write_atomically
+from scanvi_tutorial.persistence import versions
 
-__all__ = ["predict", "read_temperature", "save_calibrated", "write_answer"]
-
-_CALIBRATION = "calibration.json"
+__all__ = ["predict", "write_answer"]
 
 
 def predict(
@@ -33,7 +28,6 @@ def predict(
     adata: AnnData,
     *,
     layer: str | None = None,
-    temperature: float | None = None,
     seed: int = 0,
 ) -> None:
     """Write the labels, probabilities and states that a fitted model gives to new cells into `adata`.
@@ -47,7 +41,6 @@ def predict(
         model: A model, or the folder where `annotate(..., model=folder)` or `model.save(folder)` left one.
         adata: Raw counts of new cells, (cells, their own genes).
         layer: Where the counts are, if not in `X`.
-        temperature: Tempers the probabilities; None takes what `annotate` found on hidden labels, or else 1.
         seed: Draws the states that are averaged over.
 
     Raises:
@@ -55,12 +48,7 @@ def predict(
             or a cell has no count in any of them.
         PersistenceError: Where the folder holds no model that can be read.
     """
-    if not isinstance(model, SCANVI):
-        temperature = read_temperature(model) if temperature is None else temperature
-        model = SCANVI.load(model)
-    temperature = 1.0 if temperature is None else float(temperature)
-    if not (np.isfinite(temperature) and temperature > 0):
-        raise InputError(f"A temperature is a positive number, and this is {temperature!r}.")
+    model = model if isinstance(model, SCANVI) else SCANVI.load(model)
     check_cells(adata)
     counts, found = align_genes(check_counts(adata, layer), adata.var_names, model.genes, var=adata.var)
     silent = np.flatnonzero(np.diff(counts.indptr) == 0)
@@ -74,14 +62,13 @@ def predict(
         counts, obs=pd.DataFrame(index=adata.obs_names), var=pd.DataFrame(index=list(model.genes)), layers=names
     )
     table = label_probabilities(model, cells, seed=seed)
-    table[:] = tempered(table, temperature)
     doubts = []
     if found < 1:
         missing = pd.Index(model.genes).difference(adata.var_names, sort=False)
         doubts.append(
             f"{1 - found:.1%} of the model's genes are missing here and were taken as zero: {listed(missing)}."
         )
-    about = {"genes_found": found, "temperature": temperature, "seed": seed, "warnings": doubts}
+    about = {"genes_found": found, "seed": seed, "warnings": doubts}
     write_answer(adata, table, latent(model, cells), about=about)
 
 
@@ -114,31 +101,3 @@ def write_answer(
     text = {"label_names": np.array(names, dtype=object), "versions": versions()}
     said = {"warnings": np.array(about["warnings"], dtype=object)}
     adata.uns["scanvi"] = {**about, **text, **said}
-
-
-def save_calibrated(model: SCANVI, folder: str | Path, temperature: float) -> Path:
-    """Save a model and, beside it, the temperature that `predict` is to use; another model saved there voids it."""
-    folder = model.save(folder)
-    said = {"temperature": temperature, "model": _digest(folder)}
-    write_atomically(folder / _CALIBRATION, json.dumps(said).encode() + b"\n")
-    return folder
-
-
-def read_temperature(folder: str | Path) -> float:
-    """Return the temperature saved with a model, 1 where there is none; raise `PersistenceError` if it is damaged."""
-    folder = Path(folder)
-    file = folder / _CALIBRATION
-    if not file.is_file():
-        return 1.0
-    with refusing(f"{file} is damaged", "Save the model again, or delete this file."):
-        said = json.loads(file.read_bytes())
-        temperature = float(said["temperature"])
-        if not (np.isfinite(temperature) and temperature > 0):
-            raise ValueError(f"a temperature of {temperature}")
-        return temperature if said["model"] == _digest(folder) else 1.0
-
-
-def _digest(folder: Path) -> str:
-    """Return what tells one saved model from another."""
-    about = folder / "metadata.json"
-    return hashlib.sha256(about.read_bytes()).hexdigest() if about.is_file() else ""

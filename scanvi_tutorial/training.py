@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyro
@@ -25,7 +24,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from scanvi_tutorial.batching import Cells, Minibatch, Split, chunks, paired_minibatches, split_cells
 from scanvi_tutorial.checkpoint import Checkpoint, Progress, origin
 from scanvi_tutorial.checks import InputError, listed
-from scanvi_tutorial.config import TrainConfig, progress
+from scanvi_tutorial.config import Objective, TrainConfig, progress
 from scanvi_tutorial.fast import FastBound
 from scanvi_tutorial.history import History
 from scanvi_tutorial.inference import BOUND_TERMS, bound_of, bound_terms, evaluating
@@ -43,7 +42,7 @@ def run_epoch(
     schedule: LRScheduler | None = None,
     *,
     kl_weight: float = 1.0,
-    objective: Literal["labels", "everywhere"] = "labels",
+    objective: Objective = "labels",
     fast: FastBound | None = None,
 ) -> float:
     """Take one optimizer step a minibatch; return the mean loss, in nats per cell.
@@ -99,7 +98,7 @@ def fit(
     ends, on as many threads, in the same parameters to the bit. The folder is removed once the fit is done.
 
     Raises:
-        InputError: Where counts, labels or batches cannot be used, or where a label of the model has no cell.
+        InputError: Where counts, labels or batches cannot be used, or a label that is to be learned has no cell.
         FloatingPointError: Where the loss stops being a number.
         PersistenceError: Where the checkpoint is damaged, or that of another fit.
     """
@@ -115,8 +114,9 @@ def fit(
         layer=model.layer,
         batches=model.batches,
     )
-    missing = [name for code, name in enumerate(model.labels) if code not in cells.codes]
-    if missing:
+    if config.objective == "unlabelled":
+        cells = cells.without_labels()
+    elif missing := [name for code, name in enumerate(model.labels) if code not in cells.codes]:
         raise InputError(
             f"No cell is labelled {listed(missing)} in adata.obs[{model.label_key!r}]; a class without a seed cannot "
             "be learned. Label some of its cells, or make a new model with SCANVI.from_anndata."
@@ -211,7 +211,8 @@ class _Fit:
             held_out = self.mean_terms(split.held_out if len(split.held_out) else self.sample)
             train = self.mean_terms(self.sample)
             row = {"bound_train": bound_of(train), "bound_held_out": bound_of(held_out), **held_out}
-            row["cross_entropy"] = cross_entropy(self.logits(split.labelled), self.truth(split.labelled)).item()
+            if len(split.labelled):
+                row["cross_entropy"] = cross_entropy(self.logits(split.labelled), self.truth(split.labelled)).item()
             if len(split.held_out_labelled):
                 guess = self.logits(split.held_out_labelled).argmax(-1)
                 row["held_out_accuracy"] = (guess == self.truth(split.held_out_labelled)).float().mean().item()
@@ -235,8 +236,7 @@ class _Fit:
 
     def logits(self, rows: np.ndarray) -> Tensor:
         """Ask the classifier at the posterior mean."""
-        model = self.model
-        ask = self.fast.logits if self.fast else lambda x: model.classifier(model.z2l_encoder(x)[0])
+        ask = self.fast.logits if self.fast else lambda x: self.model.classifier(self.model.z2l_encoder(x)[0])
         return torch.cat([ask(self.x(part)) for part in chunks(rows, 512)])
 
 

@@ -106,7 +106,7 @@ def cells(draw):
 def annotated_or_refused(adata, options) -> str:
     """Annotate; return "named", or the words with which it was refused; fail where an invariant does not hold."""
     column = options.pop("labels", "kind")
-    settings = {"model_config": TINY, "train_config": BRIEF, "folds": 2, **options}
+    settings = {"model_config": TINY, "train_config": BRIEF, "fits": 2, **options}
     return _named_or_refused(adata, lambda: annotate(adata, column, **settings))
 
 

@@ -1,5 +1,7 @@
 """One call names cells, says how it came to that, and leaves alone what it was not asked to change."""
 
+from dataclasses import replace
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -11,12 +13,14 @@ from scanvi_tutorial.batches import ConfoundedBatchWarning
 from scanvi_tutorial.checks import InputError
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.datasets import load
-from scanvi_tutorial.evaluation import evaluate, unlabelled
+from scanvi_tutorial.evaluation import cross_fit, evaluate, logistic_regression, unlabelled
 from scanvi_tutorial.persistence import PersistenceError
+from scanvi_tutorial.query import predict
 
 SMALL = ModelConfig(latent_dim=4, gene_hidden=(16,), label_hidden=(8,), classifier_hidden=(8,))
 SHORT = TrainConfig(max_epochs=4, minibatch=64)
-QUICK = {"model_config": SMALL, "train_config": SHORT, "folds": 2}
+QUICK = {"model_config": SMALL, "train_config": SHORT, "fits": 2}
+LONGER = QUICK | {"train_config": replace(SHORT, max_epochs=40)}
 
 
 def cells(seeds=8, seed=0, **options):
@@ -47,7 +51,7 @@ def test_every_documented_key_is_there_and_nothing_else_changed(pair):
     pd.testing.assert_frame_equal(after.obs[before.obs.columns], before.obs)
     pd.testing.assert_frame_equal(after.var, before.var)
     assert {
-        *("weights", "temperature", "model_temperature", "history", "held_out", "warnings", "parameters"),
+        *("compared", "history", "held_out", "warnings", "parameters"),
         *("genes", "label_names", "versions"),
     } <= set(after.uns["scanvi"])
 
@@ -74,6 +78,39 @@ def test_labels_are_overwritten_where_the_user_says_so():
     annotate(adata, "kind", keep_labels=False, **QUICK)
     best = adata.obsm["scanvi_probabilities"].idxmax(axis=1)
     assert (adata.obs["scanvi_label"].astype(str) == best).all()
+
+
+def test_hidden_labels_are_said_to_be_found_as_often_as_they_are_and_by_which_method(pair):
+    about = pair[1].uns["scanvi"]
+    held_out, names = about["held_out"], about["label_names"]
+    right = (names[held_out["probabilities"].argmax(axis=1)] == held_out["given"]).mean()
+    assert about["compared"]["scANVI"]["accuracy"] == pytest.approx(right)
+    told = pair[1].copy()
+    told.obs["label"] = told.obs["kind"]
+    alone = cross_fit(logistic_regression, told).held_out
+    kind = told.obs["kind"][alone.index].astype(str)
+    of_label = [alone.loc[cell, label] for cell, label in kind.items()]
+    said = about["compared"]["logistic regression"]
+    assert said["accuracy"] == pytest.approx((alone.idxmax(axis=1) == kind).mean())
+    assert said["log_loss"] == pytest.approx(-np.log(of_label).mean(), rel=1e-6)
+    assert set(about["compared"]) == {"scANVI", "logistic regression", "label spreading"}
+
+
+def test_the_states_know_no_label(pair):
+    adata = cells()
+    adata.obs["kind"] = np.random.default_rng(0).permutation(adata.obs["kind"])
+    annotate(adata, "kind", **QUICK)
+    np.testing.assert_array_equal(adata.obsm["X_scanvi"], pair[1].obsm["X_scanvi"])
+
+
+def test_the_kept_model_names_the_same_cells_alike(tmp_path):
+    adata = cells()
+    annotate(adata, "kind", model=tmp_path / "model", **LONGER)
+    new = cells()
+    predict(tmp_path / "model", new)
+    np.testing.assert_array_equal(new.obsm["X_scanvi"], adata.obsm["X_scanvi"])
+    alike = adata.obsm["scanvi_probabilities"].idxmax(axis=1) == new.obsm["scanvi_probabilities"].idxmax(axis=1)
+    assert alike.mean() > 0.8
 
 
 def test_it_names_far_more_cells_rightly_than_chance(pair):
@@ -134,11 +171,11 @@ def test_a_class_with_one_seed_is_learned_and_said_to_be_untested():
     assert any("type D: a single labelled cell" in text for text in adata.uns["scanvi"]["warnings"])
 
 
-def test_with_one_seed_a_type_one_fit_speaks_alone_and_says_so():
+def test_with_one_seed_a_type_nothing_can_be_hidden_and_a_warning_says_so():
     adata = cells(seeds=1)
     annotate(adata, "kind", **QUICK)
     about = adata.uns["scanvi"]
-    assert about["weights"] == {"scANVI": 1.0}
+    assert "compared" not in about
     assert len(about["held_out"]["cells"]) == 0
     assert any("No type has two labelled cells" in text for text in about["warnings"])
 
@@ -159,7 +196,7 @@ def test_a_single_label_that_is_wrong_is_named():
     adata = cells(seeds=25, effect=4.0)
     wrong = adata.obs_names[(adata.obs["kind"] == "type A").to_numpy()][3]
     adata.obs.loc[wrong, "kind"] = "type B"
-    annotate(adata, "kind", **QUICK)
+    annotate(adata, "kind", **LONGER)
     assert any(f"{wrong} (type B)" in text for text in adata.uns["scanvi"]["warnings"])
 
 
@@ -211,7 +248,7 @@ REFUSED = {
     "labels as batches": ({"batch": "kind"}, "named both"),
     "two columns of one name": ({"labels": "twice"}, "2 columns called 'twice'"),
     "no genes": ({"genes": 0}, "At least one gene"),
-    "one fold": ({"folds": 1}, "two folds"),
+    "no fit": ({"fits": 0}, "one fit"),
 }
 
 
@@ -251,7 +288,7 @@ def test_counts_that_no_fit_survives_are_the_users_error_too(monkeypatch):
     def breaks(*_args, **_options):
         raise FloatingPointError("The loss is nan.")
 
-    monkeypatch.setattr(module, "stack_fits", breaks)
+    monkeypatch.setattr(module.Ensemble, "fit", breaks)
     with pytest.raises(InputError, match="loss is nan"):
         annotate(cells(), "kind", **QUICK)
 

@@ -53,6 +53,20 @@ def test_other_data_are_fitted_anew(tiny, tmp_path, fits, change):
     assert len(fits) == 2
 
 
+def test_a_fit_without_labels_is_the_same_whichever_cells_have_them(tiny, tmp_path, fits):
+    blind = replace(SHORT, objective="unlabelled")
+    adata = tiny()
+    first, _ = fit_or_load(adata, SIZES, blind, folder=tmp_path)
+    moved_label(adata)
+    adata.obs.loc[adata.obs_names[2], "label"] = "Unknown"
+    again, _ = fit_or_load(adata, SIZES, blind, folder=tmp_path)
+    assert len(fits) == 1
+    assert again.labelled_fraction == (adata.obs["label"] != "Unknown").mean() != first.labelled_fraction
+    adata.obs["label"] = adata.obs["label"].cat.rename_categories({"B": "another"})
+    fit_or_load(adata, SIZES, blind, folder=tmp_path)
+    assert len(fits) == 2
+
+
 def test_other_settings_are_fitted_anew(tiny, tmp_path, fits):
     for sizes, short in ((SIZES, SHORT), (replace(SIZES, latent_dim=3), SHORT), (SIZES, replace(SHORT, seed=1))):
         fit_or_load(tiny(), sizes, short, folder=tmp_path)

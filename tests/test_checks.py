@@ -23,6 +23,7 @@ from scanvi_tutorial.checks import (
     doubts,
     label_name,
     listed,
+    plain_cells,
     read_h5ad,
 )
 
@@ -438,3 +439,15 @@ def test_hdf5_of_something_else_is_refused(tmp_path):
 def test_a_long_list_is_cut_and_counted():
     assert listed("abcde", 3) == "a, b, c and 2 more"
     assert listed([]) == "none"
+
+
+def test_cells_are_stripped_to_what_a_method_reads():
+    adata = cells(label=["a", "later", "b", "b"], layers={"umi": COUNTS.copy()})
+    adata.X = np.log1p(COUNTS)
+    adata.obs["run"], adata.obs["age"] = [1, 2, 1, 2], [40, 50, 60, 70]
+    plain = plain_cells(adata, "label", layer="umi", unlabelled="later", batch="run")
+    np.testing.assert_array_equal(plain.X.toarray(), COUNTS)
+    assert list(plain.obs) == ["label", "run"]
+    assert list(plain.obs["label"].cat.categories) == ["a", "b"]
+    assert plain.obs["label"].isna().tolist() == [False, True, False, False]
+    assert "two" in refused(plain_cells, adata, "label", batch="label").lower()

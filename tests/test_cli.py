@@ -43,7 +43,7 @@ def file(tmp_path):
 def _short_fits(monkeypatch):
     """Make fits of a second of the whole ones; which options reach them is tested here, and not how good they are."""
     whole = commands.annotate_cells
-    quick = {"model_config": SMALL, "train_config": SHORT, "folds": 2}
+    quick = {"model_config": SMALL, "train_config": SHORT, "fits": 2}
     monkeypatch.setattr(commands, "annotate_cells", lambda *a, **k: whole(*a, **(k | quick)))
     monkeypatch.setattr(commands, "TrainConfig", lambda seed: TrainConfig(max_epochs=2, seed=seed))
 

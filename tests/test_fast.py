@@ -47,7 +47,7 @@ def both_halves(adata, thin=True):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("library", ["latent", "observed"])
 @pytest.mark.parametrize("objective", ["labels", "everywhere"])
-@pytest.mark.parametrize("norm", ["batch", "none"])
+@pytest.mark.parametrize("norm", ["batch", "layer", "none"])
 def test_loss_and_every_gradient_are_those_of_pyro(tiny, small_config, kind, library, objective, norm):
     """With dropout at work, KL terms at a third, thinned cells: the same random numbers are drawn in the same order."""
     config = replace(small_config, likelihood=kind, library=library, norm=norm, dropout=0.3, label_weight=7.0)
@@ -108,7 +108,7 @@ def test_logits_are_those_at_the_posterior_mean(tiny, small_config):
     torch.testing.assert_close(FastBound(model).logits(sparse.x), wanted, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("objective", ["labels", "everywhere"])
+@pytest.mark.parametrize("objective", ["labels", "everywhere", "unlabelled"])
 def test_whole_fits_agree(tiny, objective):
     """Float32 and many steps: the paths part only by rounding."""
     adata = tiny(cells=120)

@@ -11,12 +11,10 @@ from scipy import sparse
 from scanvi_tutorial.checks import InputError
 from scanvi_tutorial.config import ModelConfig, RunConfig, TrainConfig
 from scanvi_tutorial.datasets import load
-from scanvi_tutorial.evaluation import tempered
 from scanvi_tutorial.genes import select_genes
 from scanvi_tutorial.inference import label_probabilities, latent
 from scanvi_tutorial.model import SCANVI
-from scanvi_tutorial.persistence import PersistenceError
-from scanvi_tutorial.query import predict, read_temperature, save_calibrated
+from scanvi_tutorial.query import predict
 from scanvi_tutorial.training import fit
 
 SMALL = ModelConfig(latent_dim=4, gene_hidden=(16,), label_hidden=(8,), classifier_hidden=(8,))
@@ -143,36 +141,9 @@ def test_counts_may_be_in_another_layer_than_the_models_were(reference, query):
         predict(model, query)
 
 
-def test_the_saved_temperature_is_used_until_another_model_is_saved_there(model, query, tmp_path):
-    folder = save_calibrated(model, tmp_path / "model", 1.7)
-    plain = query.copy()
-    predict(folder, query)
-    predict(model, plain)
-    np.testing.assert_allclose(answers(query)[0], tempered(answers(plain)[0], 1.7), atol=1e-12)
-    other = SCANVI.from_anndata(load("simulated", cells=160, genes=40, seed=3), SMALL, seed=1)
-    other.save(folder)
-    assert read_temperature(folder) == 1
-
-
-@pytest.mark.parametrize(
-    "content", ["{", "[]", '{"temperature": -1}', '{"temperature": "hot"}', '{"temperature": null}']
-)
-def test_a_damaged_calibration_is_said(model, tmp_path, content):
-    folder = save_calibrated(model, tmp_path / "model", 1.7)
-    (folder / "calibration.json").write_text(content)
-    with pytest.raises(PersistenceError, match="is damaged"):
-        read_temperature(folder)
-
-
-def test_a_temperature_must_be_one(model, query):
-    for temperature in (0, -1, np.nan, np.inf):
-        with pytest.raises(InputError, match="positive number"):
-            predict(model, query, temperature=temperature)
-
-
 @pytest.mark.slow
 def test_another_process_gives_the_same_to_the_bit(model, query, tmp_path):
-    folder = save_calibrated(model, tmp_path / "model", 1.3)
+    folder = model.save(tmp_path / "model")
     query.write_h5ad(tmp_path / "query.h5ad")
     predict(folder, query)
     code = (

@@ -19,7 +19,7 @@ from scanvi_tutorial.report import report_page, write_report
 from scanvi_tutorial.report.figures import held_out_of
 
 SMALL = ModelConfig(latent_dim=4, gene_hidden=(16,), label_hidden=(8,), classifier_hidden=(8,))
-QUICK = {"model_config": SMALL, "train_config": TrainConfig(max_epochs=3, minibatch=64), "folds": 2}
+QUICK = {"model_config": SMALL, "train_config": TrainConfig(max_epochs=3, minibatch=64), "fits": 2}
 STRANGE = {"type A": "CD4/CD8", "type B": "<b>$x_1$</b>", "type C": "γδ T & co", "type D": "10"}
 
 

@@ -12,6 +12,7 @@ from scanvi_tutorial.checks.errors import InputError, did_you_mean, listed
 from scanvi_tutorial.checks.files import read_h5ad
 from scanvi_tutorial.checks.genes import LEAST_OVERLAP, align_genes, check_genes
 from scanvi_tutorial.checks.labels import NO_LABEL, check_labels, label_name
+from scanvi_tutorial.checks.plain import plain_cells
 
 __all__ = [
     "LEAST_OVERLAP",
@@ -28,5 +29,6 @@ __all__ = [
     "doubts",
     "label_name",
     "listed",
+    "plain_cells",
     "read_h5ad",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from scanvi_tutorial.annotate import annotate as annotate_cells
-from scanvi_tutorial.checks import read_h5ad
+from scanvi_tutorial.checks import plain_cells, read_h5ad
 from scanvi_tutorial.cli.shared import (
     CSV,
     FILE,
@@ -27,7 +27,6 @@ from scanvi_tutorial.cli.shared import (
 )
 from scanvi_tutorial.config import TrainConfig
 from scanvi_tutorial.genes import select_genes
-from scanvi_tutorial.methods import plain_cells
 from scanvi_tutorial.model import SCANVI
 from scanvi_tutorial.query import predict as predict_cells
 from scanvi_tutorial.report import write_report
@@ -95,7 +94,7 @@ def train(
 ) -> None:
     """Fit one model to IN.h5ad and keep it, without naming cells.
 
-    Quicker than annotate, and its probabilities are not tempered by hidden labels.
+    Quicker than annotate: one fit that knows the labels, and nothing tells how far to trust it.
 
     \b
     Example:

@@ -13,6 +13,7 @@ from scanvi_tutorial.evaluation.baselines import (
     logistic_regression,
     marker_score,
     nearest_neighbors,
+    neighbor_graph,
     principal_components,
 )
 from scanvi_tutorial.evaluation.comparison import compare, evaluate, score_table, spread, unlabelled
@@ -31,6 +32,7 @@ from scanvi_tutorial.evaluation.stacking import (
     Stack,
     cross_fit,
     fit_temperature,
+    pooled,
     stack,
     stacking_weights,
     tempered,
@@ -57,7 +59,9 @@ __all__ = [
     "logistic_regression",
     "marker_score",
     "nearest_neighbors",
+    "neighbor_graph",
     "per_class",
+    "pooled",
     "principal_components",
     "reliability",
     "score_table",

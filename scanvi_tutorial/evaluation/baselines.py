@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_matrix
 from scipy.special import softmax
 from sklearn.base import ClassifierMixin
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, kneighbors_graph
 from sklearn.semi_supervised import LabelSpreading
 
 from scanvi_tutorial.checks import InputError, check_counts, check_labels, listed
@@ -31,12 +32,13 @@ __all__ = [
     "logistic_regression",
     "marker_score",
     "nearest_neighbors",
+    "neighbor_graph",
     "principal_components",
 ]
 
 _COMPONENTS = 10  # with the customary 50, label spreading loses a point or two, and twenty on `facs-t`
 _NEIGHBORS = 5
-_SPREADING = {"n_neighbors": 30, "alpha": 0.8}
+_SPREADING_NEIGHBORS, _SPREADING_ALPHA = 30, 0.8
 
 
 class Baseline(Protocol):
@@ -113,19 +115,31 @@ def nearest_neighbors(adata: AnnData, *, labels: str = "label", seed: int = 0) -
     return fit_on_seeds(voters, adata, labels=labels, features=principal_components(adata, seed=seed))
 
 
-def label_spreading(adata: AnnData, *, labels: str = "label", seed: int = 0) -> pd.DataFrame:
+def neighbor_graph(features: ArrayLike) -> csr_matrix:
+    """Return the graph that labels spread along: an edge from each cell to its thirty nearest, sparse (cells, cells).
+
+    `features` is (cells, features); a cell is its own nearest.
+    """
+    features = np.asarray(features)
+    return kneighbors_graph(features, min(_SPREADING_NEIGHBORS, len(features)), include_self=True)
+
+
+def label_spreading(
+    adata: AnnData, *, labels: str = "label", seed: int = 0, graph: csr_matrix | None = None
+) -> pd.DataFrame:
     """Return how much of each label (cells, labels) reaches a cell along a graph of all cells, as shares.
 
-    Zhou et al. 2004 (Learning with local and global consistency, NIPS 16), by scikit-learn: edges lead to the thirty
-    nearest cells in ten principal components, and labels run along them until nothing changes. Like scANVI, and unlike
-    the other baselines, it learns from cells without a label how types are shaped. Where no label arrives, all are
-    equally probable.
+    Zhou et al. 2004 (Learning with local and global consistency, NIPS 16), by scikit-learn: labels run along `graph`,
+    the `neighbor_graph` of ten principal components unless another is given, until nothing changes. Like scANVI, and
+    unlike the other baselines, it learns from cells without a label how types are shaped. Where no label arrives, all
+    are equally probable.
     """
     names, codes = check_labels(adata, labels)
-    settings = _SPREADING | {"n_neighbors": min(_SPREADING["n_neighbors"], adata.n_obs)}
+    graph = neighbor_graph(principal_components(adata, seed=seed)) if graph is None else graph
     # the defaults stop after 30 rounds or at 1e-3, before labels have come to the far cells of a type
-    spreading = LabelSpreading("knn", **settings, max_iter=1_000, tol=1e-6)
-    spreading.fit(principal_components(adata, seed=seed), codes)  # to scikit-learn too, -1 is a cell without a label
+    spreading = LabelSpreading(lambda *_: graph.copy(), alpha=_SPREADING_ALPHA, max_iter=1_000, tol=1e-6)
+    # the graph holds all that features say; and to scikit-learn too, -1 is a cell without a label
+    spreading.fit(np.empty((adata.n_obs, 1)), codes)
     reached = spreading.label_distributions_
     sums = reached.sum(axis=1, keepdims=True)
     shares = np.where(sums > 0, reached / np.where(sums > 0, sums, 1), 1 / len(names))

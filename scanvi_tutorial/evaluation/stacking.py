@@ -11,7 +11,7 @@ doi:10.1214/17-BA1091), and a temperature T:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +24,9 @@ from scipy.special import softmax
 from scanvi_tutorial.checks import InputError, check_labels, listed
 from scanvi_tutorial.evaluation.baselines import Baseline
 
-__all__ = ["CrossFit", "Stack", "cross_fit", "fit_temperature", "stack", "stacking_weights", "tempered"]
+__all__ = ["CrossFit", "Stack", "cross_fit", "fit_temperature", "pooled", "stack", "stacking_weights", "tempered"]
 
+_LEAST_POOLED = 1e-6  # label spreading rules labels out for good where no edge leads
 _LEAST = 1e-9  # below this a probability is taken for this, so that no single seed decides everything
 _TEMPERATURE_SCALE = 0.3  # s above: a temperature beyond a factor of two would surprise us
 _ROUNDS = 5_000
@@ -152,6 +153,24 @@ def fit_temperature(probabilities: ArrayLike, codes: ArrayLike, *, scale: float 
         return log_t**2 / (2 * scale**2) - np.log(of_label).sum()
 
     return float(np.exp(minimize_scalar(cost, bounds=(-3, 3), method="bounded").x))
+
+
+def pooled(tables: Sequence[pd.DataFrame], weights: ArrayLike | None = None) -> pd.DataFrame:
+    """Return the weighed geometric mean of tables (cells, labels), with rows that sum to one.
+
+    One table that all but rules a label out counts for more than in an arithmetic mean. To pool and then to learn from
+    data comes to the same as to learn first (Genest, McConway and Schervish 1986, doi:10.1214/aos/1176349934). A
+    probability below 1e-6 is taken for that.
+
+    >>> sure, unsure = pd.DataFrame({"A": [0.9], "B": [0.1]}), pd.DataFrame({"A": [0.5], "B": [0.5]})
+    >>> pooled([sure, unsure]).round(3).iloc[0].tolist()
+    [0.75, 0.25]
+    """
+    if not tables:
+        raise InputError("There is no table to pool. Pass at least one.")
+    first = tables[0]
+    logs = np.log(np.maximum([table[first.columns].to_numpy() for table in tables], _LEAST_POOLED))
+    return pd.DataFrame(softmax(np.average(logs, axis=0, weights=weights), axis=1), first.index, first.columns)
 
 
 def tempered(probabilities: ArrayLike, temperature: float) -> NDArray[np.float64]:

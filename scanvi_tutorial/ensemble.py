@@ -1,0 +1,176 @@
+"""What the book recommends: states learned without labels, several times over, then named by plain classifiers.
+
+Found in book/08_evaluation.md. A network that is told a few labels bends the states of just these cells; one that is
+told none lays out all cells alike, so that a simple rule, learned from the labelled ones, holds for the others. Fits
+differ, so several are averaged. No fit knows a label: to hide some, only the rules have to be learned anew.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from itertools import cycle
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from numpy.typing import ArrayLike
+from sklearn.linear_model import LogisticRegression
+
+from scanvi_tutorial.cache import fit_or_load
+from scanvi_tutorial.checks import check_labels, plain_cells
+from scanvi_tutorial.config import UNLABELLED, ModelConfig, TrainConfig, progress
+from scanvi_tutorial.evaluation import fit_on_seeds, label_spreading, neighbor_graph, pooled
+from scanvi_tutorial.history import History
+from scanvi_tutorial.inference import latent
+from scanvi_tutorial.model import SCANVI
+from scanvi_tutorial.networks import Classifier
+from scanvi_tutorial.training import fit
+
+__all__ = ["Ensemble", "Naming", "recommended", "with_linear_classifier"]
+
+_NORMS: tuple[Literal["layer", "batch"], ...] = ("layer", "batch")  # in turn: which is better depends on the cells
+_FITS, _MANY_CELLS, _FITS_OF_MANY = 10, 2_000, 4  # of many cells a fit takes a minute, not seconds, and differs less
+_SPREADING = 0.2  # the weight of label spreading beside logistic regression
+
+
+class Naming:
+    """From states and a few labels to probabilities: a `Baseline` that knows states, learned without labels.
+
+    On every set of states, logistic regression and label spreading; of all of them the geometric mean, in which label
+    spreading has a fifth of the weight.
+    """
+
+    def __init__(self, states: Sequence[ArrayLike]) -> None:
+        self.states = states
+        self.graphs = [neighbor_graph(z) for z in states]  # they hold whichever labels are hidden
+
+    def __call__(self, adata: AnnData, *, labels: str = "label", seed: int = 0) -> pd.DataFrame:
+        """Return probabilities (cells, labels); nothing is drawn at random."""
+        linear = [fit_on_seeds(_linear(), adata, labels=labels, features=z) for z in self.states]
+        spread = [label_spreading(adata, labels=labels, graph=graph) for graph in self.graphs]
+        weights = np.repeat([1 - _SPREADING, _SPREADING], len(self.states))
+        return pooled([*linear, *spread], weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """Several fits of scANVI that are shown no label, and the `Naming` of their states.
+
+    The fits normalize their hidden layers by cell and by minibatch in turn, whatever `model` says of that.
+    """
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    fits: int | None = None  # None means ten, or four from 2,000 cells on
+    batch: str | None = None  # the column of obs with a batch that decoder and library know
+    folder: str | Path | None = None  # where fits are kept; None is `cache_folder()`
+    keep: bool = True  # False fits anew and leaves nothing on disk
+    jobs: int = 1  # how many fits run side by side, each in a process of its own
+
+    def __call__(self, adata: AnnData, *, labels: str = "label", seed: int = 0) -> pd.DataFrame:
+        """Return probabilities (cells, labels)."""
+        fitted = self.fit(adata, labels, seed)
+        return Naming([latent(model, adata) for model, _ in fitted])(adata, labels=labels)
+
+    def fit(self, adata: AnnData, labels: str, seed: int) -> list[tuple[SCANVI, History]]:
+        """Return the fitted models and their histories; `labels` only says how many types there are."""
+        count = self.fits or (_FITS if adata.n_obs < _MANY_CELLS else _FITS_OF_MANY)
+        seeds = np.random.SeedSequence(seed).generate_state(count)
+        tasks = [(self, adata, labels, int(own), norm) for own, norm in zip(seeds, cycle(_NORMS), strict=False)]
+        if self.jobs == 1:
+            return [_one(*task) for task in tasks]
+        from joblib import Parallel, delayed  # its workers need no `if __name__ == "__main__"` in the caller's script
+
+        # arrays of over a megabyte would become files, which a fit has no use for
+        run = Parallel(n_jobs=self.jobs, backend="loky", max_nbytes=None, return_as="generator")
+        fits = run(delayed(_one_of_many)(*task) for task in tasks)
+        return list(progress(fits, f"{count} fits, {self.jobs} at once", unit="fit"))
+
+
+def recommended(
+    adata: AnnData,
+    *,
+    labels: str = "label",
+    seed: int = 0,
+    model: ModelConfig | None = None,
+    train: TrainConfig | None = None,
+    fits: int | None = None,
+    folder: str | Path | None = None,
+    layer: str | None = None,
+    unlabelled: str | int = UNLABELLED,
+    batch: str | None = None,
+    jobs: int = 1,
+) -> pd.DataFrame:
+    """Return probabilities (cells, labels) of what the book recommends: an `Ensemble` of fits that see no label.
+
+    No cell is needed beyond `adata`, and one label a type is enough to run. For a file of one's own, `annotate` does
+    this and more.
+
+    Args:
+        adata: Raw counts, (cells, genes), of the genes that the model is to see.
+        labels: Column of `obs` with the labels; cells without one are missing there, or "Unknown".
+        seed: Of weights and minibatches.
+        model: `ModelConfig()` where it is None.
+        train: `TrainConfig()` where it is None; its objective is "unlabelled" in any case.
+        fits: How many fits are averaged; None takes ten, or four from 2,000 cells on.
+        folder: Where fits are kept; `cache_folder()` where it is None.
+        layer: Where the counts are, if not in `X`.
+        unlabelled: A further name for "without a label".
+        batch: Column of `obs` with a batch that is to be corrected for.
+        jobs: How many fits run side by side, each in a process of its own.
+
+    Raises:
+        InputError: Where counts, labels or batches cannot be used.
+    """
+    if (layer, unlabelled) != (None, UNLABELLED):
+        adata = plain_cells(adata, labels, layer=layer, unlabelled=unlabelled, batch=batch)
+    settings = {"fits": fits, "batch": batch, "folder": folder, "jobs": jobs}
+    return Ensemble(model or ModelConfig(), train or TrainConfig(), **settings)(adata, labels=labels, seed=seed)
+
+
+def with_linear_classifier(model: SCANVI, adata: AnnData, states: ArrayLike, labels: str = "label") -> SCANVI:
+    """Return a copy of `model` whose classifier is logistic regression on `states`, (cells, latent).
+
+    Such a copy can be saved, and names new cells by itself.
+    """
+    names, codes = check_labels(adata, labels)
+    told = codes >= 0
+    rule = _linear().fit(np.asarray(states)[told], codes[told])
+    weight, bias = rule.coef_, rule.intercept_
+    if len(names) == 2:  # scikit-learn then keeps the difference of the two
+        weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([0 * bias, bias])
+    copy = deepcopy(model)
+    copy.config = replace(model.config, classifier_hidden=())
+    copy.classifier = Classifier(len(names), copy.config)
+    with torch.no_grad():
+        layer = copy.classifier.heads.layers[-1]
+        layer.weight.copy_(torch.from_numpy(weight))
+        layer.bias.copy_(torch.from_numpy(bias))
+    return copy.eval()
+
+
+def _linear() -> LogisticRegression:
+    return LogisticRegression(max_iter=2_000)
+
+
+def _one_of_many(*task: Any) -> tuple[SCANVI, History]:
+    with redirect_stderr(io.StringIO()):  # progress bars of several processes would overwrite each other
+        return _one(*task)
+
+
+def _one(
+    ensemble: Ensemble, adata: AnnData, labels: str, seed: int, norm: Literal["layer", "batch"]
+) -> tuple[SCANVI, History]:
+    config = replace(ensemble.model, norm=norm)
+    train = replace(ensemble.train, seed=seed, objective="unlabelled")
+    if ensemble.keep:
+        return fit_or_load(adata, config, train, labels=labels, batch=ensemble.batch, folder=ensemble.folder)
+    model = SCANVI.from_anndata(adata, config, labels=labels, batch=ensemble.batch, seed=seed)
+    return model, fit(model, adata, train)

@@ -1,0 +1,147 @@
+"""What the book recommends: no fit knows a label, a pool is what SciPy says it is, one model answers for itself."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.semi_supervised import LabelSpreading
+
+from scanvi_tutorial.checks import InputError
+from scanvi_tutorial.config import ModelConfig, TrainConfig
+from scanvi_tutorial.datasets import load
+from scanvi_tutorial.ensemble import Ensemble, Naming, recommended, with_linear_classifier
+from scanvi_tutorial.evaluation import evaluate, label_spreading, largest_class_rate, neighbor_graph, pooled, unlabelled
+from scanvi_tutorial.inference import label_probabilities, latent
+from scanvi_tutorial.model import SCANVI
+from scanvi_tutorial.seeds import seed_labels
+
+SHORT = TrainConfig(max_epochs=15, minibatch=64, warmup=0.25)
+SMALL = ModelConfig(latent_dim=4, gene_hidden=(32,), label_hidden=(16,), classifier_hidden=(16,))
+
+
+@pytest.fixture(scope="module")
+def adata():
+    return seed_labels(load("simulated"), per_label=10, how="random", seed=0)
+
+
+@pytest.fixture(scope="module")
+def fitted(adata):
+    return Ensemble(SMALL, SHORT, fits=2, keep=False).fit(adata, "label", 0)
+
+
+def relabelled(adata):
+    """Return the cells with their seeds elsewhere, and as many types."""
+    other = seed_labels(adata, per_label=3, how="random", seed=7)
+    assert (other.obs["label"] != adata.obs["label"]).any()
+    return other
+
+
+def test_no_fit_knows_which_cells_have_which_label(adata, fitted):
+    again = Ensemble(SMALL, SHORT, fits=2, keep=False).fit(relabelled(adata), "label", 0)
+    for (ours, _), (theirs, _) in zip(fitted, again, strict=True):
+        np.testing.assert_array_equal(latent(ours, adata), latent(theirs, adata))
+    assert "cross_entropy" not in fitted[0][1].frame
+
+
+def test_fits_differ_in_seed_and_take_turns_in_norm(adata, fitted):
+    assert [model.config.norm for model, _ in fitted] == ["layer", "batch"]
+    twins = Ensemble(SMALL, replace(SHORT, max_epochs=1), fits=3, keep=False).fit(adata, "label", 0)
+    assert not np.allclose(latent(twins[0][0], adata), latent(twins[2][0], adata), atol=1e-3)
+
+
+def test_the_answer_is_the_weighed_geometric_mean_of_two_rules_a_space(adata, fitted):
+    """Against scikit-learn and SciPy, put together by hand."""
+    states = [latent(model, adata) for model, _ in fitted]
+    codes = adata.obs["label"].astype(str).map({f"type {name}": code for code, name in enumerate("ABCD")})
+    told = codes.notna().to_numpy()
+    logs = 0
+    for z in states:
+        linear = LogisticRegression(max_iter=2_000).fit(z[told], codes[told].astype(int)).predict_proba(z)
+        known = codes.fillna(-1).astype(int)
+        spread = LabelSpreading("knn", n_neighbors=30, alpha=0.8, max_iter=1_000, tol=1e-6).fit(z, known)
+        shares = spread.label_distributions_
+        logs = logs + 0.4 * np.log(np.maximum(linear, 1e-6)) + 0.1 * np.log(np.maximum(shares, 1e-6))
+    said = Naming(states)(adata)
+    assert list(said) == [f"type {name}" for name in "ABCD"]
+    np.testing.assert_allclose(said, softmax(logs, axis=1), atol=1e-6)
+
+
+def test_more_is_learned_than_chance_and_the_truth_is_never_seen(adata, tmp_path):
+    blind = adata.copy()
+    blind.obs["truth"] = np.random.default_rng(0).permutation(blind.obs["truth"].to_numpy())
+    settings = {"model": SMALL, "train": SHORT, "fits": 2}
+    said = recommended(adata, **settings, folder=tmp_path)
+    assert said.equals(recommended(blind, **settings, folder=tmp_path / "other"))
+    np.testing.assert_allclose(said.sum(axis=1), 1, atol=1e-9)
+    assert evaluate(adata, said)["accuracy"] > 1.5 * largest_class_rate(adata.obs["truth"][unlabelled(adata)])
+
+
+def test_counts_in_a_layer_and_another_word_for_unknown_change_nothing(adata, tmp_path):
+    settings = {"model": SMALL, "train": replace(SHORT, max_epochs=2), "fits": 1}
+    plain = recommended(adata, **settings, folder=tmp_path)
+    other = adata.copy()
+    other.layers["umi"] = other.X.copy()
+    other.X = np.log1p(other.X.toarray())
+    other.obs["label"] = other.obs["label"].astype(str).replace("Unknown", "later")
+    said = recommended(other, **settings, folder=tmp_path, layer="umi", unlabelled="later")
+    pd.testing.assert_frame_equal(plain, said)
+
+
+def test_processes_side_by_side_give_what_one_gives(adata):
+    ensemble = Ensemble(SMALL, replace(SHORT, max_epochs=2), fits=2, keep=False)
+    one = ensemble.fit(adata, "label", 3)
+    two = replace(ensemble, jobs=2).fit(adata, "label", 3)
+    for (ours, _), (theirs, _) in zip(one, two, strict=True):
+        np.testing.assert_allclose(latent(ours, adata), latent(theirs, adata), atol=1e-4)
+
+
+@pytest.mark.parametrize("cells", [300, 2_000])
+def test_many_cells_are_fitted_less_often(cells, monkeypatch):
+    adata = load("simulated", cells=cells, genes=20)
+    monkeypatch.setattr("scanvi_tutorial.ensemble._one", lambda *task: task)
+    assert len(Ensemble().fit(adata, "label", 0)) == (10 if cells < 2_000 else 4)
+    assert len(Ensemble(fits=3).fit(adata, "label", 0)) == 3
+
+
+@pytest.mark.parametrize("types", [2, 4])
+def test_a_model_with_a_linear_classifier_answers_as_logistic_regression(types, tmp_path):
+    adata = load("simulated", cells=120, genes=30, types=types)
+    model = SCANVI.from_anndata(adata, SMALL)
+    states = latent(model, adata)
+    with_linear_classifier(model, adata, states).save(tmp_path / "model")
+    said = label_probabilities(SCANVI.load(tmp_path / "model"), adata, samples=0)
+    told = (adata.obs["label"] != "Unknown").to_numpy()
+    rule = LogisticRegression(max_iter=2_000).fit(states[told], adata.obs["label"][told].astype(str))
+    assert list(said) == list(rule.classes_)
+    np.testing.assert_allclose(said, rule.predict_proba(states), atol=1e-4)
+    assert model.config.classifier_hidden == (16,)  # the model itself is left as it was
+
+
+def test_labels_spread_along_the_graph_that_is_given(adata):
+    """Where each cell is joined to its own type alone, no label comes to another."""
+    rng, truth = np.random.default_rng(0), adata.obs["truth"].cat.codes.to_numpy()
+    apart = 100 * truth[:, None] + rng.normal(size=(adata.n_obs, 2))
+    said = label_spreading(adata, graph=neighbor_graph(apart))
+    assert (said.idxmax(axis=1) == adata.obs["truth"].astype(str)).all()
+
+
+def test_a_pool_weighs_logarithms_and_minds_the_order_of_columns():
+    rng = np.random.default_rng(0)
+    one, two = (pd.DataFrame(rng.dirichlet(np.ones(3), 5), columns=list("ABC")) for _ in range(2))
+    said = pooled([one, two[["C", "A", "B"]]], [3, 1])
+    by_hand = one**0.75 * two**0.25
+    pd.testing.assert_frame_equal(said, by_hand.div(by_hand.sum(axis=1), axis=0))
+
+
+def test_one_table_that_says_never_does_not_make_it_impossible():
+    never = pd.DataFrame({"A": [0.0], "B": [1.0]})
+    sure = pd.DataFrame({"A": [0.9], "B": [0.1]})
+    assert 0.001 < pooled([never, sure], [0.2, 0.8])["A"].item() < 0.5
+
+
+def test_a_pool_needs_a_table():
+    with pytest.raises(InputError, match="no table to pool"):
+        pooled([])
