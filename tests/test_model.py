@@ -131,6 +131,17 @@ def flat(found, model):
     return torch.cat(parts)
 
 
+def test_without_labels_the_loss_is_the_mean_of_minus_u_whatever_share_is_labelled(tiny, small_config):
+    model, x, _ = double(tiny(), small_config)
+    assert 0 < model.labelled_fraction < 1
+    noise = noise_of(model, x, None)
+    by_hand = oracle.minus_bound(model, x, noise) / len(x)
+    for objective, share in (("unlabelled", 1.0), ("labels", 1 - model.labelled_fraction)):
+        torch.manual_seed(1)
+        loss = loss_of(model, Minibatch(x, None, None), estimator(), objective=objective)
+        torch.testing.assert_close(loss, share * by_hand, rtol=1e-9, atol=0)
+
+
 def test_a_label_weighs_alpha_times_its_cross_entropy_and_a_factor_with_a_score_does_not(tiny, small_config):
     """Pyro's tutorial puts a factor with has_rsample=False into the guide: the same loss, another gradient."""
     model, x, y = double(tiny(), small_config)

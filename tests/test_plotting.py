@@ -505,6 +505,17 @@ def test_history_draws_every_column_under_its_name(history):
     np.testing.assert_allclose(rate * history["learning_rate"].max(), history["learning_rate"])
 
 
+def test_history_of_a_fit_that_saw_no_label_has_no_panel_for_them(history):
+    bound, kl, schedule = history_plot(history.drop(columns="cross_entropy")).axes
+    assert [axes.get_title("left").split("\n")[0] for axes in (bound, kl, schedule)] == [
+        "Bound",
+        "KL terms, held-out cells",
+        "Schedule",
+    ]
+    assert "kept: epoch 31" in [text.get_text() for text in bound.texts]
+    assert {axes.get_xlabel() for axes in (bound, kl, schedule)} == {"epoch"}
+
+
 def test_history_marks_the_best_epoch(history):
     def marked(figure):
         return {line.get_xdata()[0] for axes in figure.axes for line in axes.lines if line.get_linestyle() == ":"}

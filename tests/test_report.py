@@ -107,6 +107,16 @@ def test_scores_are_those_of_the_labels_that_were_hidden(named, text):
     assert f"{accuracy:.1%} were found again" in text
 
 
+def test_simpler_methods_stand_beside_ours_the_best_first(named, text):
+    compared = named.uns["scanvi"]["compared"]
+    order = sorted(compared, key=lambda name: compared[name]["log_loss"])
+    places = [text.index(f'<th scope="row">{name}</th><td class="number">') for name in order]
+    assert places == sorted(places)
+    for name in order:
+        assert f"{compared[name]['accuracy']:.1%}</td><td" in text
+        assert f"{compared[name]['log_loss']:.3f}</td>" in text
+
+
 def test_a_page_can_be_made_of_a_file_read_again(named, text, tmp_path):
     plain = named.copy()
     plain.obsm["scanvi_probabilities"].columns = list("abcd")  # HDF5 takes a slash for a folder
