@@ -1,6 +1,6 @@
 # Python >= 3.11 and make are all that a machine needs: everything else lands in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help book test slow browser links lint pairs pins peers grid bench clean
+.PHONY: help book test slow browser links lint pairs address pins peers grid bench clean
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 
@@ -56,6 +56,13 @@ lint: $(READY) ## ruff, codespell, directions of imports
 
 pairs: $(READY) ## write the notebooks beside the chapters anew
 	@$(BIN)/jupytext --quiet --to ipynb --update $$(grep -l '^kernelspec:' book/*.md)
+
+address: $(READY) ## say where the book lives, to its buttons and to Colab (REPOSITORY=owner/name)
+	@case "$(REPOSITORY)" in */*) ;; *) echo 'Say which: make address REPOSITORY=owner/name'; exit 2;; esac
+	@sed -i.old 's|^    book_repository: "[^"]*"|    book_repository: "$(REPOSITORY)"|' _config.yml
+	@sed -i.old 's|^    repository = "[^"]*"  # written|    repository = "$(REPOSITORY)"  # written|' book/*.md
+	@rm -f _config.yml.old book/*.md.old
+	@$(MAKE) --no-print-directory pairs
 
 pins: ## write requirements.txt anew from the newest releases that agree
 	@$(found) $(PYTHON) scripts/pins.py

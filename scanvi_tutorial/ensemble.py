@@ -41,22 +41,30 @@ _SPREADING = 0.2  # the weight of label spreading beside logistic regression
 
 
 class Naming:
-    """From states and a few labels to probabilities: a `Baseline` that knows states, learned without labels.
+    """From states and a few labels to probabilities: a `Baseline` that knows the states.
 
-    On every set of states, logistic regression and label spreading; of all of them the geometric mean, in which label
-    spreading has a fifth of the weight.
+    On each set of states, logistic regression and label spreading; then the geometric mean
+    of all, in which label spreading has a fifth of the weight.
     """
 
     def __init__(self, states: Sequence[ArrayLike]) -> None:
-        self.states = states
-        self.graphs = [neighbor_graph(z) for z in states]  # they hold whichever labels are hidden
+        self.states = states  # (cells, latent) each, learned without labels
+        self.graphs = [neighbor_graph(z) for z in states]  # whichever labels are hidden
 
-    def __call__(self, adata: AnnData, *, labels: str = "label", seed: int = 0) -> pd.DataFrame:
+    def __call__(
+        self,
+        adata: AnnData,
+        *,
+        labels: str = "label",
+        seed: int = 0,
+    ) -> pd.DataFrame:
         """Return probabilities (cells, labels); nothing is drawn at random."""
-        linear = [fit_on_seeds(_linear(), adata, labels=labels, features=z) for z in self.states]
-        spread = [label_spreading(adata, labels=labels, graph=graph) for graph in self.graphs]
-        weights = np.repeat([1 - _SPREADING, _SPREADING], len(self.states))
-        return pooled([*linear, *spread], weights)
+        tables, weights = [], []
+        for z, graph in zip(self.states, self.graphs, strict=True):
+            tables.append(fit_on_seeds(_linear(), adata, labels=labels, features=z))
+            tables.append(label_spreading(adata, labels=labels, graph=graph))
+            weights += [1 - _SPREADING, _SPREADING]
+        return pooled(tables, weights)
 
 
 @dataclass(frozen=True, slots=True)
