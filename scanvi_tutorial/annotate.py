@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,16 @@ from numpy.typing import NDArray
 from scanvi_tutorial.batches import ConfoundedBatchWarning
 from scanvi_tutorial.checks import InputError, check_cells, check_labels, confounding, doubts, listed, plain_cells
 from scanvi_tutorial.config import UNLABELLED, ModelConfig, TrainConfig
-from scanvi_tutorial.ensemble import Ensemble, Naming, with_linear_classifier
-from scanvi_tutorial.evaluation import cross_fit, label_spreading, largest_class_rate, logistic_regression, scores
+from scanvi_tutorial.ensemble import Ensemble, StateClassifier, with_linear_classifier
+from scanvi_tutorial.evaluation import (
+    cross_fit,
+    fit_on_seeds,
+    label_spreading,
+    largest_class_rate,
+    linear_classifier,
+    logistic_regression,
+    scores,
+)
 from scanvi_tutorial.genes import select_genes
 from scanvi_tutorial.inference import latent
 from scanvi_tutorial.markers import check_markers
@@ -33,6 +42,7 @@ __all__ = ["annotate"]
 
 _MANY_CELLS = 2_000  # from here on a fit takes longer than starting a process for it
 _SIMPLER = {"logistic regression": logistic_regression, "label spreading": label_spreading}
+_ENOUGH = 20  # hidden labels, for what is said of all of them
 _SURE, _RULED_OUT = 0.9, 0.02  # a label is called contradicted where another is that sure, and itself that improbable
 
 
@@ -65,9 +75,9 @@ def annotate(
       were about the same labels; `warnings`, sentences to read first; `parameters`, `genes`, `label_names`, `versions`.
 
     scANVI is fitted several times without a look at any label; simple rules, learned from the labelled cells, then name
-    all cells by their states (`ensemble.Naming`). To see how far that can be trusted, each label is hidden once, and
-    the rules are learned from the others: this costs little, since no fit knows a label. Where no type has two labels,
-    nothing can be hidden, and a warning says so.
+    all cells by their states (`ensemble.StateClassifier`). To see how far that can be trusted, each label is hidden
+    once, and the rules are learned from the others: this costs little, since no fit knows a label. Where no type has
+    two labels, nothing can be hidden, and a warning says so.
 
     Args:
         adata: Raw counts, (cells, genes), of all measured genes; at least two types labelled.
@@ -79,9 +89,9 @@ def annotate(
         keep_labels: Whether a cell that has a label keeps it in `obs["scanvi_label"]`, whatever the model thinks.
         model: A folder to save the fitted model in, for `predict` on new cells.
         seed: Draws folds, weights and minibatches; equal seeds and threads give equal answers.
-        fits: How many fits are averaged; None takes ten, or four from 2,000 cells on.
-        model_config: `ModelConfig()` where it is None.
-        train_config: `TrainConfig()` where it is None.
+        fits: How many fits are pooled; None takes ten, and fewer from 1,600 cells on, but four at the least.
+        model_config: `ModelConfig()` where it is None; fits take LayerNorm and BatchNorm in turn in any case.
+        train_config: `TrainConfig()` where it is None; its objective is "unlabelled" in any case.
         jobs: Fits at once, each in a process of its own; None takes a process a core from 2,000 cells on.
 
     Raises:
@@ -92,8 +102,8 @@ def annotate(
         ConfoundedBatchWarning: Where the batch of a labelled cell nearly gives its label away.
     """
     check_cells(adata)
-    if genes < 1 or (fits is not None and fits < 1) or (jobs is not None and jobs < 1):
-        raise InputError(f"At least one gene, one fit and one job are needed; got {genes=}, {fits=}, {jobs=}.")
+    if genes < 1:
+        raise InputError(f"At least one gene is needed, got {genes=}.")
     cells, notes = _chosen(plain_cells(adata, labels, layer=layer, unlabelled=unlabelled, batch=batch), adata, genes)
     names, codes = check_labels(cells, labels)
     notes += doubts(names, codes, genes=cells.n_vars)
@@ -111,17 +121,20 @@ def annotate(
     except FloatingPointError as error:
         raise InputError(f"The model could not be fitted to these counts. {error}") from error
     states = [latent(one, cells) for one, _ in fitted]
-    naming = Naming(states)
-    table = naming(cells, labels=labels)
-    about, hints = _tested(naming, cells, labels, seed)
+    rules = StateClassifier(states)
+    table = rules(cells, labels=labels)
+    about, hints = _tested(rules, cells, labels, seed)
     first, history = fitted[0]
-    about |= {"history": history.frame.copy(), "best_epoch": history.best_epoch, "seconds_of_fit": history.seconds}
+    about |= {"history": history.frame.copy(), "best_epoch": history.best_epoch}
+    about["seconds_of_fits"] = sum(history.seconds for _, history in fitted)
     about["history"].attrs = {}
     about["warnings"] = [*hints, *notes]
     about["genes"] = np.array(cells.var_names, dtype=object)
     given = {"labels": labels, "unlabelled": str(unlabelled), "layer": layer, "batch": batch, "seed": seed}
-    given |= {"fits": fits, "keep_labels": keep_labels}
-    about["parameters"] = _plain({**given, "model": asdict(settings[0]), "train": asdict(settings[1])})
+    given |= {"fits": len(fitted), "keep_labels": keep_labels, "norms": ", ".join(one.config.norm for one, _ in fitted)}
+    trained = asdict(settings[1]) | {"objective": "unlabelled", "monitor": "bound"}
+    del trained["seed"]  # every fit has its own, made from the one above
+    about["parameters"] = _plain({**given, "model": asdict(first.config), "train": trained})
     if model is not None:
         with_linear_classifier(first, cells, states[0], labels).save(model)
     write_answer(adata, table, states[0], about=about, kept=codes if keep_labels else None)
@@ -149,7 +162,7 @@ def _chosen(cells: AnnData, source: AnnData, genes: int) -> tuple[AnnData, list[
     return chosen, notes
 
 
-def _tested(naming: Naming, cells: AnnData, labels: str, seed: int) -> tuple[dict[str, Any], list[str]]:
+def _tested(rules: StateClassifier, cells: AnnData, labels: str, seed: int) -> tuple[dict[str, Any], list[str]]:
     """Return what is said of labels while they are hidden, by ours and by simpler methods, and what to say of it."""
     names, codes = check_labels(cells, labels)
     if np.bincount(codes[codes >= 0]).max() < 2:
@@ -159,17 +172,22 @@ def _tested(naming: Naming, cells: AnnData, labels: str, seed: int) -> tuple[dic
             "probabilities are right as often as they say."
         )
         return {"held_out": {"cells": none, "given": none, "probabilities": np.empty((0, len(names)))}}, [note]
-    part = cross_fit(naming, cells, labels=labels, seed=seed)
+    part = cross_fit(rules, cells, labels=labels, seed=seed)
     given = np.array(names, dtype=object)[part.codes]
     held_out = {"cells": np.array(part.held_out.index, dtype=object), "given": given}
-    compared = {"scANVI": _summary(given, part.held_out)}
-    for name, method in _SIMPLER.items():
+    compared = {"recommended": _summary(given, part.held_out)}
+    saved = partial(_one_linear_rule, rules.states[0])
+    for name, method in {"the model that is saved": saved, **_SIMPLER}.items():
         with suppress(ValueError, RuntimeError, ArithmeticError, np.linalg.LinAlgError), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of convergence: hidden labels tell what the answer is worth
             compared[name] = _summary(given, cross_fit(method, cells, labels=labels, seed=seed).held_out)
     about = {"held_out": held_out | {"probabilities": part.held_out.to_numpy()}, "compared": compared}
     said = part.held_out.to_numpy()
     return about, _contradictions(names, part.codes, said, part.held_out.index)
+
+
+def _one_linear_rule(states: NDArray, adata: AnnData, *, labels: str, seed: int = 0) -> pd.DataFrame:
+    return fit_on_seeds(linear_classifier(), adata, labels=labels, features=states)
 
 
 def _summary(given: NDArray[np.object_], held_out: pd.DataFrame) -> dict[str, float]:
@@ -185,7 +203,7 @@ def _contradictions(
     right = float((held_out.argmax(1) == codes).mean())
     chance = largest_class_rate(np.array(names, dtype=object)[codes])
     by_luck = 2 * np.sqrt(chance * (1 - chance) / len(codes))
-    if right < chance + max(by_luck, 0.1 * (1 - chance)):
+    if len(codes) >= _ENOUGH and right < chance + max(by_luck, 0.1 * (1 - chance)):
         said.append(
             f"Hidden labels were found again in {right:.0%} of {len(codes)} cells, and calling all of them by the "
             f"commonest label is right in {chance:.0%}: these labels can hardly be read off these counts. Look for "

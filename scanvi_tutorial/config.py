@@ -93,6 +93,8 @@ class TrainConfig:
         _one_of("monitor", self.monitor, ("bound", "labels"))
         _one_of("objective", self.objective, get_args(Objective))
         _one_of("engine", self.engine, ("fast", "pyro"))
+        if (self.objective, self.monitor) == ("unlabelled", "labels"):
+            raise ValueError("A fit that looks at no label cannot watch held-out labels: use monitor='bound'.")
         if not 0 < self.thin_to <= 1:
             raise ValueError(f"thin_to must lie in (0, 1], got {self.thin_to!r}.")
         if not self.learning_rate > 0:

@@ -7,9 +7,8 @@ differ, so several are averaged. No fit knows a label: to hide some, only the ru
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
-from contextlib import redirect_stderr
+import os
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from itertools import cycle
@@ -21,34 +20,33 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from numpy.typing import ArrayLike
-from sklearn.linear_model import LogisticRegression
 
 from scanvi_tutorial.cache import fit_or_load
-from scanvi_tutorial.checks import check_labels, plain_cells
+from scanvi_tutorial.checks import InputError, check_labels, listed, plain_cells
 from scanvi_tutorial.config import UNLABELLED, ModelConfig, TrainConfig, progress
-from scanvi_tutorial.evaluation import fit_on_seeds, label_spreading, neighbor_graph, pooled
+from scanvi_tutorial.evaluation import fit_on_seeds, label_spreading, linear_classifier, neighbor_graph, pooled
 from scanvi_tutorial.history import History
 from scanvi_tutorial.inference import latent
 from scanvi_tutorial.model import SCANVI
 from scanvi_tutorial.networks import Classifier
 from scanvi_tutorial.training import fit
 
-__all__ = ["Ensemble", "Naming", "recommended", "with_linear_classifier"]
+__all__ = ["Ensemble", "StateClassifier", "recommended", "with_linear_classifier"]
 
-_NORMS: tuple[Literal["layer", "batch"], ...] = ("layer", "batch")  # in turn: which is better depends on the cells
-_FITS, _MANY_CELLS, _FITS_OF_MANY = 10, 2_000, 4  # of many cells a fit takes a minute, not seconds, and differs less
-_SPREADING = 0.2  # the weight of label spreading beside logistic regression
+_FEWEST_AND_MOST, _CELLS_TIMES_FITS = (4, 10), 16_000  # fits, so that many cells do not take hours
+_NORMS: tuple[Literal["layer", "batch"], ...] = ("layer", "batch")  # in turn, since neither is better on all cells
 
 
-class Naming:
+class StateClassifier:
     """From states and a few labels to probabilities: a `Baseline` that knows the states.
 
-    On each set of states, logistic regression and label spreading; then the geometric mean
-    of all, in which label spreading has a fifth of the weight.
+    On each set of states, logistic regression and label spreading; then the weighted
+    geometric mean of all, in which `spreading` is the share of label spreading.
     """
 
-    def __init__(self, states: Sequence[ArrayLike]) -> None:
-        self.states = states  # (cells, latent) each, learned without labels
+    def __init__(self, states: Sequence[ArrayLike], *, spreading: float = 0.2) -> None:
+        self.spreading = spreading
+        self.states = [np.asarray(z, dtype=np.float64) for z in states]  # (cells, latent)
         self.graphs = [neighbor_graph(z) for z in states]  # whichever labels are hidden
 
     def __call__(
@@ -61,45 +59,56 @@ class Naming:
         """Return probabilities (cells, labels); nothing is drawn at random."""
         tables, weights = [], []
         for z, graph in zip(self.states, self.graphs, strict=True):
-            tables.append(fit_on_seeds(_linear(), adata, labels=labels, features=z))
-            tables.append(label_spreading(adata, labels=labels, graph=graph))
-            weights += [1 - _SPREADING, _SPREADING]
+            linear = fit_on_seeds(linear_classifier(), adata, labels=labels, features=z)
+            spread = label_spreading(adata, labels=labels, graph=graph)
+            tables += [linear, spread]
+            weights += [1 - self.spreading, self.spreading]
         return pooled(tables, weights)
+
+    def restricted(self, fits: Iterable[int]) -> StateClassifier:
+        """Return the same rules on the states of some fits alone."""
+        return StateClassifier([self.states[fit] for fit in fits], spreading=self.spreading)
 
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """Several fits of scANVI that are shown no label, and the `Naming` of their states.
+    """Several fits of scANVI that are shown no label, and the `StateClassifier` of their states.
 
-    The fits normalize their hidden layers by cell and by minibatch in turn, whatever `model` says of that.
+    The fits normalize their hidden layers by cell and by minibatch in turn, and watch the bound, whatever `model` and
+    `train` say of that.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    fits: int | None = None  # None means ten, or four from 2,000 cells on
+    fits: int | None = None  # None: ten, and fewer from 1,600 cells on, but four at the least
     batch: str | None = None  # the column of obs with a batch that decoder and library know
     folder: str | Path | None = None  # where fits are kept; None is `cache_folder()`
     keep: bool = True  # False fits anew and leaves nothing on disk
     jobs: int = 1  # how many fits run side by side, each in a process of its own
 
+    def __post_init__(self) -> None:
+        if (self.fits is not None and self.fits < 1) or self.jobs < 1:
+            raise InputError(f"At least one fit and one job are needed; got fits={self.fits}, jobs={self.jobs}.")
+
     def __call__(self, adata: AnnData, *, labels: str = "label", seed: int = 0) -> pd.DataFrame:
         """Return probabilities (cells, labels)."""
         fitted = self.fit(adata, labels, seed)
-        return Naming([latent(model, adata) for model, _ in fitted])(adata, labels=labels)
+        return StateClassifier([latent(model, adata) for model, _ in fitted])(adata, labels=labels)
 
     def fit(self, adata: AnnData, labels: str, seed: int) -> list[tuple[SCANVI, History]]:
         """Return the fitted models and their histories; `labels` only says how many types there are."""
-        count = self.fits or (_FITS if adata.n_obs < _MANY_CELLS else _FITS_OF_MANY)
+        count = self.fits or int(np.clip(_CELLS_TIMES_FITS // adata.n_obs, *_FEWEST_AND_MOST))
         seeds = np.random.SeedSequence(seed).generate_state(count)
         tasks = [(self, adata, labels, int(own), norm) for own, norm in zip(seeds, cycle(_NORMS), strict=False)]
         if self.jobs == 1:
             return [_one(*task) for task in tasks]
         from joblib import Parallel, delayed  # its workers need no `if __name__ == "__main__"` in the caller's script
 
-        # arrays of over a megabyte would become files, which a fit has no use for
-        run = Parallel(n_jobs=self.jobs, backend="loky", max_nbytes=None, return_as="generator")
+        jobs = min(self.jobs, count)  # a worker gets its share of the threads
+        # scipy's sparse matrices of read-only memory maps cannot be sorted in place, so nothing is mapped
+        run = Parallel(n_jobs=jobs, backend="loky", max_nbytes=None, return_as="generator")
         fits = run(delayed(_one_of_many)(*task) for task in tasks)
-        return list(progress(fits, f"{count} fits, {self.jobs} at once", unit="fit"))
+        return list(progress(fits, f"{count} fits, {jobs} at once", unit="fit"))
 
 
 def recommended(
@@ -125,9 +134,9 @@ def recommended(
         adata: Raw counts, (cells, genes), of the genes that the model is to see.
         labels: Column of `obs` with the labels; cells without one are missing there, or "Unknown".
         seed: Of weights and minibatches.
-        model: `ModelConfig()` where it is None.
+        model: `ModelConfig()` where it is None; its `norm` is LayerNorm and BatchNorm in turn in any case.
         train: `TrainConfig()` where it is None; its objective is "unlabelled" in any case.
-        fits: How many fits are averaged; None takes ten, or four from 2,000 cells on.
+        fits: How many fits are pooled; None takes ten, and fewer from 1,600 cells on, but four at the least.
         folder: Where fits are kept; `cache_folder()` where it is None.
         layer: Where the counts are, if not in `X`.
         unlabelled: A further name for "without a label".
@@ -147,16 +156,22 @@ def with_linear_classifier(model: SCANVI, adata: AnnData, states: ArrayLike, lab
     """Return a copy of `model` whose classifier is logistic regression on `states`, (cells, latent).
 
     Such a copy can be saved, and names new cells by itself.
+
+    Raises:
+        InputError: Where the labels are not those that the model knows.
     """
     names, codes = check_labels(adata, labels)
+    if list(names) != model.labels:
+        raise InputError(f"adata.obs[{labels!r}] holds {listed(names)}; the model knows {listed(model.labels)}.")
     told = codes >= 0
-    rule = _linear().fit(np.asarray(states)[told], codes[told])
+    rule = linear_classifier().fit(np.asarray(states, dtype=np.float64)[told], codes[told])
     weight, bias = rule.coef_, rule.intercept_
     if len(names) == 2:  # scikit-learn then keeps the difference of the two
         weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([0 * bias, bias])
     copy = deepcopy(model)
     copy.config = replace(model.config, classifier_hidden=())
-    copy.classifier = Classifier(len(names), copy.config)
+    with torch.random.fork_rng():  # initial weights are drawn, then replaced
+        copy.classifier = Classifier(len(names), copy.config)
     with torch.no_grad():
         layer = copy.classifier.heads.layers[-1]
         layer.weight.copy_(torch.from_numpy(weight))
@@ -164,20 +179,16 @@ def with_linear_classifier(model: SCANVI, adata: AnnData, states: ArrayLike, lab
     return copy.eval()
 
 
-def _linear() -> LogisticRegression:
-    return LogisticRegression(max_iter=2_000)
-
-
 def _one_of_many(*task: Any) -> tuple[SCANVI, History]:
-    with redirect_stderr(io.StringIO()):  # progress bars of several processes would overwrite each other
-        return _one(*task)
+    os.environ["TQDM_DISABLE"] = "1"  # bars of several processes would overwrite each other
+    return _one(*task)
 
 
 def _one(
     ensemble: Ensemble, adata: AnnData, labels: str, seed: int, norm: Literal["layer", "batch"]
 ) -> tuple[SCANVI, History]:
     config = replace(ensemble.model, norm=norm)
-    train = replace(ensemble.train, seed=seed, objective="unlabelled")
+    train = replace(ensemble.train, seed=seed, objective="unlabelled", monitor="bound")
     if ensemble.keep:
         return fit_or_load(adata, config, train, labels=labels, batch=ensemble.batch, folder=ensemble.folder)
     model = SCANVI.from_anndata(adata, config, labels=labels, batch=ensemble.batch, seed=seed)

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 from anndata import AnnData
-from sklearn.linear_model import LogisticRegression
 
 from scanvi_tutorial.cache import fit_or_load
 from scanvi_tutorial.config import ModelConfig, TrainConfig
-from scanvi_tutorial.evaluation import fit_on_seeds
+from scanvi_tutorial.evaluation import fit_on_seeds, linear_classifier
 from scanvi_tutorial.inference import label_probabilities, latent
 
 __all__ = ["FrozenLatent", "ScANVI"]
@@ -52,4 +51,4 @@ class FrozenLatent:
         train = replace(self.train, seed=seed, objective="unlabelled")
         model, _ = fit_or_load(adata, self.model, train, labels=labels, folder=self.folder)
         states = latent(model, adata)
-        return fit_on_seeds(LogisticRegression(max_iter=2_000), adata, labels=labels, features=states)
+        return fit_on_seeds(linear_classifier(), adata, labels=labels, features=states)

@@ -6,6 +6,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import sparse
 
 from scanvi_tutorial.annotate import _contradictions, annotate
@@ -84,7 +85,7 @@ def test_hidden_labels_are_said_to_be_found_as_often_as_they_are_and_by_which_me
     about = pair[1].uns["scanvi"]
     held_out, names = about["held_out"], about["label_names"]
     right = (names[held_out["probabilities"].argmax(axis=1)] == held_out["given"]).mean()
-    assert about["compared"]["scANVI"]["accuracy"] == pytest.approx(right)
+    assert about["compared"]["recommended"]["accuracy"] == pytest.approx(right)
     told = pair[1].copy()
     told.obs["label"] = told.obs["kind"]
     alone = cross_fit(logistic_regression, told).held_out
@@ -93,7 +94,23 @@ def test_hidden_labels_are_said_to_be_found_as_often_as_they_are_and_by_which_me
     said = about["compared"]["logistic regression"]
     assert said["accuracy"] == pytest.approx((alone.idxmax(axis=1) == kind).mean())
     assert said["log_loss"] == pytest.approx(-np.log(of_label).mean(), rel=1e-6)
-    assert set(about["compared"]) == {"scANVI", "logistic regression", "label spreading"}
+    assert set(about["compared"]) == {
+        *("recommended", "the model that is saved"),
+        *("logistic regression", "label spreading"),
+    }
+
+
+def test_what_is_said_of_the_fits_is_what_they_were(pair):
+    said = pair[1].uns["scanvi"]["parameters"]
+    assert said["train"]["objective"] == "unlabelled"
+    assert said["model"]["norm"] == "layer"
+    assert (said["fits"], said["norms"]) == (2, "layer, batch")
+
+
+def test_saving_draws_no_random_number(tmp_path):
+    before = torch.get_rng_state()
+    annotate(cells(), "kind", model=tmp_path / "model", **QUICK)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_states_know_no_label(pair):

@@ -12,8 +12,18 @@ from sklearn.semi_supervised import LabelSpreading
 from scanvi_tutorial.checks import InputError
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.datasets import load
-from scanvi_tutorial.ensemble import Ensemble, Naming, recommended, with_linear_classifier
-from scanvi_tutorial.evaluation import evaluate, label_spreading, largest_class_rate, neighbor_graph, pooled, unlabelled
+from scanvi_tutorial.ensemble import Ensemble, StateClassifier, recommended, with_linear_classifier
+from scanvi_tutorial.evaluation import (
+    cross_fit,
+    evaluate,
+    fit_on_seeds,
+    label_spreading,
+    largest_class_rate,
+    linear_classifier,
+    neighbor_graph,
+    pooled,
+    unlabelled,
+)
 from scanvi_tutorial.inference import label_probabilities, latent
 from scanvi_tutorial.model import SCANVI
 from scanvi_tutorial.seeds import seed_labels
@@ -64,7 +74,7 @@ def test_the_answer_is_the_weighed_geometric_mean_of_two_rules_a_space(adata, fi
         spread = LabelSpreading("knn", n_neighbors=30, alpha=0.8, max_iter=1_000, tol=1e-6).fit(z, known)
         shares = spread.label_distributions_
         logs = logs + 0.4 * np.log(np.maximum(linear, 1e-6)) + 0.1 * np.log(np.maximum(shares, 1e-6))
-    said = Naming(states)(adata)
+    said = StateClassifier(states)(adata)
     assert list(said) == [f"type {name}" for name in "ABCD"]
     np.testing.assert_allclose(said, softmax(logs, axis=1), atol=1e-6)
 
@@ -98,12 +108,76 @@ def test_processes_side_by_side_give_what_one_gives(adata):
         np.testing.assert_allclose(latent(ours, adata), latent(theirs, adata), atol=1e-4)
 
 
-@pytest.mark.parametrize("cells", [300, 2_000])
-def test_many_cells_are_fitted_less_often(cells, monkeypatch):
+@pytest.mark.parametrize(("cells", "fits"), [(300, 10), (1_600, 10), (2_000, 8), (4_000, 4), (9_000, 4)])
+def test_many_cells_are_fitted_less_often(cells, fits, monkeypatch):
     adata = load("simulated", cells=cells, genes=20)
     monkeypatch.setattr("scanvi_tutorial.ensemble._one", lambda *task: task)
-    assert len(Ensemble().fit(adata, "label", 0)) == (10 if cells < 2_000 else 4)
+    assert len(Ensemble().fit(adata, "label", 0)) == fits
     assert len(Ensemble(fits=3).fit(adata, "label", 0)) == 3
+
+
+@pytest.mark.parametrize("settings", [{"fits": 0}, {"fits": -1}, {"jobs": 0}])
+def test_no_fit_is_no_ensemble(settings):
+    with pytest.raises(InputError, match="At least one fit and one job"):
+        Ensemble(**settings)
+
+
+def test_held_out_labels_cannot_be_watched_by_a_fit_that_sees_none(adata):
+    with pytest.raises(ValueError, match="watch held-out labels"):
+        TrainConfig(objective="unlabelled", monitor="labels")
+    train = replace(SHORT, max_epochs=1, monitor="labels")
+    assert len(Ensemble(SMALL, train, fits=1, keep=False).fit(adata, "label", 0)) == 1
+
+
+def test_hidden_labels_have_no_part_in_what_is_said_of_them(adata):
+    """Permuted among themselves within a fold, the answer about them stays."""
+    rng = np.random.default_rng(0)
+    rules = StateClassifier([rng.normal(size=(adata.n_obs, 3))])
+    folds = []
+
+    def spy(cells, *, labels="label", seed=0):
+        folds.append(cells.obs[labels].copy())
+        return rules(cells, labels=labels)
+
+    part = cross_fit(spy, adata)
+    told = adata.obs["label"].astype(str)
+    for shown in folds:
+        hidden = shown.isna().to_numpy() & (told != "Unknown").to_numpy()
+        assert hidden.any()
+        alone = adata.copy()
+        alone.obs["label"] = told.where(~hidden, "Unknown")
+        said = rules(alone)
+        names = adata.obs_names[hidden]
+        np.testing.assert_allclose(part.held_out.loc[names], said.loc[names], atol=1e-9)
+
+
+def test_what_lies_in_memory_is_no_feature(adata, monkeypatch):
+    """scikit-learn refuses features that are no numbers, which memory that was used before may hold."""
+    graph = neighbor_graph(np.random.default_rng(0).normal(size=(adata.n_obs, 2)))
+    empty = np.empty
+
+    def used(shape, dtype=float, **rest):
+        return np.full(shape, np.nan) if dtype is float else empty(shape, dtype, **rest)
+
+    monkeypatch.setattr("numpy.empty", used)
+    label_spreading(adata, graph=graph)
+
+
+def test_a_model_of_other_types_gets_no_classifier(adata, fitted):
+    other = adata.copy()
+    other.obs["label"] = other.obs["label"].astype(str).replace("type A", "type Z")
+    model = fitted[0][0]
+    with pytest.raises(InputError, match="type Z"):
+        with_linear_classifier(model, other, latent(model, adata))
+
+
+def test_rules_can_be_restricted_to_some_fits_and_to_one_kind(adata):
+    rng = np.random.default_rng(0)
+    states = [rng.normal(size=(adata.n_obs, 3)) for _ in range(3)]
+    few = StateClassifier(states).restricted([2, 0])(adata)
+    pd.testing.assert_frame_equal(few, StateClassifier([states[2], states[0]])(adata))
+    linear = StateClassifier(states[:1], spreading=0.0)(adata)
+    pd.testing.assert_frame_equal(linear, fit_on_seeds(linear_classifier(), adata, features=states[0]))
 
 
 @pytest.mark.parametrize("types", [2, 4])

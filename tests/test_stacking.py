@@ -117,6 +117,16 @@ def test_the_stack_weighs_by_what_methods_say_of_seeds_they_did_not_know():
     np.testing.assert_allclose(answer.probabilities.sum(axis=1), 1)
 
 
+def test_a_stack_may_answer_with_fits_to_all_seeds():
+    """Echo knows what it is shown, so only a fit to all seeds is sure of all of them."""
+    adata = cells(np.array([0, 1, 2] * 5))
+    folds, whole = (
+        stack({"echo": echo}, adata, refit=refit).probabilities.to_numpy().max(1) for refit in (False, True)
+    )
+    assert (whole > 0.99).all()
+    assert (folds < 0.99).all()
+
+
 def test_every_fit_has_a_seed_of_its_own():
     asked = []
     for seed in (0, 1):

@@ -47,7 +47,7 @@ def doubts(names: Sequence[str], codes: NDArray[np.integer], *, genes: int) -> l
     if genes < _FEW_GENES:
         said.append(f"Only {genes} genes: types that these do not tell apart cannot be told apart.")
     if (codes >= 0).all():
-        said.append("Every cell has a label: there is none to name, and the model learns from labelled cells alone.")
+        said.append("Every cell has a label: there is none to name.")
     return said
 
 

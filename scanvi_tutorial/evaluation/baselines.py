@@ -29,6 +29,7 @@ __all__ = [
     "Baseline",
     "fit_on_seeds",
     "label_spreading",
+    "linear_classifier",
     "logistic_regression",
     "marker_score",
     "nearest_neighbors",
@@ -70,6 +71,11 @@ def fit_on_seeds(
     return pd.DataFrame(table, index=adata.obs_names, columns=list(names))
 
 
+def linear_classifier() -> LogisticRegression:
+    """Return an unfitted multinomial logistic regression with scikit-learn's default penalty (C = 1)."""
+    return LogisticRegression(max_iter=2_000)
+
+
 def principal_components(adata: AnnData, most: int = _COMPONENTS, *, seed: int = 0) -> NDArray[np.float64]:
     """Return the first principal components of log-CP10k, (cells, components), fitted on all cells without a label.
 
@@ -100,8 +106,7 @@ def logistic_regression(
     the noise of rare genes to the level of the markers. The solver draws nothing at random;
     `seed` is there because a `Baseline` has one.
     """
-    estimator = LogisticRegression(max_iter=2_000, random_state=seed)
-    return fit_on_seeds(estimator, adata, labels=labels)
+    return fit_on_seeds(linear_classifier(), adata, labels=labels)
 
 
 def nearest_neighbors(adata: AnnData, *, labels: str = "label", seed: int = 0) -> pd.DataFrame:
@@ -116,9 +121,9 @@ def nearest_neighbors(adata: AnnData, *, labels: str = "label", seed: int = 0) -
 
 
 def neighbor_graph(features: ArrayLike) -> csr_matrix:
-    """Return the graph that labels spread along: an edge from each cell to its thirty nearest, sparse (cells, cells).
+    """Return the graph that labels spread along: an edge from each cell to the twenty-nine nearest others and itself.
 
-    `features` is (cells, features); a cell is its own nearest.
+    `features` is (cells, features); the graph is sparse, (cells, cells).
     """
     features = np.asarray(features)
     return kneighbors_graph(features, min(_SPREADING_NEIGHBORS, len(features)), include_self=True)
@@ -139,7 +144,7 @@ def label_spreading(
     # the defaults stop after 30 rounds or at 1e-3, before labels have come to the far cells of a type
     spreading = LabelSpreading(lambda *_: graph.copy(), alpha=_SPREADING_ALPHA, max_iter=1_000, tol=1e-6)
     # the graph holds all that features say; and to scikit-learn too, -1 is a cell without a label
-    spreading.fit(np.empty((adata.n_obs, 1)), codes)
+    spreading.fit(np.zeros((adata.n_obs, 1)), codes)
     reached = spreading.label_distributions_
     sums = reached.sum(axis=1, keepdims=True)
     shares = np.where(sums > 0, reached / np.where(sums > 0, sums, 1), 1 / len(names))

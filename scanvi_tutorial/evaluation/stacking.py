@@ -1,4 +1,4 @@
-"""Several methods in one answer, weighed and calibrated by seed cells that none of their fits had seen.
+"""Several methods in one answer, weighted and calibrated by seed cells that none of their fits had seen.
 
 Explained in book/08_evaluation.md. The seeds are cut into folds; every method is fitted once a fold, with the labels of
 that fold hidden. What it then says of the hidden seeds is what it would say of cells that nobody has labelled. With
@@ -96,8 +96,12 @@ def stack(
     labels: str = "label",
     folds: int = 5,
     seed: int = 0,
+    refit: bool = False,
 ) -> Stack:
-    """Return the weighed and calibrated answer of methods; it needs no cell but these.
+    """Return the weighted and calibrated answer of methods; it needs no cell but these.
+
+    The answer is the mean of the fits of all folds; with `refit`, every method is fitted once more, to all seeds, and
+    that fit answers.
 
     The seeds have to be like the other cells: of seeds that were chosen by markers, or that
     sit at the edge of their type, one only learns how such cells are named.
@@ -111,9 +115,11 @@ def stack(
     held_out = np.stack([part.held_out.to_numpy() for part in parts.values()])
     weights = stacking_weights(held_out, known)
     temperature = fit_temperature(np.tensordot(weights, held_out, 1), known)
-    said = np.stack([part.probabilities.to_numpy() for part in parts.values()])
-    mixed = np.tensordot(weights, said, 1)
     columns = next(iter(parts.values())).held_out.columns
+    answers = [part.probabilities for part in parts.values()]
+    if refit:
+        answers = [method(adata, labels=labels, seed=seed) for method in methods.values()]
+    mixed = np.tensordot(weights, np.stack([answer[columns].to_numpy() for answer in answers]), 1)
     table = pd.DataFrame(tempered(mixed, temperature), adata.obs_names, columns)
     return Stack(table, pd.Series(weights, list(parts), name="weight"), temperature, parts)
 
@@ -156,11 +162,10 @@ def fit_temperature(probabilities: ArrayLike, codes: ArrayLike, *, scale: float 
 
 
 def pooled(tables: Sequence[pd.DataFrame], weights: ArrayLike | None = None) -> pd.DataFrame:
-    """Return the weighed geometric mean of tables (cells, labels), with rows that sum to one.
+    """Return the weighted geometric mean of tables (cells, labels), with rows that sum to one.
 
-    One table that all but rules a label out counts for more than in an arithmetic mean. To pool and then to learn from
-    data comes to the same as to learn first (Genest, McConway and Schervish 1986, doi:10.1214/aos/1176349934). A
-    probability below 1e-6 is taken for that.
+    The logarithmic opinion pool (Genest, McConway and Schervish 1986, doi:10.1214/aos/1176349934): a table that all but
+    rules a label out counts for more than in an arithmetic mean. A probability below 1e-6 is taken for that.
 
     >>> sure, unsure = pd.DataFrame({"A": [0.9], "B": [0.1]}), pd.DataFrame({"A": [0.5], "B": [0.5]})
     >>> pooled([sure, unsure]).round(3).iloc[0].tolist()
@@ -169,8 +174,11 @@ def pooled(tables: Sequence[pd.DataFrame], weights: ArrayLike | None = None) -> 
     if not tables:
         raise InputError("There is no table to pool. Pass at least one.")
     first = tables[0]
-    logs = np.log(np.maximum([table[first.columns].to_numpy() for table in tables], _LEAST_POOLED))
-    return pd.DataFrame(softmax(np.average(logs, axis=0, weights=weights), axis=1), first.index, first.columns)
+    weights = np.ones(len(tables)) if weights is None else np.asarray(weights, dtype=np.float64)
+    logs = np.zeros(first.shape)
+    for table, weight in zip(tables, weights / weights.sum(), strict=True):
+        logs += weight * np.log(np.maximum(table[first.columns].to_numpy(), _LEAST_POOLED))
+    return pd.DataFrame(softmax(logs, axis=1), first.index, first.columns)
 
 
 def tempered(probabilities: ArrayLike, temperature: float) -> NDArray[np.float64]:

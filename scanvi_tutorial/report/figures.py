@@ -168,7 +168,7 @@ def _calibration(given: pd.Series, held_out: pd.DataFrame) -> Picture:
 
 def _history(history: pd.DataFrame, best: int) -> Picture:
     caption = "The fit behind the map: it has settled where the curves are level, and was kept at the dotted line."
-    alt = f"Bound, KL terms, label term and schedule over {len(history)} epochs; epoch {best} was kept."
+    alt = f"Bound, KL terms and schedule over {len(history)} epochs; epoch {best} was kept."
     return _picture("History of the fit", lambda: history_plot(history, best_epoch=best), caption, alt)
 
 
