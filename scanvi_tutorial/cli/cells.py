@@ -94,7 +94,7 @@ def train(
 ) -> None:
     """Fit one model to IN.h5ad and keep it, without naming cells.
 
-    Quicker than annotate: one fit that knows the labels, and nothing tells how far to trust it.
+    One fit that knows the labels, as chapters 4 to 6 make it. What annotate does is more often right, and tested.
 
     \b
     Example:
