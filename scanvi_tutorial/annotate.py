@@ -218,7 +218,7 @@ def _contradictions(
     if len(codes) >= _ENOUGH and right < chance + max(by_luck, 0.1 * (1 - chance)):
         said.append(
             f"Hidden labels were found again in {right:.0%} of {len(codes)} cells, and calling all of them by the "
-            f"commonest label is right in {chance:.0%}: these labels can hardly be read off these counts. Look for "
+            f"most common label is right in {chance:.0%}: these labels can hardly be read off these counts. Look for "
             "labels that were shuffled or belong to other cells."
         )
     given = held_out[np.arange(len(codes)), codes]

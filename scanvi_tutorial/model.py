@@ -1,4 +1,4 @@
-"""scANVI: a model that tells how a cell comes to its counts, and a guide that tells the story backwards.
+"""scANVI: a model that tells how a cell comes to its counts, and a guide that tells the story backward.
 
 Derived in book/04_model.md; sketched in book/02_sketch.md; the networks are those of book/03_networks.md.
 
@@ -184,7 +184,7 @@ class SCANVI(nn.Module):
         share: Float[Tensor, "cells 1"] | None = None,
         batch: Float[Tensor, "cells batches"] | None = None,
     ) -> None:
-        """Tell the story backwards; y is summed over by enumeration unless it is given."""
+        """Tell the story backward; y is summed over by enumeration unless it is given."""
         with pyro.plate("cells", len(x)):
             z2_loc, z2_scale, l_loc, l_scale = self.z2l_encoder(x)
             z2 = pyro.sample("z2", dist.Normal(z2_loc, z2_scale).to_event(1))

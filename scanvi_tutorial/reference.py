@@ -85,7 +85,7 @@ class TutorialModel(nn.Module):
             pyro.sample("x", p_x.to_event(1), obs=x)
 
     def guide(self, x: Tensor, y: Tensor | None = None) -> None:
-        """Tell it backwards; a label adds a factor that Pyro may take for a draw's score."""
+        """Tell it backward; a label adds a factor that Pyro may take for a draw's score."""
         pyro.module("tutorial", self)
         with pyro.plate("batch", len(x)), poutine.scale(scale=self.scale):
             z2_loc, z2_scale, l_loc, l_scale = self.encode(x)

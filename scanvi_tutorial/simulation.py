@@ -1,4 +1,4 @@
-"""Let a model tell the story of new cells, and teach its guide to tell those backwards.
+"""Let a model tell the story of new cells, and teach its guide to tell those backward.
 
 Used in book/checks.md: where the cells come from the model itself, the truth about them is known, and so is the target
 of the guide. The generative half stays as it is: z1, y, z2 and l are drawn from it, then x.

@@ -47,7 +47,7 @@ def accuracy(truth: ArrayLike, predicted: ArrayLike | pd.DataFrame) -> float:
 
 
 def largest_class_rate(truth: ArrayLike) -> float:
-    """Return the accuracy of calling every cell by the commonest type: what a method that learned nothing reaches."""
+    """Return the accuracy of calling every cell by the most common type: what a method that learned nothing reaches."""
     names = _names(truth, "the truth")
     return float(np.unique(names, return_counts=True)[1].max() / len(names))
 
@@ -56,7 +56,7 @@ def largest_class_scores(truth: ArrayLike) -> pd.Series:
     """Return the `scores` of giving every cell the shares of the types: of knowing them, and nothing of any cell.
 
     The accuracy is `largest_class_rate`, the log-loss the entropy of the types, the calibration error 0. It needs the
-    truth, so it is no `Baseline`: a user does not know which type is the commonest, least of all from balanced seeds.
+    truth, so it is no `Baseline`: a user does not know which type is the most common, least of all from balanced seeds.
     """
     names, counts = np.unique(_names(truth, "the truth"), return_counts=True)
     if len(names) < 2:

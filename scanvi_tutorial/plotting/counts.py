@@ -71,7 +71,7 @@ def count_table_plot(
 def library_size_plot(adata: AnnData, *, by: str = "truth", axes: Axes | None = None) -> Figure:
     """Draw a histogram of the total counts per cell on a logarithmic axis, one row for each type in obs[`by`].
 
-    Rows share their bins; each is as high as its commonest total, so shapes and places compare, numbers don't. A tick
+    Rows share their bins; each is as high as its most common total, so shapes and places compare, numbers don't. A tick
     marks the median.
     """
     totals, types = np.asarray(check_counts(adata).sum(1)).ravel(), _types(adata, by)
