@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from tqdm.auto import tqdm
 
-__all__ = ["DATASETS", "UNLABELLED", "ModelConfig", "Objective", "RunConfig", "TrainConfig", "progress"]
+__all__ = ["DATASETS", "UNLABELLED", "ModelConfig", "Objective", "RunConfig", "TrainConfig", "no_progress", "progress"]
 
 DATASETS = ("simulated", "pbmc68k", "facs", "facs-t", "pbmc")
 UNLABELLED = "Unknown"  # the category of a cell whose type nobody has told us
@@ -162,6 +162,11 @@ class RunConfig:
 def progress(steps: Iterable[T], description: str, *, unit: str = "it") -> "tqdm[T]":
     """Return `steps` behind a progress bar, which `TQDM_DISABLE=1` silences (tqdm.auto alone would ignore it)."""
     return tqdm(steps, desc=description, unit=unit, disable=RunConfig.from_env().quiet)
+
+
+def no_progress() -> None:
+    """Silence the progress bars of this process."""
+    os.environ["TQDM_DISABLE"] = "1"
 
 
 def _flag(name: str, text: str) -> bool:

@@ -7,7 +7,6 @@ differ, so several are averaged. No fit knows a label: to hide some, only the ru
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -23,7 +22,7 @@ from numpy.typing import ArrayLike
 
 from scanvi_tutorial.cache import fit_or_load
 from scanvi_tutorial.checks import InputError, check_labels, listed, plain_cells
-from scanvi_tutorial.config import UNLABELLED, ModelConfig, TrainConfig, progress
+from scanvi_tutorial.config import UNLABELLED, ModelConfig, TrainConfig, no_progress, progress
 from scanvi_tutorial.evaluation import fit_on_seeds, label_spreading, linear_classifier, neighbor_graph, pooled
 from scanvi_tutorial.history import History
 from scanvi_tutorial.inference import latent
@@ -180,7 +179,7 @@ def with_linear_classifier(model: SCANVI, adata: AnnData, states: ArrayLike, lab
 
 
 def _one_of_many(*task: Any) -> tuple[SCANVI, History]:
-    os.environ["TQDM_DISABLE"] = "1"  # bars of several processes would overwrite each other
+    no_progress()  # bars of several processes would overwrite each other
     return _one(*task)
 
 
