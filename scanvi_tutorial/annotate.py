@@ -193,8 +193,8 @@ def _tested(rules: StateClassifier, cells: AnnData, labels: str, seed: int) -> t
             method, seen = method_and_cells()
             answer = cross_fit(method, seen, labels=labels, seed=seed)
             compared[name] = _summary(np.array(names, dtype=object)[answer.codes], answer.held_out)
-    about = {"held_out": held_out | {"probabilities": part.held_out.to_numpy()}, "compared": compared}
     said = part.held_out.to_numpy()
+    about = {"held_out": held_out | {"probabilities": said}, "compared": compared}
     return about, _contradictions(names, part.codes, said, part.held_out.index)
 
 
