@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 
 import scanvi_tutorial as st
+from scanvi_tutorial.ensemble import Ensemble
 from scanvi_tutorial.streaming import read_selected
 
-__all__ = ["from_file"]
+__all__ = ["from_file", "recommended_from_file"]
 
 
 def from_file(
@@ -47,3 +48,17 @@ def from_file(
     table = st.label_probabilities(model, adata, seed=seed)
     table.attrs = {"model": asdict(config), "train": asdict(settings), "epochs": len(history.frame)}
     return table
+
+
+def recommended_from_file(
+    path: str,
+    *,
+    labels: str = "label",
+    seed: int = 0,
+    genes: int = 2_000,
+    fits: int | None = None,
+    train: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
+    """Return the probabilities (cells, labels) of what the book recommends, fitted anew; arguments as above."""
+    ensemble = Ensemble(train=st.TrainConfig(device="cpu", **(train or {})), fits=fits, keep=False)
+    return ensemble(read_selected(path, genes), labels=labels, seed=seed)

@@ -15,14 +15,29 @@ speed, speed_ours, many_cells = map(import_module, ("speed", "speed_ours", "many
 
 
 def test_an_epoch_is_what_a_further_one_adds_and_the_median_of_repeats_is_told(monkeypatch, tmp_path):
-    wall = iter([12.0, 16.0, 12.0, 36.0, 12.0, 14.0])  # 10 to start, then 2, 12 and 1 an epoch
+    wall = iter([12.0, 14.0, 22.0, 34.0, 11.0, 12.0])  # 10 to start, then 2, 12 and 1 an epoch
 
     def fake(method, cells, *, threads):
         return None, {"seconds": next(wall), "added_mb": 100.0 * method.settings["epochs"]}
 
     monkeypatch.setattr(speed, "once", fake)
     row = speed.epoch_of("Pyro's tutorial, dense", tmp_path, threads=1, repeats=3)
-    assert (row["epoch_seconds"], row["least"], row["most"], row["added_mb"]) == (2, 1, 12, 300)
+    assert (row["epoch_seconds"], row["least"], row["most"], row["added_mb"]) == (2, 1, 12, 200)
+
+
+def test_quick_epochs_are_counted_over_ten(monkeypatch, tmp_path):
+    def fake(method, cells, *, threads):
+        return None, {"seconds": 10 + 0.5 * method.settings["epochs"], "added_mb": 100.0}
+
+    monkeypatch.setattr(speed, "once", fake)
+    assert speed.epoch_of("ours, defaults", tmp_path, threads=1, repeats=1)["epoch_seconds"] == 0.5
+
+
+def test_whole_trainings_are_multiplied_from_epochs_that_were_measured():
+    rows = [{"arm": arm, "epoch_seconds": value} for arm, value in zip(speed.ARMS, (50, 20, 5, 30, 40), strict=True)]
+    found = {row["run"]: row["seconds"] for row in speed.multiplied(rows)}
+    assert found == {"Pyro's tutorial, 80 epochs": 80 * 50, "scvi-tools, 100 + 25 epochs": 100 * 30 + 25 * 40}
+    assert [row["run"] for row in speed.multiplied(rows[:4])] == ["Pyro's tutorial, 80 epochs"]
 
 
 def test_cells_are_written_once_and_are_sparse_counts_with_seeds_and_truth(tmp_path):
@@ -55,6 +70,15 @@ def test_our_arm_is_the_fit_of_the_book_and_runs_as_long_as_it_is_told(tmp_path)
     st.fit(model, adata, st.TrainConfig(max_epochs=2, minibatch=64, device="cpu"))
     np.testing.assert_array_equal(table, st.label_probabilities(model, adata))
     assert table.attrs["epochs"] == 2
+
+
+def test_the_recommended_run_is_the_recommended_answer_and_keeps_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("scanvi_tutorial.cache.cache_folder", lambda: tmp_path / "cache")
+    path = many_cells.made(tmp_path, cells=700, genes=120)
+    table = speed_ours.recommended_from_file(str(path), genes=60, fits=2, train={"max_epochs": 2, "minibatch": 64})
+    assert list(tmp_path.iterdir()) == [path]  # a fit that was kept would cost nothing the next time
+    train = st.TrainConfig(max_epochs=2, minibatch=64, device="cpu")
+    np.testing.assert_array_equal(table, st.recommended(st.select_genes(st.read_h5ad(path), 60), train=train, fits=2))
 
 
 @pytest.mark.parametrize("arm", speed.ARMS)
