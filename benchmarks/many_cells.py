@@ -22,7 +22,7 @@ from scanvi_tutorial.datasets.simulated import type_shares
 __all__ = ["CELLS", "GENES", "made"]
 
 CELLS, GENES = 20_000, 21_932  # of Pyro's tutorial
-TYPES, PER_LABEL, MARKERS_PER_TYPE = 4, 50, 60
+TYPES, PER_LABEL, MARKER_SHARE = 4, 50, 0.02  # each type has markers of its own
 LIBRARY, BASELINE_SCALE, EFFECT = (np.log(1_150.0), 0.35), 2.75, 1.0
 CELLS_AT_ONCE = 500
 
@@ -57,7 +57,7 @@ def made(folder: Path, cells: int = CELLS, genes: int = GENES, *, seed: int = 0)
 def _shares(rng: np.random.Generator, genes: int) -> np.ndarray:
     """Return the share of every gene in every type, float32 (types, genes)."""
     log = np.tile(rng.normal(0, BASELINE_SCALE, size=genes), (TYPES, 1))
-    markers = rng.permutation(genes)[: TYPES * MARKERS_PER_TYPE].reshape(TYPES, -1)
+    markers = rng.permutation(genes)[: TYPES * round(MARKER_SHARE * genes)].reshape(TYPES, -1)
     for code, own in enumerate(markers):
         log[code, own] += EFFECT * rng.uniform(0.5, 1.5, size=len(own))
     shares = np.exp(log)

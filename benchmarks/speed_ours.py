@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
 
 import scanvi_tutorial as st
 from scanvi_tutorial.ensemble import Ensemble
-from scanvi_tutorial.streaming import read_selected
 
 __all__ = ["from_file", "recommended_from_file"]
 
@@ -23,6 +24,7 @@ def from_file(
     genes: int = 2_000,
     tutorial: bool = False,
     epochs: int | None = None,
+    on_disk: bool = False,
     train: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Return the probabilities (cells, labels) of one fit.
@@ -34,18 +36,20 @@ def from_file(
         genes: How many of them the model sees.
         tutorial: Take the network sizes and minibatches of Pyro's tutorial.
         epochs: Exactly so many, whatever the limit of steps is; None leaves the length to the defaults.
+        on_disk: Leave the counts of the chosen genes in files, which are removed at the end.
         train: Further fields of `TrainConfig`.
     """
-    adata = read_selected(path, genes)
     config = st.ModelConfig.tutorial() if tutorial else st.ModelConfig()
     settings = st.TrainConfig(seed=seed, device="cpu", **(train or {}))
     if tutorial:  # 200 labelled cells pass in an epoch of 200 steps there
         settings = replace(settings, minibatch=100, labelled_minibatch=2)
     if epochs is not None:
         settings = replace(settings, max_epochs=epochs, max_steps=10**9, patience=10**9)
-    model = st.SCANVI.from_anndata(adata, config, labels=labels, seed=seed)
-    history = st.fit(model, adata, settings)
-    table = st.label_probabilities(model, adata, seed=seed)
+    with TemporaryDirectory(dir=Path(path).parent) as folder:
+        adata = st.read_selected(path, genes, folder=folder if on_disk else None)
+        model = st.SCANVI.from_anndata(adata, config, labels=labels, seed=seed)
+        history = st.fit(model, adata, settings)
+        table = st.label_probabilities(model, adata, seed=seed)
     table.attrs = {"model": asdict(config), "train": asdict(settings), "epochs": len(history.frame)}
     return table
 
@@ -61,4 +65,4 @@ def recommended_from_file(
 ) -> pd.DataFrame:
     """Return the probabilities (cells, labels) of what the book recommends, fitted anew; arguments as above."""
     ensemble = Ensemble(train=st.TrainConfig(device="cpu", **(train or {})), fits=fits, keep=False)
-    return ensemble(read_selected(path, genes), labels=labels, seed=seed)
+    return ensemble(st.read_selected(path, genes), labels=labels, seed=seed)

@@ -16,6 +16,7 @@ from scanvi_tutorial.plotting import figure6
 from scanvi_tutorial.query import predict
 from scanvi_tutorial.report import write_report
 from scanvi_tutorial.seeds import purity, seed_labels
+from scanvi_tutorial.streaming import read_selected
 from scanvi_tutorial.training import fit
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "predict",
     "purity",
     "read_h5ad",
+    "read_selected",
     "recommended",
     "seed_labels",
     "select_genes",

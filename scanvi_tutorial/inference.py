@@ -105,8 +105,11 @@ def bound_of(terms: Mapping[str, Any]) -> Any:
 
 def latent(model: SCANVI, adata: AnnData) -> np.ndarray:
     """Return the posterior mean of z2 of every cell, float32 (cells, latent), under q(z2 | x)."""
+    out = np.empty((adata.n_obs, model.config.latent_dim), dtype=np.float32)
     with evaluating(model):
-        return np.concatenate([model.z2l_encoder(x)[0].cpu().numpy() for x in _dense_chunks(model, adata)])
+        for rows, x in _dense_chunks(model, adata):
+            out[rows] = model.z2l_encoder(x)[0].cpu().numpy()
+    return out
 
 
 def label_probabilities(
@@ -131,13 +134,13 @@ def label_probabilities(
     if samples == 0:
         noise = torch.zeros(1, 1, latent_dim)
     noise = noise.to(model.device)
-    rows = []
+    out = np.empty((adata.n_obs, len(model.labels)))  # small arrays kept among large ones would fragment memory
     with evaluating(model):
-        for x in _dense_chunks(model, adata):
+        for rows, x in _dense_chunks(model, adata):
             loc, scale, *_ = model.z2l_encoder(x)
             logits = model.classifier(loc + scale * noise)  # (samples cells labels)
-            rows.append(logits.double().softmax(-1).mean(0).cpu().numpy())
-    return pd.DataFrame(np.concatenate(rows), index=adata.obs_names, columns=model.labels)
+            out[rows] = logits.double().softmax(-1).mean(0).cpu().numpy()
+    return pd.DataFrame(out, index=adata.obs_names, columns=model.labels)
 
 
 def posterior_predictive(model: SCANVI, adata: AnnData, *, seed: int = 0) -> pd.DataFrame:
@@ -151,8 +154,9 @@ def posterior_predictive(model: SCANVI, adata: AnnData, *, seed: int = 0) -> pd.
     sums = {"observed": np.zeros((2, len(model.genes)))}
     sums["predicted"] = sums["observed"].copy()
     with evaluating(model, seed):
-        pairs = _dense_chunks(model, adata), _batch_chunks(model, adata)
-        for x, batch in zip(*pairs, strict=True):
+        codes = None if model.batches is None else model.batches.codes(adata)
+        for rows, x in _dense_chunks(model, adata):
+            batch = None if codes is None else model.batches.one_hot(codes[rows]).to(model.device)
             guide = poutine.trace(model.guide).get_trace(x)
             again = poutine.replay(forget, trace=guide)
             retold = poutine.trace(again).get_trace(x, batch=batch)
@@ -167,14 +171,8 @@ def posterior_predictive(model: SCANVI, adata: AnnData, *, seed: int = 0) -> pd.
     return table
 
 
-def _dense_chunks(model: SCANVI, adata: AnnData) -> Iterator[Tensor]:
+def _dense_chunks(model: SCANVI, adata: AnnData) -> Iterator[tuple[np.ndarray, Tensor]]:
     counts: csr_matrix = check_counts(check_genes(adata, model.genes), model.layer)
     device = model.device
     for rows in chunks(np.arange(adata.n_obs), _CELLS_AT_ONCE):
-        yield dense(counts, rows).to(device)
-
-
-def _batch_chunks(model: SCANVI, adata: AnnData) -> Iterator[Tensor | None]:
-    codes = None if model.batches is None else model.batches.codes(adata)
-    for rows in chunks(np.arange(adata.n_obs), _CELLS_AT_ONCE):
-        yield None if codes is None else model.batches.one_hot(codes[rows]).to(model.device)
+        yield rows, dense(counts, rows).to(device)

@@ -1,7 +1,8 @@
 """Counts from a file larger than memory: read in blocks of cells, only the chosen genes are kept.
 
 Two passes: the first checks every count and finds in how many cells each gene is detected,
-the second fills arrays whose size is known by then, so that nothing is ever held twice.
+the second fills arrays whose size is known by then, so that nothing is ever held twice. The
+arrays are in memory or in files of a folder, where the operating system reads of them what a minibatch asks for.
 """
 
 from __future__ import annotations
@@ -27,8 +28,14 @@ __all__ = ["read_selected"]
 _CELLS_AT_ONCE = 2_000
 
 
-def read_selected(path: str | Path, n: int = 2_000, *, layer: str | None = None) -> AnnData:
-    """Return the cells of a file with `n` of its genes, in memory; the file itself may be larger than memory.
+def read_selected(
+    path: str | Path,
+    n: int = 2_000,
+    *,
+    layer: str | None = None,
+    folder: str | Path | None = None,
+) -> AnnData:
+    """Return the cells of a file with `n` of its genes; the file itself may be larger than memory.
 
     The same as `select_genes(read_h5ad(path), n, layer=layer)`, with the counts in `X`, `obs`, `var` and `uns`.
 
@@ -36,6 +43,8 @@ def read_selected(path: str | Path, n: int = 2_000, *, layer: str | None = None)
         path: An `.h5ad` file or a `.zarr` folder, its counts dense or CSR.
         n: Genes to keep: those detected in most cells, and the markers of `uns["markers"]`.
         layer: Where the counts are, if not in `X`.
+        folder: Where the kept counts are written to (8 bytes a count above zero) and read from while they are in use,
+            so that they too may be larger than memory; None holds them in memory.
 
     Raises:
         InputError: Where the file cannot be read, is stored gene by gene, or holds no usable counts.
@@ -49,7 +58,7 @@ def read_selected(path: str | Path, n: int = 2_000, *, layer: str | None = None)
             detected += block.getnnz(axis=0)
         kept = best_genes(detected.astype(np.float64), var.index, uns.get("markers"), n)
         entries = int(detected[kept].sum())
-        data, indices = np.empty(entries, dtype=np.float32), np.empty(entries, dtype=np.int32)
+        data, indices = _array("counts", entries, np.float32, folder), _array("genes", entries, np.int32, folder)
         starts = np.zeros(len(obs) + 1, dtype=np.int64)
         for block, rows in _blocks(counts, obs, var, "reading counts", checked=True):
             part = block[:, kept]
@@ -58,6 +67,13 @@ def read_selected(path: str | Path, n: int = 2_000, *, layer: str | None = None)
             data[first : first + part.nnz], indices[first : first + part.nnz] = part.data, part.indices
     matrix = sparse.csr_matrix((data, indices, starts), (len(obs), len(kept)))
     return AnnData(matrix, obs=obs, var=var.iloc[kept], uns=uns)
+
+
+def _array(name: str, length: int, dtype: type, folder: str | Path | None) -> np.ndarray:
+    if folder is None or not length:  # an empty file cannot be mapped
+        return np.empty(length, dtype)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return np.lib.format.open_memmap(Path(folder) / f"{name}.npy", mode="w+", dtype=dtype, shape=(length,))
 
 
 @contextmanager

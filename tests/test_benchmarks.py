@@ -6,6 +6,7 @@ import platform
 import re
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib import import_module
@@ -230,3 +231,18 @@ def test_the_peers_are_pinned_and_share_our_torch():
     ours = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE))
     assert "scvi-tools" in pins
     assert {name: pins[name] for name in ("torch", "numpy")} == {name: ours[name] for name in ("torch", "numpy")}
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux tells mapped files from other memory")
+def test_pages_of_a_mapped_file_are_not_memory_that_is_held(tmp_path):
+    np.save(tmp_path / "mapped.npy", np.ones(10**8 // 8))
+    added = {}
+    for mode in ("r", None):
+        with peers_worker.Held() as held:
+            block = np.load(tmp_path / "mapped.npy", mmap_mode=mode)
+            assert block.sum() == 10**8 // 8
+            time.sleep(0.1)
+        added[mode] = held.added
+        del block
+    assert added["r"] < 10
+    assert abs(added[None] - 100) < 10

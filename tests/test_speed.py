@@ -57,7 +57,7 @@ def test_cells_are_written_once_and_are_sparse_counts_with_seeds_and_truth(tmp_p
 
 
 def test_types_of_those_cells_can_be_told_apart(tmp_path):
-    adata = anndata.read_h5ad(many_cells.made(tmp_path, cells=1_200, genes=400))
+    adata = anndata.read_h5ad(many_cells.made(tmp_path, cells=1_200, genes=6_000))
     said = st.evaluation.logistic_regression(adata)
     assert st.evaluation.evaluate(adata, said)["accuracy"] > 0.8
 
@@ -70,6 +70,14 @@ def test_our_arm_is_the_fit_of_the_book_and_runs_as_long_as_it_is_told(tmp_path)
     st.fit(model, adata, st.TrainConfig(max_epochs=2, minibatch=64, device="cpu"))
     np.testing.assert_array_equal(table, st.label_probabilities(model, adata))
     assert table.attrs["epochs"] == 2
+
+
+def test_counts_left_on_disk_give_the_same_answer_and_leave_nothing(tmp_path):
+    path = many_cells.made(tmp_path, cells=700, genes=120)
+    settings = {"genes": 60, "epochs": 2, "train": {"minibatch": 64}}
+    found = speed_ours.from_file(str(path), on_disk=True, **settings)
+    np.testing.assert_array_equal(found, speed_ours.from_file(str(path), **settings))
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_the_recommended_run_is_the_recommended_answer_and_keeps_nothing(tmp_path, monkeypatch):

@@ -6,10 +6,15 @@ import pytest
 import scipy.sparse
 
 from scanvi_tutorial import streaming
-from scanvi_tutorial.checks import InputError, read_h5ad
+from scanvi_tutorial.checks import InputError, check_counts, read_h5ad
+from scanvi_tutorial.config import TrainConfig
 from scanvi_tutorial.datasets import load
 from scanvi_tutorial.genes import select_genes
+from scanvi_tutorial.inference import label_probabilities
+from scanvi_tutorial.model import SCANVI
+from scanvi_tutorial.seeds import seed_labels
 from scanvi_tutorial.streaming import read_selected
+from scanvi_tutorial.training import fit
 
 
 @pytest.fixture
@@ -31,6 +36,12 @@ def same(found, wanted):
     assert found.X.dtype == np.float32
 
 
+def mapped(array):
+    while array is not None and not isinstance(array, np.memmap):
+        array = getattr(array, "base", None)
+    return array is not None
+
+
 @pytest.mark.filterwarnings("ignore:Writing zarr v2")  # anndata's own word about its future
 @pytest.mark.parametrize("n", [25, 40, 100])
 @pytest.mark.parametrize("store", ["h5ad", "zarr"])
@@ -40,6 +51,24 @@ def test_a_file_read_in_blocks_gives_what_it_gives_when_read_at_once(adata, tmp_
     found = read_selected(path, n)
     same(found, select_genes(adata, n))
     assert found.uns["markers"].keys() == adata.uns["markers"].keys()
+
+
+def test_kept_counts_may_stay_on_disk_and_the_fit_is_the_same(adata, tmp_path):
+    seed_labels(adata, 5, "random").write_h5ad(tmp_path / "cells.h5ad")
+    held = read_selected(tmp_path / "cells.h5ad", 25)
+    on_disk = read_selected(tmp_path / "cells.h5ad", 25, folder=tmp_path / "new" / "kept")
+    same(on_disk, held)
+    assert sorted(path.name for path in (tmp_path / "new" / "kept").iterdir()) == ["counts.npy", "genes.npy"]
+    assert all(mapped(part) for part in (on_disk.X.data, on_disk.X.indices))
+    assert not mapped(held.X.data)
+    counts = check_counts(on_disk)
+    assert np.shares_memory(counts.data, on_disk.X.data)  # what looks at them takes no copy
+    tables = []
+    for cells in (held, on_disk):
+        model = SCANVI.from_anndata(cells, labels="label")
+        fit(model, cells, TrainConfig(max_epochs=2, minibatch=32, device="cpu"))
+        tables.append(label_probabilities(model, cells))
+    pd.testing.assert_frame_equal(*tables)
 
 
 @pytest.mark.parametrize("form", ["dense", "int32", "explicit zeros"])

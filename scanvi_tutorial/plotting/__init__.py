@@ -2,8 +2,8 @@
 
 `embedding` holds Figure 6 (book/06_figure.md), `counts` the pictures of the data (book/01_data.md), `fits` those of a
 fit (book/05_training.md), `calibration` those of a comparison (book/08_evaluation.md), `gradient`
-and `ranks` those of book/07_gradient.md and book/checks.md, `style` what all share: the
-style file and one color a type.
+and `ranks` those of book/07_gradient.md and book/checks.md, `speed` those of
+book/10_speed.md, `style` what all share: the style file and one color a type.
 """
 
 from scanvi_tutorial.plotting.calibration import metric_by_seeds, paired_differences, reliability_diagram
@@ -12,12 +12,14 @@ from scanvi_tutorial.plotting.embedding import figure6, umap
 from scanvi_tutorial.plotting.fits import confusion_plot, history_plot, predictive_plot, probability_plot
 from scanvi_tutorial.plotting.gradient import label_factor_plot, label_weight_plot
 from scanvi_tutorial.plotting.ranks import rank_plot
+from scanvi_tutorial.plotting.speed import growth_plot, timing_plot
 from scanvi_tutorial.plotting.style import palette
 
 __all__ = [
     "confusion_plot",
     "count_table_plot",
     "figure6",
+    "growth_plot",
     "history_plot",
     "label_factor_plot",
     "label_weight_plot",
@@ -31,5 +33,6 @@ __all__ = [
     "rank_plot",
     "reliability_diagram",
     "seed_purity_plot",
+    "timing_plot",
     "umap",
 ]
