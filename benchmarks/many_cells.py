@@ -6,6 +6,7 @@ The story of `st.load("simulated")`, with more of everything: 21,932 genes, of w
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import anndata
@@ -29,7 +30,8 @@ CELLS_AT_ONCE = 500
 
 def made(folder: Path, cells: int = CELLS, genes: int = GENES, *, seed: int = 0) -> Path:
     """Return the path of such a file, which is written unless it is there."""
-    path = folder / f"simulated-{cells}x{genes}.h5ad"
+    made_by = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]  # cells of another simulator are other cells
+    path = folder / f"simulated-{cells}x{genes}-{seed}-{made_by}.h5ad"
     if path.is_file():
         return path
     folder.mkdir(parents=True, exist_ok=True)

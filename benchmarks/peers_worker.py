@@ -32,10 +32,10 @@ def run(request: dict[str, Any], folder: Path) -> None:
     """Do what `request` says and leave the answer in `folder`.
 
     `seconds` (of the wall clock) and `cpu_seconds` span the call of the function, from cells in memory to
-    probabilities: neither imports nor reading the file. `peak_mb` is the most memory, in 10⁶ bytes, that the process
-    ever held, and `added_mb` how far that is above what it held when all imports were done. Pages of files that are
-    mapped, which the system may drop and read again, count there; `held_mb` is the same without them, looked at fifty
-    times a second.
+    probabilities: neither imports nor, unless the method reads it itself, reading the file. `peak_mb` is the most
+    memory, in 10⁶ bytes, that the process ever held, and `added_mb` how far that is above what it held when all imports
+    were done. Pages of files that are mapped, which the system may drop and read again, count there; `held_mb` is the
+    same without them, looked at fifty times a second.
     """
     method = _function(request["call"])
     torch.set_num_threads(request["threads"])  # after the imports, which may set it themselves
@@ -88,7 +88,11 @@ def resident(field: str) -> float:
 
 
 class Held:
-    """Watch, while it is entered, the memory of this process that belongs to no file: `added` is its growth in MB."""
+    """Watch, while it is entered, the anonymous memory of this process: `added` is its growth in MB, a lower bound.
+
+    Looked at fifty times a second, so a peak within one call of C may be missed; mapped files and shared memory don't
+    count. Enter it once. Elsewhere than on Linux it is the growth of the most that was ever held.
+    """
 
     def __init__(self) -> None:
         self.base = self.most = resident("RssAnon")
@@ -113,6 +117,7 @@ class Held:
         """End."""
         self.done.set()
         self.thread.join()
+        self.most = max(self.most, resident("RssAnon"))
 
 
 def _function(call: str) -> Callable[..., pd.DataFrame]:

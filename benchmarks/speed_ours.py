@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -34,22 +33,21 @@ def from_file(
         labels: Column of `obs` with the labels.
         seed: Of everything drawn.
         genes: How many of them the model sees.
-        tutorial: Take the network sizes and minibatches of Pyro's tutorial.
+        tutorial: Take the network sizes and minibatches of Pyro's tutorial, and learn from all that it learns from.
         epochs: Exactly so many, whatever the limit of steps is; None leaves the length to the defaults.
-        on_disk: Leave the counts of the chosen genes in files, which are removed at the end.
+        on_disk: Leave the counts of the chosen genes in files.
         train: Further fields of `TrainConfig`.
     """
     config = st.ModelConfig.tutorial() if tutorial else st.ModelConfig()
     settings = st.TrainConfig(seed=seed, device="cpu", **(train or {}))
-    if tutorial:  # 200 labelled cells pass in an epoch of 200 steps there
-        settings = replace(settings, minibatch=100, labelled_minibatch=2)
+    if tutorial:  # 200 labelled cells pass in an epoch of 200 steps there; all cells are learned from, none is thinned
+        settings = replace(settings, minibatch=100, labelled_minibatch=2, held_out=1e-9, thin_to=1.0)
     if epochs is not None:
         settings = replace(settings, max_epochs=epochs, max_steps=10**9, patience=10**9)
-    with TemporaryDirectory(dir=Path(path).parent) as folder:
-        adata = st.read_selected(path, genes, folder=folder if on_disk else None)
-        model = st.SCANVI.from_anndata(adata, config, labels=labels, seed=seed)
-        history = st.fit(model, adata, settings)
-        table = st.label_probabilities(model, adata, seed=seed)
+    adata = st.read_selected(path, genes, folder=Path(path).parent if on_disk else None)
+    model = st.SCANVI.from_anndata(adata, config, labels=labels, seed=seed)
+    history = st.fit(model, adata, settings)
+    table = st.label_probabilities(model, adata, seed=seed)
     table.attrs = {"model": asdict(config), "train": asdict(settings), "epochs": len(history.frame)}
     return table
 

@@ -2,6 +2,7 @@
 
 from scanvi_tutorial import evaluation, plotting
 from scanvi_tutorial.annotate import annotate
+from scanvi_tutorial.batches import ConfoundedBatchWarning
 from scanvi_tutorial.cache import fit_or_load
 from scanvi_tutorial.checks import InputError, read_h5ad
 from scanvi_tutorial.config import ModelConfig, RunConfig, TrainConfig
@@ -21,6 +22,7 @@ from scanvi_tutorial.training import fit
 
 __all__ = [
     "SCANVI",
+    "ConfoundedBatchWarning",
     "History",
     "InputError",
     "ModelConfig",

@@ -163,7 +163,8 @@ def digest(parts: Iterable[Any]) -> str:
         if isinstance(part, Tensor):
             part = part.detach().cpu().numpy()
         if isinstance(part, np.ndarray):
-            found.update(f"{part.dtype} {part.shape}".encode() + np.ascontiguousarray(part).tobytes())
+            found.update(f"{part.dtype} {part.shape}".encode())
+            found.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8))  # no copy: counts may be large
         else:
             found.update(f"{part!r}\0".encode())
     return found.hexdigest()[:24]

@@ -21,7 +21,7 @@ from torch.nn.functional import logsigmoid
 
 from scanvi_tutorial.sparse import SparseCounts
 
-__all__ = ["Workspace", "count_log_likelihood"]
+__all__ = ["Workspace", "count_log_likelihood", "into_logits"]
 
 _ENTRIES_AT_ONCE = 1 << 18  # of a buffer: a megabyte in float32
 
@@ -156,7 +156,7 @@ class _Law:
             each.index_add_(0, rows, x * log_mean - torch.lgamma(x + 1))
             slope = mean.neg_()
             slope.view(-1).index_add_(0, rows * self.genes + genes, x)
-            return each, self._into_logits(raw, slope, share)
+            return each, into_logits(slope, share, out=logits) if self.needs_grad else each[:, None]
 
         at = rows * self.genes + genes
         theta, log_theta = (values.index_select(0, genes) for values in (self.theta, self.log_theta))
@@ -190,7 +190,7 @@ class _Law:
         slope.view(-1).index_copy_(0, at, slope_at)
         theta_slope.view(-1).index_copy_(0, at, theta_slope_at)
         self.grad_theta += theta_slope.sum(0)
-        return each, self._into_logits(raw, slope, share)
+        return each, into_logits(slope, share, out=logits)
 
     def _inflated(
         self, gate: Tensor, zero: Tensor, more: Tensor, at_gate: Tensor, at: Tensor
@@ -209,12 +209,21 @@ class _Law:
         more = more + _read(zero, at) - _read(rest, at)  # log(1 − σ(π)) is in both
         return more, rest.add_(log_kept), kept, own
 
-    def _into_logits(self, raw: Tensor, slope: Tensor, share: Tensor) -> Tensor:
-        """Overwrite the logits of the shares with their gradient; return that of log l."""
-        total = slope.sum(1, keepdim=True)
-        if self.needs_grad:
-            torch.sub(slope, share.mul_(total), out=raw[:, : self.genes])
-        return total
+
+def into_logits(
+    slope: Tensor,
+    share: Tensor,
+    *,
+    out: Tensor,
+) -> Tensor:
+    """Overwrite `out`, (cells, genes), with the gradient in the logits of the shares.
+
+    `slope` is that in log m, `share` is overwritten too. Returns the gradient in
+    log l, (cells, 1).
+    """
+    total = slope.sum(1, keepdim=True)
+    torch.sub(slope, share.mul_(total), out=out)
+    return total
 
 
 def _read(table: Tensor, at: Tensor) -> Tensor:

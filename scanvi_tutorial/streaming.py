@@ -2,14 +2,16 @@
 
 Two passes: the first checks every count and finds in how many cells each gene is detected,
 the second fills arrays whose size is known by then, so that nothing is ever held twice. The
-arrays are in memory or in files of a folder, where the operating system reads of them what a minibatch asks for.
+arrays are in memory or in files, of which the operating system reads what a minibatch asks for.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import h5py
@@ -43,12 +45,17 @@ def read_selected(
         path: An `.h5ad` file or a `.zarr` folder, its counts dense or CSR.
         n: Genes to keep: those detected in most cells, and the markers of `uns["markers"]`.
         layer: Where the counts are, if not in `X`.
-        folder: Where the kept counts are written to (8 bytes a count above zero) and read from while they are in use,
-            so that they too may be larger than memory; None holds them in memory.
+        folder: A folder on a disk with room for 8 bytes a count above zero: the kept counts are written there, into
+            files without a name, and read while they are in use, so that they too may be larger than memory. The room
+            is free again when the cells are gone. A copy of the cells or a part of them is in memory, as all of them
+            are where `folder` is None.
 
     Raises:
-        InputError: Where the file cannot be read, is stored gene by gene, or holds no usable counts.
+        InputError: Where the file cannot be read, is stored gene by gene, or holds no usable counts, where `n` is below
+            one, or `folder` has not enough room.
     """
+    if n < 1:
+        raise InputError(f"At least one gene must be kept; got n={n}.")
     with _opened(Path(path)) as store:
         obs, var = read_elem(store["obs"]), read_elem(store["var"])
         uns = read_elem(store["uns"]) if "uns" in store else {}
@@ -58,7 +65,8 @@ def read_selected(
             detected += block.getnnz(axis=0)
         kept = best_genes(detected.astype(np.float64), var.index, uns.get("markers"), n)
         entries = int(detected[kept].sum())
-        data, indices = _array("counts", entries, np.float32, folder), _array("genes", entries, np.int32, folder)
+        place = np.int32 if entries <= np.iinfo(np.int32).max else np.int64  # another than SciPy wants would be copied
+        data, indices = _array(entries, np.float32, folder), _array(entries, place, folder)
         starts = np.zeros(len(obs) + 1, dtype=np.int64)
         for block, rows in _blocks(counts, obs, var, "reading counts", checked=True):
             part = block[:, kept]
@@ -69,11 +77,21 @@ def read_selected(
     return AnnData(matrix, obs=obs, var=var.iloc[kept], uns=uns)
 
 
-def _array(name: str, length: int, dtype: type, folder: str | Path | None) -> np.ndarray:
+def _array(length: int, dtype: type, folder: str | Path | None) -> np.ndarray:
+    """Return room for numbers: in memory, or in a file of `folder` that has no name and goes when the array goes."""
     if folder is None or not length:  # an empty file cannot be mapped
         return np.empty(length, dtype)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    return np.lib.format.open_memmap(Path(folder) / f"{name}.npy", mode="w+", dtype=dtype, shape=(length,))
+    size = length * np.dtype(dtype).itemsize
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder) as file:  # the mapping keeps it open
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)  # else a full disk would kill the process, later
+            return np.memmap(file, dtype, "w+", shape=(length,))
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot take {size / 1e9:.3g} GB of counts ({error}). Name a folder on a disk with more room."
+        ) from error
 
 
 @contextmanager

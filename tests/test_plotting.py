@@ -695,12 +695,12 @@ def test_a_figure_that_fails_is_closed():
     assert plt.get_fignums() == []
 
 
-def test_the_package_ships_its_style_its_page_and_the_word_that_it_is_typed():
+def test_the_package_ships_its_style_its_pages_and_the_word_that_it_is_typed():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
     package = ROOT / "scanvi_tutorial"
     shipped = {pattern: sorted(package.rglob(pattern)) for pattern in settings["package-data"]["*"]}
-    page = package / "report" / "page.html"
-    assert shipped == {"*.mplstyle": [STYLE], "*.html": [page], "py.typed": [package / "py.typed"]}
+    pages = [package / "plotting" / "probe.html", package / "report" / "page.html"]
+    assert shipped == {"*.mplstyle": [STYLE], "*.html": pages, "py.typed": [package / "py.typed"]}
 
 
 def test_a_map_leaves_the_number_of_threads_as_it_was():

@@ -26,7 +26,7 @@ def test_a_bar_reaches_to_the_median_and_each_repeat_is_a_dot():
 
 def test_the_ratio_to_the_first_arm_is_written_beside_the_others():
     (axes,) = timing_plot(pd.DataFrame({"slow": [90.0, 110.0, 100.0], "quick": [20.0, 25.0, 60.0]})).axes
-    assert [text.get_text().strip() for text in axes.texts] == ["4.0 × faster"]
+    assert [text.get_text().strip() for text in axes.texts] == ["4.0 × as fast"]
 
 
 @pytest.mark.parametrize("table", [pd.DataFrame(), pd.DataFrame({"a": [0.0]}), pd.DataFrame({"a": [np.nan]})])
@@ -43,6 +43,12 @@ def test_growth_is_drawn_beside_a_line_in_proportion_through_the_last_point():
         np.testing.assert_array_equal(found.get_xdata(), [1e6, 1e7, 1e8])
         np.testing.assert_allclose(line.get_ydata(), [last / 100, last / 10, last])
         assert axes.get_xscale() == axes.get_yscale() == "log"
+
+
+@pytest.mark.parametrize("rows", [[], [{"stored": 1.0, "seconds": 0.0, "held_mb": 1.0}]])
+def test_a_curve_of_nothing_is_refused(rows):
+    with pytest.raises(InputError, match="at least one row"):
+        growth_plot(pd.DataFrame(rows, columns=["stored", "seconds", "held_mb"]))
 
 
 def test_a_table_without_its_columns_is_refused():

@@ -1,5 +1,7 @@
 """Counts read in blocks: the same as all at once, checked as well, and never held whole."""
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -58,7 +60,7 @@ def test_kept_counts_may_stay_on_disk_and_the_fit_is_the_same(adata, tmp_path):
     held = read_selected(tmp_path / "cells.h5ad", 25)
     on_disk = read_selected(tmp_path / "cells.h5ad", 25, folder=tmp_path / "new" / "kept")
     same(on_disk, held)
-    assert sorted(path.name for path in (tmp_path / "new" / "kept").iterdir()) == ["counts.npy", "genes.npy"]
+    assert list((tmp_path / "new" / "kept").iterdir()) == [], "the files have no name, and nobody has to clear up"
     assert all(mapped(part) for part in (on_disk.X.data, on_disk.X.indices))
     assert not mapped(held.X.data)
     counts = check_counts(on_disk)
@@ -69,6 +71,38 @@ def test_kept_counts_may_stay_on_disk_and_the_fit_is_the_same(adata, tmp_path):
         fit(model, cells, TrainConfig(max_epochs=2, minibatch=32, device="cpu"))
         tables.append(label_probabilities(model, cells))
     pd.testing.assert_frame_equal(*tables)
+
+
+def test_a_folder_used_again_leaves_the_cells_read_before_alone(adata, tmp_path):
+    adata.write_h5ad(tmp_path / "first.h5ad")
+    adata.X = adata.X * 2
+    adata[::2].copy().write_h5ad(tmp_path / "second.h5ad")
+    first = read_selected(tmp_path / "first.h5ad", 25, folder=tmp_path / "kept")
+    before = first.X.toarray()
+    second = read_selected(tmp_path / "second.h5ad", 25, folder=tmp_path / "kept")
+    np.testing.assert_array_equal(first.X.toarray(), before)
+    np.testing.assert_array_equal(second.X.toarray(), 2 * before[::2])
+
+
+def test_counts_on_disk_are_never_held(tmp_path):
+    load("simulated", cells=3_000, genes=60).write_h5ad(tmp_path / "cells.h5ad")
+    peaks = {}
+    for folder in (None, tmp_path):
+        tracemalloc.start()
+        found = read_selected(tmp_path / "cells.h5ad", 50, folder=folder)
+        check_counts(found)
+        peaks[folder], size = tracemalloc.get_traced_memory()[1], 8 * found.X.nnz
+        tracemalloc.stop()
+    assert peaks[None] - peaks[tmp_path] > 0.8 * size
+
+
+def test_a_folder_that_cannot_take_the_counts_is_named(adata, tmp_path, monkeypatch):
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file cannot take .* more room"):
+        read_selected(tmp_path / "cells.h5ad", 25, folder=tmp_path / "file")
+    with pytest.raises(InputError, match="n=0"):
+        read_selected(tmp_path / "cells.h5ad", 0)
 
 
 @pytest.mark.parametrize("form", ["dense", "int32", "explicit zeros"])

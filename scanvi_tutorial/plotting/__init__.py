@@ -1,9 +1,10 @@
-"""Every figure of the book: arrays, tables or an AnnData in, a Matplotlib figure out; never a model.
+"""Every figure of the book: arrays, tables or an AnnData in, a Matplotlib figure out (`cell_probe`: HTML); no model.
 
-`embedding` holds Figure 6 (book/06_figure.md), `counts` the pictures of the data (book/01_data.md), `fits` those of a
-fit (book/05_training.md), `calibration` those of a comparison (book/08_evaluation.md), `gradient`
-and `ranks` those of book/07_gradient.md and book/checks.md, `speed` those of
-book/10_speed.md, `style` what all share: the style file and one color a type.
+`embedding` holds Figure 6 and `probe` its map that can be asked (book/06_figure.md), `counts`
+the pictures of the data (book/01_data.md), `fits` those of a fit (book/05_training.md),
+`calibration` those of a comparison (book/08_evaluation.md), `gradient` and `ranks` those of
+book/07_gradient.md and book/checks.md, `speed` those of book/10_speed.md, `style` what all
+share: the style file and one color a type.
 """
 
 from scanvi_tutorial.plotting.calibration import metric_by_seeds, paired_differences, reliability_diagram
@@ -11,11 +12,13 @@ from scanvi_tutorial.plotting.counts import count_table_plot, library_size_plot,
 from scanvi_tutorial.plotting.embedding import figure6, umap
 from scanvi_tutorial.plotting.fits import confusion_plot, history_plot, predictive_plot, probability_plot
 from scanvi_tutorial.plotting.gradient import label_factor_plot, label_weight_plot
+from scanvi_tutorial.plotting.probe import cell_probe
 from scanvi_tutorial.plotting.ranks import rank_plot
 from scanvi_tutorial.plotting.speed import growth_plot, timing_plot
 from scanvi_tutorial.plotting.style import palette
 
 __all__ = [
+    "cell_probe",
     "confusion_plot",
     "count_table_plot",
     "figure6",

@@ -44,6 +44,14 @@ def umap(adata: AnnData, *, use_rep: str = "X_scanvi", seed: int = 0) -> NDArray
     return cells.obsm["X_umap"]
 
 
+def map_of(adata: AnnData, coordinates: NDArray[np.floating] | None, seed: int) -> NDArray[np.floating]:
+    """Return `coordinates` (cells, 2), or a new map where there are none; `InputError` where the shape is another."""
+    xy = umap(adata, seed=seed) if coordinates is None else np.asarray(coordinates)
+    if xy.shape != (adata.n_obs, 2):
+        raise InputError(f"A map of {adata.n_obs} cells has the shape ({adata.n_obs}, 2), not {xy.shape}.")
+    return xy
+
+
 def figure6(
     adata: AnnData,
     *,
@@ -67,11 +75,9 @@ def figure6(
     Raises:
         InputError: If something to read is missing; the message says which function makes it.
     """
-    probabilities = _probabilities(adata)
+    probabilities = probabilities_of(adata)
     names, codes = check_labels(adata, labels)
-    xy = umap(adata, seed=seed) if coordinates is None else np.asarray(coordinates)
-    if xy.shape != (adata.n_obs, 2):
-        raise InputError(f"A map of {adata.n_obs} cells has the shape ({adata.n_obs}, 2), not {xy.shape}.")
+    xy = map_of(adata, coordinates, seed)
     colors = palette_of(adata, truth, labels, also=names)
     known = adata.obs.get(truth)
     shown = {*names, *(() if known is None else known.dropna().map(label_name))}
@@ -178,7 +184,8 @@ def _representation(adata: AnnData, key: str) -> NDArray[np.floating]:
     return z
 
 
-def _probabilities(adata: AnnData) -> pd.DataFrame:
+def probabilities_of(adata: AnnData) -> pd.DataFrame:
+    """Return obsm["scanvi_probabilities"]; `InputError` where it is no table."""
     table = adata.obsm.get("scanvi_probabilities")
     if not isinstance(table, pd.DataFrame):
         found = "is missing" if table is None else f"is of type {type(table).__name__} and so does not name its labels"

@@ -16,7 +16,9 @@ __all__ = ["growth_plot", "timing_plot"]
 
 
 def timing_plot(table: pd.DataFrame, *, unit: str = "ms", axes: Axes | None = None) -> Figure:
-    """Draw how long each arm took: a bar to the median of its repeats, a dot a repeat, and the ratio to the first arm.
+    """Draw how long each arm took: a bar to the median of its repeats, a dot a repeat.
+
+    Beside it stands how many times as fast as the first arm it is.
 
     Args:
         table: Times (repeats, arms), in `unit`.
@@ -34,7 +36,7 @@ def timing_plot(table: pd.DataFrame, *, unit: str = "ms", axes: Axes | None = No
             axes.barh(place, medians[name], height=0.55, color=BLUE if place else FAINT)
             axes.scatter(table[name], [place] * len(table), s=10, color=INK, zorder=3, linewidths=0)
             if place:
-                said = f"  {medians.iloc[0] / medians[name]:.1f} × faster"
+                said = f"  {medians.iloc[0] / medians[name]:.1f} × as fast"
                 axes.text(max(medians[name], table[name].max()), place, said, va="center", fontsize="small")
         axes.set(
             yticks=range(table.shape[1]), yticklabels=list(table), xlabel=unit, xlim=(0, 1.02 * table.max(axis=None))
@@ -51,9 +53,12 @@ def growth_plot(table: pd.DataFrame) -> Figure:
         table: A row a run: `stored` counts, `seconds`, `held_mb`.
 
     Raises:
-        InputError: Where a column is missing.
+        InputError: Where a column is missing or a number is not above zero.
     """
-    columns_of(table, ("stored", "seconds", "held_mb"), "rows of one curve of the results file")
+    columns = "stored", "seconds", "held_mb"
+    columns_of(table, columns, "rows of one curve of the results file")
+    if table.empty or not (table[[*columns]] > 0).all(axis=None):
+        raise InputError("A curve needs at least one row, and everything in it above zero.")
     rows = table.sort_values("stored")
     with sheet(height=3.0) as figure:
         for axes, column, color, name in zip(
