@@ -69,5 +69,5 @@ def growth_plot(table: pd.DataFrame) -> Figure:
             line = last[column] * rows["stored"] / last["stored"]
             axes.plot(rows["stored"], line, color=FAINT, linestyle="--", zorder=0, label="in proportion")
             axes.set(xscale="log", yscale="log", xlabel="counts that are stored", ylabel=name)
-            axes.legend(loc="upper left")
+            axes.legend(loc="lower right")
     return figure
