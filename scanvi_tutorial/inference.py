@@ -134,7 +134,8 @@ def label_probabilities(
     if samples == 0:
         noise = torch.zeros(1, 1, latent_dim)
     noise = noise.to(model.device)
-    out = np.empty((adata.n_obs, len(model.labels)))  # small arrays kept among large ones would fragment memory
+    # all at once: small arrays that are kept among large ones would fragment memory
+    out = np.empty((adata.n_obs, len(model.labels)))
     with evaluating(model):
         for rows, x in _dense_chunks(model, adata):
             loc, scale, *_ = model.z2l_encoder(x)
@@ -156,7 +157,9 @@ def posterior_predictive(model: SCANVI, adata: AnnData, *, seed: int = 0) -> pd.
     with evaluating(model, seed):
         codes = None if model.batches is None else model.batches.codes(adata)
         for rows, x in _dense_chunks(model, adata):
-            batch = None if codes is None else model.batches.one_hot(codes[rows]).to(model.device)
+            batch = None
+            if codes is not None:
+                batch = model.batches.one_hot(codes[rows]).to(model.device)
             guide = poutine.trace(model.guide).get_trace(x)
             again = poutine.replay(forget, trace=guide)
             retold = poutine.trace(again).get_trace(x, batch=batch)
