@@ -1,4 +1,4 @@
-"""What an epoch, a fit and its memory cost, beside Pyro's tutorial and scvi-tools, in one run: `make bench`.
+"""What an epoch, a fit and its memory cost, beside Pyro's tutorial and scvi-tools: `make bench`.
 
 Every arm runs in a process of its own (peers_worker.py), one after another, on the same file of simulated cells. The
 time of an epoch is what a further one adds: the difference of a short and a longer run, the median of paired repeats.
