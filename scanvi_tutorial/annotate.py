@@ -69,7 +69,7 @@ def annotate(
 
     Written are, and nothing else changes (`X` stays as it is, genes are chosen internally):
 
-    - `obs["scanvi_label"]`: the label of every cell, categorical.
+    - `obs["scanvi_label"]`: the label of every cell, categorical, as text (also where labels are whole numbers).
     - `obs["scanvi_probability"]`: how probable that label is held to be.
     - `obsm["scanvi_probabilities"]`: a table (cells, labels) of all probabilities, rows summing to one.
     - `obsm["X_scanvi"]`: the latent state z2 of every cell, float32 (cells, latent), for maps and neighbors.
@@ -87,7 +87,7 @@ def annotate(
         labels: Column of `obs` with the labels. Missing values, "", -1 and "Unknown" mean none.
         unlabelled: A further name for "without a label".
         layer: Where the counts are, if not in `X`.
-        batch: Column of `obs` with a batch to correct for; off unless asked.
+        batch: Column of `obs` with a batch to correct for; off unless asked, and where all cells are of one batch.
         genes: How many genes the model sees: those detected in most cells, markers of `uns["markers"]` first.
         keep_labels: Whether a cell that has a label keeps it in `obs["scanvi_label"]`, whatever the model thinks.
         model: A folder to save the fitted model in, for `predict` on new cells.
@@ -110,6 +110,9 @@ def annotate(
     cells, notes = _chosen(plain_cells(adata, labels, layer=layer, unlabelled=unlabelled, batch=batch), adata, genes)
     names, codes = check_labels(cells, labels)
     notes += doubts(names, codes, genes=cells.n_vars)
+    if batch is not None and len(cells.obs[batch].cat.categories) == 1:
+        notes.append(f"All cells are of one batch in obs[{batch!r}], so there is none to correct for.")
+        batch = None
     if batch is not None and (text := confounding(names, codes, cells.obs[batch].array)):
         notes.insert(0, text)
         warnings.warn(text, ConfoundedBatchWarning, stacklevel=2)
@@ -182,11 +185,11 @@ def _tested(rules: StateClassifier, cells: AnnData, labels: str, seed: int) -> t
     if len(told) > _MOST_COMPARED:
         told = np.sort(np.random.default_rng(seed).choice(told, _MOST_COMPARED, replace=False))
     others: dict[str, Callable[[], tuple[Baseline, AnnData]]] = {
-        "the model that is saved": lambda: (partial(_one_linear_rule, rules.states[0]), cells),
+        "one fit, as predict uses it": lambda: (partial(_one_linear_rule, rules.states[0]), cells),
         "logistic regression": lambda: (logistic_regression, cells[told]),  # it learns nothing from the other cells
         "label spreading": lambda: (partial(label_spreading, graph=neighbor_graph(principal_components(cells))), cells),
     }
-    compared = {"recommended": _summary(given, part.held_out)}
+    compared = {"this annotation": _summary(given, part.held_out)}
     for name, method_and_cells in others.items():
         with suppress(ValueError, RuntimeError, ArithmeticError, np.linalg.LinAlgError), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of convergence: hidden labels tell what the answer is worth

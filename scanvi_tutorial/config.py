@@ -6,7 +6,8 @@ Introduced in book/01_data.md (profiles), book/04_model.md (model) and book/05_t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -159,14 +160,20 @@ class RunConfig:
         return 2 if self.smoke else 3
 
 
-def progress(steps: Iterable[T], description: str, *, unit: str = "it") -> "tqdm[T]":
+def progress(steps: Iterable[T], description: str, *, unit: str = "it", total: int | None = None) -> "tqdm[T]":
     """Return `steps` behind a progress bar, which `TQDM_DISABLE=1` silences (tqdm.auto alone would ignore it)."""
-    return tqdm(steps, desc=description, unit=unit, disable=RunConfig.from_env().quiet)
+    return tqdm(steps, desc=description, unit=unit, total=total, disable=RunConfig.from_env().quiet)
 
 
-def no_progress() -> None:
-    """Silence the progress bars of this process."""
+@contextmanager
+def no_progress() -> Iterator[None]:
+    """Silence the progress bars that begin in the block."""
+    before = os.environ.get("TQDM_DISABLE")
     os.environ["TQDM_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop("TQDM_DISABLE") if before is None else os.environ.update(TQDM_DISABLE=before)
 
 
 def _flag(name: str, text: str) -> bool:

@@ -12,7 +12,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from itertools import cycle
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -99,15 +99,16 @@ class Ensemble:
         count = self.fits or int(np.clip(_CELLS_TIMES_FITS // adata.n_obs, *_FEWEST_AND_MOST))
         seeds = np.random.SeedSequence(seed).generate_state(count)
         tasks = [(self, adata, labels, int(own), norm) for own, norm in zip(seeds, cycle(_NORMS), strict=False)]
-        if self.jobs == 1:
-            return [_one(*task) for task in tasks]
-        from joblib import Parallel, delayed  # its workers need no `if __name__ == "__main__"` in the caller's script
-
         jobs = min(self.jobs, count)  # a worker gets its share of the threads
-        # scipy's sparse matrices of read-only memory maps cannot be sorted in place, so nothing is mapped
-        run = Parallel(n_jobs=jobs, backend="loky", max_nbytes=None, return_as="generator")
-        fits = run(delayed(_one_of_many)(*task) for task in tasks)
-        return list(progress(fits, f"{count} fits, {jobs} at once", unit="fit"))
+        if jobs == 1:
+            fits = (_one(*task) for task in tasks)
+        else:
+            from joblib import Parallel, delayed  # its workers need no `if __name__ == "__main__"` in a caller's script
+
+            # scipy's sparse matrices of read-only memory maps cannot be sorted in place, so nothing is mapped
+            run = Parallel(n_jobs=jobs, backend="loky", max_nbytes=None, return_as="generator")
+            fits = run(delayed(_one)(*task) for task in tasks)
+        return list(progress(fits, f"{count} fits, {jobs} at once", unit="fit", total=count))
 
 
 def recommended(
@@ -178,17 +179,13 @@ def with_linear_classifier(model: SCANVI, adata: AnnData, states: ArrayLike, lab
     return copy.eval()
 
 
-def _one_of_many(*task: Any) -> tuple[SCANVI, History]:
-    no_progress()  # bars of several processes would overwrite each other
-    return _one(*task)
-
-
 def _one(
     ensemble: Ensemble, adata: AnnData, labels: str, seed: int, norm: Literal["layer", "batch"]
 ) -> tuple[SCANVI, History]:
     config = replace(ensemble.model, norm=norm)
     train = replace(ensemble.train, seed=seed, objective="unlabelled", monitor="bound")
-    if ensemble.keep:
-        return fit_or_load(adata, config, train, labels=labels, batch=ensemble.batch, folder=ensemble.folder)
-    model = SCANVI.from_anndata(adata, config, labels=labels, batch=ensemble.batch, seed=seed)
-    return model, fit(model, adata, train)
+    with no_progress():  # one bar counts the fits; theirs would overwrite each other
+        if ensemble.keep:
+            return fit_or_load(adata, config, train, labels=labels, batch=ensemble.batch, folder=ensemble.folder)
+        model = SCANVI.from_anndata(adata, config, labels=labels, batch=ensemble.batch, seed=seed)
+        return model, fit(model, adata, train)

@@ -50,6 +50,10 @@ Kind = Literal["model", "checkpoint"]
 _FORMAT, _METADATA, _FIRST_TENSORS = "scanvi_tutorial", "metadata.json", "tensors.safetensors"  # the last in schema 1
 _OURS = (_METADATA, _FIRST_TENSORS, "tensors-*.safetensors", ".*.scanvi-part")
 _REMEDY = {"model": "Save the model again.", "checkpoint": "Delete the folder, and the fit begins anew."}
+_SOURCE = {
+    "model": "annotate (with --model on the command line), train and model.save leave one.",
+    "checkpoint": "fit leaves one while it runs.",
+}
 _PACKAGES = ("scanvi-tutorial", "torch", "pyro-ppl", "numpy", "scipy", "anndata", "safetensors")
 
 
@@ -165,9 +169,8 @@ def _read_metadata(folder: Path, kind: Kind) -> dict[str, Any]:
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise PersistenceError(
-            f"{folder} holds no saved {kind}: {_METADATA} is missing. Save one there with model.save."
-        ) from error
+        why = f"{_METADATA} is missing" if folder.is_dir() else f"there is no such folder in {folder.absolute().parent}"
+        raise PersistenceError(f"{folder} holds no saved {kind}: {why}. {_SOURCE[kind]}") from error
     with refusing(f"{path} is damaged", _REMEDY[kind]):
         about = json.loads(text)
         schema = about["schema"]

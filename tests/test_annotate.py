@@ -85,7 +85,7 @@ def test_hidden_labels_are_said_to_be_found_as_often_as_they_are_and_by_which_me
     about = pair[1].uns["scanvi"]
     held_out, names = about["held_out"], about["label_names"]
     right = (names[held_out["probabilities"].argmax(axis=1)] == held_out["given"]).mean()
-    assert about["compared"]["recommended"]["accuracy"] == pytest.approx(right)
+    assert about["compared"]["this annotation"]["accuracy"] == pytest.approx(right)
     told = pair[1].copy()
     told.obs["label"] = told.obs["kind"]
     alone = cross_fit(logistic_regression, told).held_out
@@ -95,7 +95,7 @@ def test_hidden_labels_are_said_to_be_found_as_often_as_they_are_and_by_which_me
     assert said["accuracy"] == pytest.approx((alone.idxmax(axis=1) == kind).mean())
     assert said["log_loss"] == pytest.approx(-np.log(of_label).mean(), rel=1e-6)
     assert set(about["compared"]) == {
-        *("recommended", "the model that is saved"),
+        *("this annotation", "one fit, as predict uses it"),
         *("logistic regression", "label spreading"),
     }
 
@@ -248,6 +248,15 @@ def test_genes_never_seen_are_left_out_and_counted():
     annotate(adata, "kind", **QUICK)
     assert adata.var_names[3] not in adata.uns["scanvi"]["genes"]
     assert any(text.startswith("1 of 40 genes have no count") for text in adata.uns["scanvi"]["warnings"])
+
+
+def test_a_batch_that_all_cells_share_is_passed_over_and_said():
+    plain, one = cells(), cells()
+    one.obs["run"] = "the only one"
+    for adata, batch in ((plain, None), (one, "run")):
+        annotate(adata, "kind", batch=batch, **QUICK)
+    np.testing.assert_array_equal(one.obsm["X_scanvi"], plain.obsm["X_scanvi"])
+    assert any("All cells are of one batch in obs['run']" in text for text in one.uns["scanvi"]["warnings"])
 
 
 @pytest.mark.slow

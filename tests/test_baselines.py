@@ -122,7 +122,7 @@ def test_a_baseline_says_what_it_cannot_use(method, cells):
     with pytest.raises(InputError, match="raw counts"):
         method(cells)
     unnamed = three_types(seeds=0)
-    with pytest.raises(InputError, match="0 different labels"):
+    with pytest.raises(InputError, match="holds no label, and at least 2"):
         method(unnamed)
 
 

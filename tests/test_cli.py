@@ -1,5 +1,6 @@
 """The command line does what the package does, says errors in a paragraph, and never leaves half a file."""
 
+import os
 import subprocess
 import sys
 
@@ -105,7 +106,9 @@ FAULTS = {
     "no file": (["annotate", "nowhere.h5ad", "--labels", "kind"], "There is no file"),
     "no column": (["annotate", "in.h5ad", "--labels", "kidn"], "did you mean 'kind'?"),
     "no layer": (["annotate", "in.h5ad", "--labels", "kind", "--layer", "counts"], "There is no layer 'counts'"),
-    "no model": (["predict", "in.h5ad", "--model", "nowhere"], "holds no saved model"),
+    "no model": (["predict", "in.h5ad", "--model", "nowhere"], "there is no such folder in"),
+    "one label": (["annotate", "one.h5ad", "--labels", "kind"], "one.h5ad: adata.obs['kind'] holds one label alone"),
+    "no counts": (["annotate", "logs.h5ad", "--labels", "kind"], "say --layer 'umi'"),
     "no batch": (["train", "in.h5ad", "--labels", "kind", "--model", "m", "--batch", "run"], "no column 'run'"),
 }
 
@@ -113,11 +116,16 @@ FAULTS = {
 @pytest.mark.parametrize(("words", "said"), FAULTS.values(), ids=FAULTS)
 def test_what_cannot_be_used_is_one_paragraph_and_exit_code_1(file, tmp_path, monkeypatch, words, said):
     monkeypatch.chdir(tmp_path)
+    adata = anndata.read_h5ad(file)
+    adata.X = np.log1p(adata.X)
+    adata.write_h5ad("logs.h5ad")
+    adata.X, adata.obs["kind"] = adata.layers["umi"], ["CD4", "Unknown"] * 50
+    adata.write_h5ad("one.h5ad")
     out = [] if words[0] == "train" else ["--out", "out.h5ad"]
     output = run(*words, *out, code=1)
     assert output.startswith("Error: ")
     assert said in output
-    assert {path.name for path in tmp_path.iterdir()} == {"in.h5ad"}
+    assert {path.name for path in tmp_path.iterdir()} == {"in.h5ad", "logs.h5ad", "one.h5ad"}
 
 
 @pytest.mark.parametrize("words", [["annotate"], ["annotate", "in.h5ad", "--out", "x"], ["fly"], ["--seed"]])
@@ -131,8 +139,25 @@ def test_help_shows_an_example(command):
     assert "scanvi-tutorial " + " ".join(command) in run(*command, "--help")
 
 
+def test_bars_are_drawn_on_a_terminal_alone(file, tmp_path, monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "0")
+    words = ["annotate", file, "--labels", "kind", "--unlabelled", "not sorted", "--overwrite"]
+    assert "2 fits, 1 at once" not in run(*words, "--out", tmp_path / "out.h5ad")
+    # click's runner puts a stream of its own in the place of stderr, so a terminal is made of that
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda self: True, raising=False)
+    said = run(*words, "--out", tmp_path / "out.h5ad")
+    assert "2 fits, 1 at once: 100%" in said
+    assert "fit: " not in said.replace("fits, 1 at once: ", "")
+    assert os.environ["TQDM_DISABLE"] == "0"
+
+
+def test_the_list_of_commands_is_not_cut():
+    said = run("--help")
+    assert "..." not in said.split("Commands:")[1]
+
+
 def test_data_sets_are_listed_fetched_and_found(tmp_path, monkeypatch):
-    assert "pbmc68k" in run("datasets", "list")
+    assert "pbmc68k" in run("datasets", "list") == run("datasets")
     run("datasets", "fetch", "simulated", "--out", tmp_path / "s.h5ad")
     assert anndata.read_h5ad(tmp_path / "s.h5ad").n_obs == 400
     assert "Did you mean" in run("datasets", "fetch", "facts", code=1)
@@ -142,7 +167,7 @@ def test_data_sets_are_listed_fetched_and_found(tmp_path, monkeypatch):
 
 def test_the_doctor_says_versions_device_and_cache():
     said = run("doctor")
-    for word in ("torch", "pyro-ppl", "device", "cores", "models kept in", "GB free"):
+    for word in ("torch", "pyro-ppl", "device", "cores", "fits of the book", "GB free"):
         assert word in said
 
 

@@ -1,6 +1,7 @@
 """The page on an annotation holds all that it shows, can be read without seeing, and tells the doubts first."""
 
 import re
+from html import unescape
 from html.parser import HTMLParser
 
 import anndata
@@ -16,7 +17,7 @@ from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.datasets import load
 from scanvi_tutorial.evaluation import scores
 from scanvi_tutorial.report import report_page, write_report
-from scanvi_tutorial.report.figures import held_out_of
+from scanvi_tutorial.report.figures import held_out_of, in_words
 
 SMALL = ModelConfig(latent_dim=4, gene_hidden=(16,), label_hidden=(8,), classifier_hidden=(8,))
 QUICK = {"model_config": SMALL, "train_config": TrainConfig(max_epochs=3, minibatch=64), "fits": 2}
@@ -105,6 +106,44 @@ def test_scores_are_those_of_the_labels_that_were_hidden(named, text):
     assert (given == named.obs["kind"][given.index]).all()
     accuracy = scores(given, held_out)["accuracy"]
     assert f"{accuracy:.1%} were found again" in text
+
+
+def rows_of(text):
+    """Return the cells of the first table, a list a row."""
+    body = text.split("<tbody>")[1].split("</tbody>")[0]
+    return [re.findall(r">([^<>]*)</t[hd]>", row) for row in body.strip().splitlines()]
+
+
+def test_the_page_begins_with_who_was_labelled_and_who_was_named(named, text):
+    none = (named.obs["kind"] == "Unknown").sum()
+    assert f"Of 120 cells, {120 - none} came with a label and kept it; {none} had none and were named." in text
+    p, label, kind = (named.obs[name].astype(object) for name in ("scanvi_probability", "scanvi_label", "kind"))
+    for name, given, now, new, median, low in rows_of(text):
+        name = unescape(name)
+        fresh = (label == name) & (kind == "Unknown")
+        expected = (kind == name).sum(), (label == name).sum(), fresh.sum(), (p[fresh] < 0.5).sum()
+        assert tuple(map(int, (given, now, new, low))) == expected
+        assert median == in_words(np.median(p[fresh].astype(float)))
+
+
+def test_labels_that_changed_are_counted_where_they_may(named):
+    other = named.copy()
+    other.uns["scanvi"] = named.uns["scanvi"] | {
+        "parameters": named.uns["scanvi"]["parameters"] | {"keep_labels": False}
+    }
+    labelled = np.flatnonzero(other.obs["kind"] != "Unknown")[:3]
+    codes = other.obs["scanvi_label"].cat.codes.to_numpy().copy()
+    codes[labelled] = (codes[labelled] + 1) % 4
+    other.obs["scanvi_label"] = pd.Categorical.from_codes(codes, other.obs["scanvi_label"].cat.categories)
+    assert "came with a label, of which 3 changed; " in report_page(other)
+
+
+@pytest.mark.parametrize(
+    ("p", "said"),
+    [(1.0, "1.00"), (0.9999, "above 0.99"), (0.9949, "0.99"), (0.5, "0.50"), (0.0049, "below 0.01"), (0.0, "0.00")],
+)
+def test_a_probability_is_never_rounded_to_certainty(p, said):
+    assert in_words(p) == said
 
 
 def test_simpler_methods_stand_beside_ours_the_best_first(named, text):

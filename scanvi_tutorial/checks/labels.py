@@ -37,7 +37,7 @@ def check_labels(
         InputError: Where the column is missing, does not use the name `unlabelled`, or holds fewer than `least` labels.
     """
     unlabelled = label_name(unlabelled)
-    values = column_of(adata, column, f"Name the one with labels, {unlabelled!r} meaning none.")
+    values = column_of(adata, column, f"Name the one with labels; empty, -1 or {unlabelled!r} means none.")
     names = values.map(label_name, na_action="ignore").astype(object)
     if isinstance(values.dtype, pd.CategoricalDtype):
         known = list(dict.fromkeys(map(label_name, values.cat.categories)))
@@ -53,10 +53,16 @@ def check_labels(
     order = [name for name in known if name in used]
     if len(order) < least:
         raise InputError(
-            f"adata.obs[{column!r}] holds {len(order)} different labels ({listed(order)}), and at least {least} are "
-            f"needed: {names.notna().sum()} of {len(names)} cells are labelled. Give a few cells of every type a label."
+            f"adata.obs[{column!r}] holds {_number(order)}, and at least {least} are needed; {names.notna().sum()} of "
+            f"{len(names)} cells are labelled. Give a few cells of every type a label."
         )
     return order, pd.Categorical(names, categories=order).codes.astype(np.int64)
+
+
+def _number(names: list[str]) -> str:
+    if len(names) < 2:
+        return f"one label alone ({names[0]})" if names else "no label"
+    return f"{len(names)} labels ({listed(names)})"
 
 
 def label_name(value: object) -> str:

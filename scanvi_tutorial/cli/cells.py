@@ -35,7 +35,7 @@ from scanvi_tutorial.training import fit
 __all__ = ["annotate", "predict", "train"]
 
 
-@click.command()
+@click.command(short_help="Name all cells, learning from the labelled ones.")
 @IN
 @labelled
 @click.option("--out", required=True, type=FILE, metavar="OUT.h5ad", help="Where the named cells go.")
@@ -62,14 +62,14 @@ def annotate(
     """Name all cells of IN.h5ad, learning from those that have a label.
 
     OUT.h5ad is IN.h5ad with obs["scanvi_label"], obs["scanvi_probability"], obsm["scanvi_probabilities"],
-    obsm["X_scanvi"] and uns["scanvi"] added.
+    obsm["X_scanvi"] and uns["scanvi"] added. Several fits are averaged; --model keeps the first for predict.
 
     \b
     Example:
       scanvi-tutorial annotate cells.h5ad --labels celltype --unlabelled "not sorted" \\
           --layer counts --out named.h5ad --csv named.csv --report report.html --model folder
     """  # noqa: D301 (\b tells click to leave the lines below as they are)
-    with said_plainly(quiet):
+    with said_plainly(quiet, source):
         refuse_to_overwrite([out, csv, report, model], overwrite)
         adata = read_h5ad(source)
         given = {} if unlabelled is None else {"unlabelled": unlabelled}
@@ -82,7 +82,7 @@ def annotate(
         say_result(adata, [out, csv, report, model], quiet)
 
 
-@click.command()
+@click.command(short_help="Fit one model and keep it.")
 @IN
 @labelled
 @click.option("--model", required=True, type=FOLDER, metavar="FOLDER", help="Where the model goes.")
@@ -100,7 +100,7 @@ def train(
     Example:
       scanvi-tutorial train cells.h5ad --labels celltype --model folder
     """  # noqa: D301 (\b tells click to leave the lines below as they are)
-    with said_plainly(rest["quiet"]):
+    with said_plainly(rest["quiet"], source):
         refuse_to_overwrite([rest["model"]], rest["overwrite"])
         given = {} if unlabelled is None else {"unlabelled": unlabelled}
         cells = plain_cells(read_h5ad(source), labels, layer=layer, batch=batch, **given)
@@ -113,7 +113,7 @@ def train(
             click.echo(f"{len(history)} epochs, held-out bound {best:.1f} nats per cell; kept in {rest['model']}.")
 
 
-@click.command()
+@click.command(short_help="Name cells with a model that was kept.")
 @IN
 @click.option("--model", required=True, type=FOLDER, metavar="FOLDER", help="What annotate or train kept.")
 @click.option("--out", required=True, type=FILE, metavar="OUT.h5ad", help="Where the named cells go.")
@@ -127,11 +127,14 @@ def predict(
 ) -> None:
     """Name the cells of IN.h5ad with a model that was fitted before; nothing is learned from them.
 
+    They need no labels, and at least half of the model's genes. The model is one fit where annotate averages several,
+    so it may be right less often; the report of annotate says how much.
+
     \b
     Example:
       scanvi-tutorial predict new.h5ad --model folder --out new_named.h5ad
     """  # noqa: D301 (\b tells click to leave the lines below as they are)
-    with said_plainly(quiet):
+    with said_plainly(quiet, source):
         refuse_to_overwrite([out, csv], overwrite)
         adata = read_h5ad(source)
         predict_cells(model, adata, layer=layer, seed=seed)

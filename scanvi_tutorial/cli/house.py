@@ -20,9 +20,12 @@ from scanvi_tutorial.training import choose_device
 __all__ = ["datasets", "doctor"]
 
 
-@click.group()
-def datasets() -> None:
+@click.group(short_help="The data sets of the book: list, fetch, where.", invoke_without_command=True)
+@click.pass_context
+def datasets(context: click.Context) -> None:
     """List the data sets of the book, fetch one, or say where they are kept."""
+    if context.invoked_subcommand is None:
+        context.invoke(list_datasets)
 
 
 @datasets.command("list")
@@ -61,12 +64,13 @@ def where_datasets() -> None:
             click.echo(Path(folder).absolute())
 
 
-@click.command()
+@click.command(short_help="Versions, device and folders.")
 def doctor() -> None:
     """Say which versions are at work, on which device, and where files are kept."""
     for name, number in versions().items():
         click.echo(f"{name:<16} {number}")
-    click.echo(f"{'device':<16} {choose_device('auto')}, {torch.get_num_threads()} threads, {joblib.cpu_count()} cores")
+    threads, cores = torch.get_num_threads(), joblib.cpu_count()
+    click.echo(f"{'device':<16} {choose_device('auto')}; threads: {threads}, cores: {cores}")
     folder = cache_folder()
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    click.echo(f"{'models kept in':<16} {folder} ({shutil.disk_usage(there).free / 1e9:.0f} GB free)")
+    click.echo(f"{'fits of the book':<16} {folder} ({shutil.disk_usage(there).free / 1e9:.0f} GB free)")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 import secrets
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import click
 from anndata import AnnData
 
 from scanvi_tutorial.checks import InputError
+from scanvi_tutorial.config import no_progress
 from scanvi_tutorial.datasets.fetch import DownloadError
 from scanvi_tutorial.persistence import PersistenceError
 
@@ -35,7 +38,7 @@ __all__ = [
 IN = click.argument("source", metavar="IN.h5ad", type=click.Path(path_type=Path))
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
-QUIET = click.option("--quiet", is_flag=True, help="No progress bars and no summary; errors are still said.")
+QUIET = click.option("--quiet", is_flag=True, help="Say errors only: no bars, summary or notes.")
 SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything drawn.")
 LAYER = click.option("--layer", metavar="NAME", help="The layer with the raw counts, if they are not in X.")
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace files that exist already.")
@@ -57,16 +60,27 @@ def labelled(command: Any) -> Any:
 
 
 @contextmanager
-def said_plainly(quiet: bool) -> Iterator[None]:
-    """Turn errors about data and files into one paragraph and exit code 1; silence progress where asked."""
-    try:
+def said_plainly(quiet: bool, source: Path | None = None) -> Iterator[None]:
+    """Turn errors about data and files into one paragraph, which names `source`, and exit code 1.
+
+    Progress is silenced where asked, and where it would fill a file or a pipe.
+    """
+    with ExitStack() as stack:
+        if quiet or not sys.stderr.isatty():
+            stack.enter_context(no_progress())
         if quiet:
-            with redirect_stderr(io.StringIO()):
-                yield
-        else:
+            stack.enter_context(redirect_stderr(io.StringIO()))
+        try:
             yield
-    except (InputError, PersistenceError, DownloadError, FloatingPointError, OSError) as error:
-        raise click.ClickException(str(error)) from error
+        except (InputError, PersistenceError, DownloadError, FloatingPointError, OSError) as error:
+            text = in_shell(str(error))
+            about = "" if source is None or str(source) in text else f"{source}: "
+            raise click.ClickException(f"{about}{text}") from error
+
+
+def in_shell(text: str) -> str:
+    """Return advice of the package with options in place of Python's arguments."""
+    return re.sub(r"pass (layer|unlabelled)=", r"say --\1 ", text)
 
 
 def refuse_to_overwrite(paths: list[Path | None], overwrite: bool) -> None:
@@ -138,5 +152,5 @@ def say_result(adata: AnnData, paths: list[Path | None], quiet: bool) -> None:
     for name, cells in adata.obs["scanvi_label"].value_counts().items():
         click.echo(f"{cells:>8,}  {name}")
     for text in adata.uns["scanvi"]["warnings"]:
-        click.echo(f"Note: {text}", err=True)
+        click.echo(f"Note: {in_shell(text)}", err=True)
     click.echo(f"Written: {', '.join(str(path) for path in paths if path is not None)}")

@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import jinja2
-import pandas as pd
+import numpy as np
 from anndata import AnnData
 
 from scanvi_tutorial.checks import InputError
 from scanvi_tutorial.evaluation import scores
 from scanvi_tutorial.persistence import write_atomically
-from scanvi_tutorial.report.figures import figures_of, held_out_of
+from scanvi_tutorial.report.figures import figures_of, given_of, held_out_of, in_words
 
 __all__ = ["report_page", "write_report"]
 
@@ -53,7 +53,7 @@ def report_page(adata: AnnData, *, title: str = "Annotated cells", seed: int = 0
     return environment.get_template("page.html").render(
         title=title,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        cells=adata.n_obs,
+        opening=_opening(adata, keep=bool(parameters["keep_labels"])),
         genes=len(about["genes"]),
         column=parameters["labels"],
         warnings=[str(text) for text in about["warnings"]],
@@ -76,18 +76,32 @@ def _compared(compared: Mapping[str, Mapping[str, float]]) -> list[dict[str, str
     ]
 
 
+def _opening(adata: AnnData, *, keep: bool) -> str:
+    """Say how many cells came with a label, what became of it, and how many were named."""
+    _, given = given_of(adata)
+    labelled = given >= 0
+    others = f"{(~labelled).sum():,} had none and were named"
+    if keep:
+        return f"Of {adata.n_obs:,} cells, {labelled.sum():,} came with a label and kept it; {others}."
+    changed = (adata.obs["scanvi_label"].cat.codes.to_numpy() != given)[labelled].sum()
+    return f"Of {adata.n_obs:,} cells, {labelled.sum():,} came with a label, of which {changed:,} changed; {others}."
+
+
 def _table(adata: AnnData) -> list[dict[str, str]]:
-    """Return a row a label: how many cells got it, and how sure that is."""
-    groups = adata.obs.groupby("scanvi_label", observed=False)["scanvi_probability"]
-    rows = pd.DataFrame(
-        {"cells": groups.size(), "median": groups.median(), "low": groups.apply(lambda p: (p < 0.5).sum())}
-    )
-    return [
-        {
-            "label": str(label),
-            "cells": f"{int(row.cells):,}",
-            "median": "" if row.cells == 0 else f"{row['median']:.2f}",
-            "low": f"{int(row.low):,}",
-        }
-        for label, row in rows.iterrows()
-    ]
+    """Return a row a label: how many cells came with it, how many have it now, and how sure the new ones are."""
+    names, given = given_of(adata)
+    now, probability = adata.obs["scanvi_label"].cat.codes.to_numpy(), adata.obs["scanvi_probability"].to_numpy()
+    rows = []
+    for code, name in enumerate(names):
+        sure = probability[(now == code) & (given < 0)]
+        rows.append(
+            {
+                "label": name,
+                "given": f"{(given == code).sum():,}",
+                "now": f"{(now == code).sum():,}",
+                "named": f"{len(sure):,}",
+                "median": in_words(np.median(sure)) if len(sure) else "",
+                "low": f"{(sure < 0.5).sum():,}",
+            }
+        )
+    return rows

@@ -23,7 +23,7 @@ from scanvi_tutorial.evaluation import confusion, reliability
 from scanvi_tutorial.plotting import confusion_plot, history_plot, palette, probability_plot, reliability_diagram, umap
 from scanvi_tutorial.plotting.style import BLUE, FAINT, UNLABELLED_COLOR, panel, probability_cmap, sheet
 
-__all__ = ["Picture", "figures_of", "held_out_of"]
+__all__ = ["Picture", "figures_of", "given_of", "held_out_of", "in_words"]
 
 _MOST_COLORS = 30  # of `palette`; rarer labels share gray
 _DPI = 140
@@ -66,7 +66,7 @@ def figures_of(adata: AnnData, *, seed: int = 0) -> list[Picture]:
 
 
 def _labels(adata: AnnData) -> Picture:
-    names, given = _given(adata)
+    names, given = given_of(adata)
     before = np.bincount(given[given >= 0], minlength=len(names))
     after = np.bincount(adata.obs["scanvi_label"].cat.codes, minlength=len(names))
 
@@ -87,7 +87,7 @@ def _labels(adata: AnnData) -> Picture:
 
 
 def _maps(adata: AnnData, xy: NDArray[np.float32]) -> Picture:
-    names, given = _given(adata)
+    names, given = given_of(adata)
     codes = adata.obs["scanvi_label"].cat.codes.to_numpy()
     common = [names[code] for code in np.argsort(-np.bincount(codes, minlength=len(names)), kind="stable")]
     shown = [name for name in names if name in common[:_MOST_COLORS]]
@@ -129,7 +129,8 @@ def _sure(adata: AnnData) -> Picture:
     table = adata.obsm["scanvi_probabilities"]
     highest = np.asarray(table).max(1)
     alt = (
-        f"Histogram; half of the cells are above {np.median(highest):.2f}, {np.mean(highest < 0.5):.0%} are below 0.5."
+        f"Histogram; the median is {in_words(np.median(highest))}, and {(highest < 0.5).sum():,} of {len(highest):,} "
+        "cells are below 0.5."
     )
     caption = "How sure the answer is of each cell. Cells on the left are worth a look, or no label at all."
     return _picture("How sure", lambda: probability_plot(table), caption, alt)
@@ -172,7 +173,7 @@ def _history(history: pd.DataFrame, best: int) -> Picture:
     return _picture("History of the fit", lambda: history_plot(history, best_epoch=best), caption, alt)
 
 
-def _given(adata: AnnData) -> tuple[list[str], NDArray[np.integer]]:
+def given_of(adata: AnnData) -> tuple[list[str], NDArray[np.integer]]:
     """Return names in the order of the answer, and the codes of the labels that were given, -1 for none."""
     names = [str(name) for name in adata.obs["scanvi_label"].cat.categories]
     parameters = adata.uns["scanvi"]["parameters"]
@@ -182,6 +183,13 @@ def _given(adata: AnnData) -> tuple[list[str], NDArray[np.integer]]:
     own, codes = check_labels(adata, column, unlabelled=str(parameters["unlabelled"]), least=0)
     place = np.array([*(names.index(name) if name in names else -1 for name in own), -1])
     return names, place[codes]
+
+
+def in_words(probability: float) -> str:
+    """Return a probability with two digits, and never as certain where it is not."""
+    if 0.995 <= probability < 1:
+        return "above 0.99"
+    return "below 0.01" if 0 < probability < 0.005 else f"{probability:.2f}"
 
 
 def _text(name: object) -> str:
