@@ -118,7 +118,7 @@ def test_the_page_begins_with_who_was_labelled_and_who_was_named(named, text):
     none = (named.obs["kind"] == "Unknown").sum()
     assert f"Of 120 cells, {120 - none} came with a label and kept it; {none} had none and were named." in text
     p, label, kind = (named.obs[name].astype(object) for name in ("scanvi_probability", "scanvi_label", "kind"))
-    for name, given, now, new, median, low in rows_of(text):
+    for name, given, new, now, median, low in rows_of(text):
         name = unescape(name)
         fresh = (label == name) & (kind == "Unknown")
         expected = (kind == name).sum(), (label == name).sum(), fresh.sum(), (p[fresh] < 0.5).sum()
