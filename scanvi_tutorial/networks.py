@@ -140,8 +140,8 @@ class XDecoder(nn.Module):
 
         Without zero inflation there are no dropout logits, and None in their place.
         """
-        share, *gate = self.heads(z2) if batch is None else self.heads(z2, batch)
-        return log_softmax(share, dim=-1), gate[0] if gate else None
+        v, *gate = self.heads(z2) if batch is None else self.heads(z2, batch)
+        return log_softmax(v, dim=-1), gate[0] if gate else None
 
     @torch.no_grad()
     def start_shares_at(self, log_shares: Float[Tensor, " genes"]) -> None:

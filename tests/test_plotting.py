@@ -582,12 +582,15 @@ def test_predictive_plot_names_missing_columns(check):
 
 def test_probability_bars_count_right_and_wrong_cells():
     p = pd.DataFrame({"a": [0.9, 0.9, 0.2, 0.55], "b": [0.1, 0.1, 0.8, 0.45]})
-    (axes,) = probability_plot(p, pd.Categorical(["a", "b", "b", "b"])).axes
+    axes, shares = probability_plot(p, pd.Categorical(["a", "b", "b", "b"])).axes
     right, wrong = (np.array([bar.get_height() for bar in group]) for group in axes.containers)
     edges = np.array([bar.get_x() for bar in axes.containers[0]])
     assert (right.sum(), wrong.sum()) == (2, 2)
     assert wrong[np.searchsorted(edges, 0.55, side="right") - 1] == 1
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["right (50% of the cells)", "wrong (50%)"]
+    found = {round(bar.get_x() + 0.05, 2): bar.get_height() for bar in shares.patches}
+    assert found == {0.55: 1, 0.85: 0, 0.95: 0.5}
+    assert [text.get_text() for text in shares.texts] == ["1", "1", "2"]
 
 
 def test_probability_plot_works_without_truth_and_refuses_another_length():
@@ -610,7 +613,7 @@ def test_confusion_writes_cells_and_shades_shares_of_the_row():
 def test_probability_bars_know_types_that_are_numbers():
     p = pd.DataFrame({"1": [0.9, 0.2, 0.6], "2": [0.1, 0.8, 0.4]})
     for truth in ([1, 2, 2], [1.0, 2.0, 2.0], pd.Categorical([1.0, 2.0, 2.0])):
-        (axes,) = probability_plot(p, truth).axes
+        axes, _ = probability_plot(p, truth).axes
         assert axes.get_legend().get_texts()[0].get_text() == "right (67% of the cells)"
 
 

@@ -40,7 +40,11 @@ def test_quick_epochs_are_counted_over_ten(monkeypatch, tmp_path):
 def test_whole_trainings_are_multiplied_from_epochs_that_were_measured():
     rows = [{"arm": arm, "epoch_seconds": value} for arm, value in zip(speed.ARMS, (50, 20, 5, 30, 40, 3), strict=True)]
     found = {row["run"]: row["seconds"] for row in speed.multiplied(rows)}
-    assert found == {"Pyro's tutorial, 80 epochs": 80 * 50, "scvi-tools, 100 + 25 epochs": 100 * 30 + 25 * 40}
+    assert found == {
+        "Pyro's tutorial, 80 epochs": 80 * 50,
+        "scvi-tools, 100 + 25 epochs": 100 * 30 + 25 * 40,
+        "scvi-tools, 2,000 genes, 100 + 25 epochs": 125 * 3,
+    }
     assert [row["run"] for row in speed.multiplied(rows[:4])] == ["Pyro's tutorial, 80 epochs"]
 
 

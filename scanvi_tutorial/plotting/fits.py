@@ -134,6 +134,9 @@ def probability_plot(
 ) -> Figure:
     """Draw a histogram of the probability of each cell's most probable type, cut into right and wrong by the truth.
 
+    A figure of its own that knows the truth has a second panel with the share of wrong cells in each tenth, since a
+    bar of few cells shows no share.
+
     Args:
         probabilities: Table (cells, labels).
         truth: True types (cells,), in the order of the rows.
@@ -143,25 +146,47 @@ def probability_plot(
     names = np.array([label_name(name) for name in probabilities.columns], dtype=object)
     highest, called = p.max(1), names[p.argmax(1)]
     groups: dict[str, NDArray] = {"": highest}
+    wrong = None
     if truth is not None:
         true_types = np.array([label_name(name) for name in truth], dtype=object)
         if true_types.shape != called.shape:
             raise InputError(
                 f"There are {len(called)} rows of probabilities and {len(true_types)} true types. Align both."
             )
-        right = called == true_types
+        wrong = called != true_types
         groups = {
-            f"right ({right.mean():.0%} of the cells)": highest[right],
-            f"wrong ({(~right).mean():.0%})": highest[~right],
+            f"right ({(~wrong).mean():.0%} of the cells)": highest[~wrong],
+            f"wrong ({wrong.mean():.0%})": highest[wrong],
         }
+    if axes is None and wrong is not None:
+        with sheet(height=2.8) as figure:
+            counts, shares = figure.subplots(1, 2, width_ratios=[3, 2])
+            _draw_highest(counts, groups)
+            _draw_wrong(shares, highest, wrong)
+        return figure
     with panel(axes, height=2.8) as axes:
-        bins = np.linspace(0, 1, 26)
-        colors = [BLUE, ORANGE][: len(groups)]
-        axes.hist(list(groups.values()), bins, stacked=True, color=colors, label=list(groups), edgecolor="white")
-        axes.set(xlim=(0, 1), xlabel="probability of the most probable type", ylabel="cells")
-        if truth is not None:
-            axes.legend(loc="upper left")
+        _draw_highest(axes, groups)
     return figure_of(axes)
+
+
+def _draw_highest(axes: Axes, groups: dict[str, NDArray]) -> None:
+    colors = [BLUE, ORANGE][: len(groups)]
+    bins = np.linspace(0, 1, 26)
+    axes.hist(list(groups.values()), bins, stacked=True, color=colors, label=list(groups), edgecolor="white")
+    axes.set(xlim=(0, 1), xlabel="probability of the most probable type", ylabel="cells")
+    if len(groups) > 1:
+        axes.legend(loc="upper left")
+
+
+def _draw_wrong(axes: Axes, highest: NDArray, wrong: NDArray) -> None:
+    tenth = np.minimum((highest * 10).astype(int), 9)
+    cells, errors = np.bincount(tenth, minlength=10), np.bincount(tenth[wrong], minlength=10)
+    there = np.flatnonzero(cells)
+    axes.bar((there + 0.5) / 10, errors[there] / cells[there], 0.1, color=ORANGE, edgecolor="white")
+    for place in there:
+        axes.text((place + 0.5) / 10, errors[place] / cells[place], f"{cells[place]:,}", ha="center", va="bottom")
+    axes.set(xlim=(0, 1), ylim=(0, 1.1), xlabel="the same, in tenths", ylabel="share that is wrong")
+    axes.set_title("over each bar: cells in that tenth")
 
 
 def confusion_plot(table: pd.DataFrame, *, axes: Axes | None = None) -> Figure:
