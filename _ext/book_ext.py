@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from sphinx.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
-SALTED_FILES = ("scanvi_tutorial/**/*", "_ext/book_ext.py", "requirements.txt", "pyproject.toml")
+SALTED_FILES = (
+    *("scanvi_tutorial/**/*", "benchmarks/results/*.json", "_ext/book_ext.py"),
+    *("requirements.txt", "pyproject.toml"),
+)
 SALTED_ENVIRONMENT = ("SCANVI_SMOKE", "CI", "SCANVI_DATASET")
 
 
@@ -111,6 +114,11 @@ def tables_of_symbols(app: Sphinx, what: str, name: str, thing: Any, options: An
     lines[:] = re.sub(r"(?m)(^ {4}.*\n\n)\.\. code-block:: text\n\n", r"\1", blocks).splitlines()  # one block, not two
 
 
+def chapters_by_title(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Turn the path of a chapter, which readers of the source open, into a link for readers of the page."""
+    lines[:] = [re.sub(r"`?\b(book/\w+)\.md`?", r":doc:`/\1`", line) for line in lines]
+
+
 def whole_sentences(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """Undo what napoleon makes of a property: it takes what stands before a colon for a type."""
     if what == "property" and isinstance(thing, property):
@@ -141,6 +149,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", show_progress, priority=900)
     app.connect("autodoc-process-docstring", tables_of_symbols)
     app.connect("autodoc-process-docstring", whole_sentences, priority=600)  # after napoleon
+    app.connect("autodoc-process-docstring", chapters_by_title, priority=700)
     app.connect("builder-inited", drop_thebe)
     app.connect("builder-inited", add_filter)
     app.connect("build-finished", copy_mathjax)

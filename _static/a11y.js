@@ -6,6 +6,6 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const list of document.querySelectorAll('.citation-list[role="list"]')) list.removeAttribute("role");
   for (const entry of document.querySelectorAll('[role="doc-biblioentry"]')) entry.removeAttribute("role");
   // boxes that scroll sideways can be reached with the keyboard
-  for (const box of document.querySelectorAll(".highlight pre, div.math, .output.text_html, .pst-scrollable-table-container"))
+  for (const box of document.querySelectorAll(".highlight pre, div.math, .cell_output figure, .output.text_html, .pst-scrollable-table-container"))
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
 });

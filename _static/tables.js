@@ -1,7 +1,7 @@
 // Numbers stand under one another on the right, words begin on the left, sentences get room: column by column in the
 // tables that cells make.
 document.addEventListener("DOMContentLoaded", () => {
-  const number = /^[-+−]?[\d,]*\.?\d+(e[-+]?\d+)?\s*%?$|^(nan|inf|-inf|)$/i;
+  const number = /^[-+−]?[\d,]*\.?\d+(e[-+]?\d+)?\s*%?$|^(nan|inf|-inf|not run|–|)$/i;
   for (const table of document.querySelectorAll("table.dataframe")) {
     const rows = [...table.tBodies].flatMap((body) => [...body.rows]);
     if (!rows.length) continue;

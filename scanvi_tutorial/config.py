@@ -33,15 +33,15 @@ class ModelConfig:
     `label_weight` is w in: loss = mean bound per cell + w · mean cross-entropy over labelled cells.
     """
 
-    likelihood: Literal["zinb", "nb", "poisson"] = "zinb"  # distribution of the counts
-    library: Literal["latent", "observed"] = "latent"  # is the library size inferred or read off?
-    latent_dim: int = 10  # dimensions of z1 and of z2
-    gene_hidden: tuple[int, ...] = (128,)  # hidden layers of the two networks that see genes
-    label_hidden: tuple[int, ...] = (128,)  # hidden layers of Z2Decoder and Z1Encoder
-    classifier_hidden: tuple[int, ...] = (128,)  # hidden layers of Classifier; () makes it linear
-    norm: Literal["batch", "layer", "none"] = "batch"  # normalization inside hidden layers only
-    dropout: float = 0.1  # share of hidden units silenced while training
-    label_weight: float = 50.0  # w above
+    likelihood: Literal["zinb", "nb", "poisson"] = "zinb"  #: distribution of the counts
+    library: Literal["latent", "observed"] = "latent"  #: is the library size inferred or read off?
+    latent_dim: int = 10  #: dimensions of z1 and of z2
+    gene_hidden: tuple[int, ...] = (128,)  #: hidden layers of the two networks that see genes
+    label_hidden: tuple[int, ...] = (128,)  #: hidden layers of Z2Decoder and Z1Encoder
+    classifier_hidden: tuple[int, ...] = (128,)  #: hidden layers of Classifier; () makes it linear
+    norm: Literal["batch", "layer", "none"] = "batch"  #: normalization inside hidden layers only
+    dropout: float = 0.1  #: share of hidden units silenced while training
+    label_weight: float = 50.0  #: w, the weight of the mean cross-entropy
 
     def __post_init__(self) -> None:
         _one_of("likelihood", self.likelihood, ("zinb", "nb", "poisson"))
@@ -70,21 +70,21 @@ class ModelConfig:
 class TrainConfig:
     """How long and how fast to learn."""
 
-    seed: int = 0  # draws minibatches, latents, dropout and the held-out cells
-    max_epochs: int = 100  # passes over the unlabelled cells …
-    max_steps: int = 2_000  # … but no further epoch beyond this many optimizer steps
-    minibatch: int = 128  # unlabelled cells in a step
-    labelled_minibatch: int = 256  # labelled cells in a step: all of them while they are fewer
-    thin_to: float = 0.1  # a training cell keeps a share of its molecules, drawn between this and 1
-    objective: Objective = "labels"  # what a labelled cell adds to the loss
-    class_balanced: bool = False  # draw the labelled cells of a step with equal chances for every class
-    learning_rate: float = 3e-3  # the peak of the one-cycle schedule
-    warmup: float = 0.5  # share of the steps over which the weight of the KL terms rises to one
-    held_out: float = 0.1  # share of the unlabelled cells kept aside to watch the bound
-    monitor: Literal["bound", "labels"] = "bound"  # what early stopping and the best state look at
-    patience: int = 20  # epochs without improvement before the run ends
-    engine: Literal["fast", "pyro"] = "fast"  # who works the bound out; both give the same
-    device: str = "auto"  # "auto" takes CUDA, then MPS, then the CPU
+    seed: int = 0  #: draws minibatches, latents, dropout and the held-out cells
+    max_epochs: int = 100  #: at most so many passes over the unlabelled cells
+    max_steps: int = 2_000  #: no further epoch once there would be more optimizer steps than this
+    minibatch: int = 128  #: unlabelled cells in a step
+    labelled_minibatch: int = 256  #: labelled cells in a step: all of them while they are fewer
+    thin_to: float = 0.1  #: a training cell keeps a share of its molecules, drawn between this and 1
+    objective: Objective = "labels"  #: what a labelled cell adds to the loss
+    class_balanced: bool = False  #: draw the labelled cells of a step with equal chances for every class
+    learning_rate: float = 3e-3  #: the peak of the one-cycle schedule
+    warmup: float = 0.5  #: share of the steps over which the weight of the KL terms rises to one
+    held_out: float = 0.1  #: share of the unlabelled cells kept aside to watch the bound
+    monitor: Literal["bound", "labels"] = "bound"  #: what early stopping and the best state look at
+    patience: int = 20  #: epochs without improvement before the run ends
+    engine: Literal["fast", "pyro"] = "fast"  #: who works the bound out; both give the same
+    device: str = "auto"  #: "auto" takes CUDA, then MPS, then the CPU
 
     def __post_init__(self) -> None:
         for name in ("max_epochs", "max_steps", "patience"):
@@ -110,10 +110,10 @@ class TrainConfig:
 class RunConfig:
     """What a run of the book uses; a chapter reads sizes from here and never asks which profile it is in."""
 
-    smoke: bool = False  # the short profile on simulated counts
-    dataset: str = "pbmc68k"  # a name for `st.load`
-    data_dir: Path | None = None  # where downloads are looked for first; None is a cache per user
-    quiet: bool = False  # no progress bars
+    smoke: bool = False  #: the short profile on simulated counts
+    dataset: str = "pbmc68k"  #: a name for `st.load`
+    data_dir: Path | None = None  #: where downloads are looked for first; None is a cache per user
+    quiet: bool = False  #: no progress bars
 
     def __post_init__(self) -> None:
         if self.dataset not in DATASETS:

@@ -186,7 +186,7 @@ def _reliability_marks() -> list[Line2D | Patch]:
     return [
         Patch(color=BAND, label="95 % of calibrated bins"),
         Line2D([], [], color=BLUE, label="a bin of cells", **dot),
-        Line2D([], [], color=ORANGE, label="outside: more than chance", **dot),
+        Line2D([], [], color=ORANGE, label="outside the gray", **dot),
     ]
 
 

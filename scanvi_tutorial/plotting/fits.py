@@ -75,14 +75,14 @@ def history_plot(history: pd.DataFrame, *, best_epoch: int | None = None) -> Fig
             if best is not None:
                 axes.axvline(best, color=MUTED, linestyle=":", linewidth=1.2)
             axes.grid(axis="y")
-        bound.legend(loc="lower right", framealpha=0.9)
+        bound.legend(loc="lower right", frameon=True, framealpha=1, edgecolor="none")
         kl.legend(loc="best")
         schedule.legend(loc="upper left")
         if best is not None:
             early = best < (epochs[0] + epochs[-1]) / 2
-            panels[2 if looked else 0].annotate(
+            panels[-1 if looked else 0].annotate(
                 f"kept: epoch {best}",
-                (best, 0.94 if looked else 0.55),
+                (best, 0.72 if looked else 0.55),
                 (4 if early else -4, 0),
                 xycoords=("data", "axes fraction"),
                 textcoords="offset points",
@@ -201,7 +201,7 @@ def confusion_plot(table: pd.DataFrame, *, axes: Axes | None = None) -> Figure:
             axes.text(column + 0.5, row + 0.5, f"{cells:,}", ha="center", va="center", color=color, fontsize=8.5)
         axes.set_xticks(np.arange(table.shape[1]) + 0.5, table.columns, rotation=35, ha="right", rotation_mode="anchor")
         axes.set_yticks(np.arange(len(table)) + 0.5, table.index)
-        axes.set(xlabel="predicted type", ylabel="true type")
+        axes.set(xlabel="inferred type", ylabel="true type")
         axes.invert_yaxis()
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
