@@ -55,7 +55,7 @@ lint: $(READY) ## ruff, codespell, directions of imports
 	@$(BIN)/lint-imports
 
 pairs: $(READY) ## write the notebooks beside the chapters anew
-	@$(BIN)/jupytext --quiet --to ipynb --update $$(grep -l '^kernelspec:' book/*.md)
+	@$(BIN)/python scripts/notebooks.py
 
 address: $(READY) ## say where the book lives, to its buttons and to Colab (REPOSITORY=owner/name)
 	@case "$(REPOSITORY)" in */*) ;; *) echo 'Say which: make address REPOSITORY=owner/name'; exit 2;; esac

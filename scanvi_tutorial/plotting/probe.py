@@ -1,7 +1,8 @@
 """A map whose cells can be asked: point at one, or walk through them by keyboard, and read its probabilities.
 
 Used in book/06_figure.md. One piece of HTML with all that it needs: it works in the built book without a server, in
-Jupyter and in Colab, and without scripts it stays a still figure of the least certain cell.
+Jupyter and in Colab, and in a page without scripts it stays a still figure of the least certain cell. (Of a notebook
+that it does not trust, JupyterLab shows less, until the cell is run.)
 """
 
 from __future__ import annotations
