@@ -39,7 +39,8 @@ from scanvi_tutorial.evaluation import (
 from scanvi_tutorial.genes import select_genes
 from scanvi_tutorial.inference import latent
 from scanvi_tutorial.markers import check_markers
-from scanvi_tutorial.query import write_answer
+from scanvi_tutorial.persistence import holds
+from scanvi_tutorial.query import storable, write_answer
 
 __all__ = ["annotate"]
 
@@ -73,7 +74,8 @@ def annotate(
     - `obs["scanvi_probability"]`: how probable that label is held to be.
     - `obsm["scanvi_probabilities"]`: a table (cells, labels) of all probabilities, rows summing to one.
     - `obsm["X_scanvi"]`: the latent state z2 of every cell, float32 (cells, latent), for maps and neighbors.
-    - `uns["scanvi"]`: how it came about: `history`, a row an epoch of the fit behind `X_scanvi`; `held_out`, what was
+    - `uns["scanvi"]`: how it came about: `history`, a row an epoch of the fit behind `X_scanvi`, kept at
+      `best_epoch`; `held_out`, what was
       said of labels while they were hidden (`cells`, `given`, `probabilities`); `compared`, how right simpler methods
       were about the same labels; `warnings`, sentences to read first; `parameters`, `genes`, `label_names`, `versions`.
 
@@ -107,6 +109,10 @@ def annotate(
     check_cells(adata)
     if genes < 1:
         raise InputError(f"At least one gene is needed, got {genes=}.")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"A seed is a whole number from 0 to 2³² - 1, got {seed!r}.")
+    if model is not None:
+        holds(model)  # refuses a folder of something else before anything is computed
     cells, notes = _chosen(plain_cells(adata, labels, layer=layer, unlabelled=unlabelled, batch=batch), adata, genes)
     names, codes = check_labels(cells, labels)
     notes += doubts(names, codes, genes=cells.n_vars)
@@ -140,10 +146,10 @@ def annotate(
     given |= {"fits": len(fitted), "keep_labels": keep_labels, "norms": ", ".join(one.config.norm for one, _ in fitted)}
     trained = asdict(settings[1]) | {"objective": "unlabelled", "monitor": "bound"}
     del trained["seed"]  # every fit has its own, made from the one above
-    about["parameters"] = _plain({**given, "model": asdict(first.config), "train": trained})
+    about["parameters"] = storable({**given, "model": asdict(first.config), "train": trained})
+    write_answer(adata, table, states[0], about=about, kept=codes if keep_labels else None)
     if model is not None:
         with_linear_classifier(first, cells, states[0], labels).save(model)
-    write_answer(adata, table, states[0], about=about, kept=codes if keep_labels else None)
 
 
 def _chosen(cells: AnnData, source: AnnData, genes: int) -> tuple[AnnData, list[str]]:
@@ -233,14 +239,3 @@ def _contradictions(
             "They may be wrong, or these cells unusual."
         )
     return said
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Return settings as an `.h5ad` file can hold them: no None, and lists for tuples."""
-    kept = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            kept[name] = _plain(value)
-        elif value is not None:
-            kept[name] = list(value) if isinstance(value, tuple) else value
-    return kept

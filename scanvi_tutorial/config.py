@@ -162,7 +162,9 @@ class RunConfig:
 
 def progress(steps: Iterable[T], description: str, *, unit: str = "it", total: int | None = None) -> "tqdm[T]":
     """Return `steps` behind a progress bar, which `TQDM_DISABLE=1` silences (tqdm.auto alone would ignore it)."""
-    return tqdm(steps, desc=description, unit=unit, total=total, disable=RunConfig.from_env().quiet)
+    return tqdm(
+        steps, desc=description, unit=unit, total=total, disable=os.environ.get("TQDM_DISABLE", "").lower() in _TRUE
+    )
 
 
 @contextmanager

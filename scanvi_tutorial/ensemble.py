@@ -7,6 +7,7 @@ differ, so several are averaged. No fit knows a label: to hide some, only the ru
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -20,8 +21,9 @@ import torch
 from anndata import AnnData
 from numpy.typing import ArrayLike
 
+from scanvi_tutorial.batches import ConfoundedBatchWarning
 from scanvi_tutorial.cache import fit_or_load
-from scanvi_tutorial.checks import InputError, check_labels, listed, plain_cells
+from scanvi_tutorial.checks import InputError, check_batches, check_labels, confounding, listed, plain_cells
 from scanvi_tutorial.config import UNLABELLED, ModelConfig, TrainConfig, no_progress, progress
 from scanvi_tutorial.evaluation import fit_on_seeds, label_spreading, linear_classifier, neighbor_graph, pooled
 from scanvi_tutorial.history import History
@@ -99,6 +101,10 @@ class Ensemble:
         count = self.fits or int(np.clip(_CELLS_TIMES_FITS // adata.n_obs, *_FEWEST_AND_MOST))
         seeds = np.random.SeedSequence(seed).generate_state(count)
         tasks = [(self, adata, labels, int(own), norm) for own, norm in zip(seeds, cycle(_NORMS), strict=False)]
+        if self.batch is not None:
+            text = confounding(*check_labels(adata, labels), check_batches(adata, self.batch))
+            if text is not None:
+                warnings.warn(text, ConfoundedBatchWarning, stacklevel=2)
         jobs = min(self.jobs, count)  # a worker gets its share of the threads
         if jobs == 1:
             fits = (_one(*task) for task in tasks)
@@ -184,7 +190,8 @@ def _one(
 ) -> tuple[SCANVI, History]:
     config = replace(ensemble.model, norm=norm)
     train = replace(ensemble.train, seed=seed, objective="unlabelled", monitor="bound")
-    with no_progress():  # one bar counts the fits; theirs would overwrite each other
+    with no_progress(), warnings.catch_warnings():  # one bar counts the fits; theirs would overwrite each other
+        warnings.simplefilter("ignore", ConfoundedBatchWarning)  # every fit would say it: `Ensemble.fit` does, once
         if ensemble.keep:
             return fit_or_load(adata, config, train, labels=labels, batch=ensemble.batch, folder=ensemble.folder)
         model = SCANVI.from_anndata(adata, config, labels=labels, batch=ensemble.batch, seed=seed)

@@ -48,7 +48,7 @@ __all__ = [
 SCHEMA = 2  # raised whenever an older reader would misread a newer folder
 Kind = Literal["model", "checkpoint"]
 _FORMAT, _METADATA, _FIRST_TENSORS = "scanvi_tutorial", "metadata.json", "tensors.safetensors"  # the last in schema 1
-_OURS = (_METADATA, _FIRST_TENSORS, "tensors-*.safetensors", ".*.scanvi-part")
+_OURS = (_METADATA, _FIRST_TENSORS, f"tensors-{'[0-9a-f]' * 16}.safetensors", ".*.scanvi-part")
 _REMEDY = {"model": "Save the model again.", "checkpoint": "Delete the folder, and the fit begins anew."}
 _SOURCE = {
     "model": "annotate (with --model on the command line), train and model.save leave one.",
@@ -76,12 +76,17 @@ def write_folder(
     about = {"format": _FORMAT, "schema": SCHEMA, "kind": kind, "tensors": {"file": file, "sha256": digest}}
     about["versions"] = versions()
     text = json.dumps(about | dict(metadata) | about, indent=1, allow_nan=False)
-    with _lock(folder):
-        _refuse_foreign(folder, kind)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / file, data)
-        write_atomically(folder / _METADATA, text.encode() + b"\n")  # from here on the folder holds the new
-        _remove_files(folder, keep={_METADATA, file})
+    try:
+        with _lock(folder):
+            _refuse_foreign(folder, kind)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / file, data)
+            write_atomically(folder / _METADATA, text.encode() + b"\n")  # from here on the folder holds the new
+            _remove_files(folder, keep={_METADATA, file})
+    except OSError as error:
+        raise PersistenceError(
+            f"{folder} cannot be written ({error.strerror or error}). Name another folder."
+        ) from error
     return folder
 
 
@@ -99,16 +104,16 @@ def read_folder(folder: str | Path, *, kind: Kind = "model") -> tuple[dict[str, 
 
     Raises `PersistenceError` where a file is missing, damaged, of a newer schema or of something else.
     """
-    folder, data = Path(folder), None
+    folder, data, why = Path(folder), None, ""
     for _ in range(10):  # somebody may save between the two reads, and again
         about = _read_metadata(folder, kind)
-        with suppress(OSError):
+        try:
             data = (folder / about["tensors"]["file"]).read_bytes()
             break
+        except OSError as error:
+            why = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
     if data is None:
-        raise PersistenceError(
-            f"{folder} holds no saved {kind}: {about['tensors']['file']} is missing. {_REMEDY[kind]}"
-        )
+        raise PersistenceError(f"{folder} holds no saved {kind}: {about['tensors']['file']} {why}. {_REMEDY[kind]}")
     tensors, digest = about.pop("tensors"), hashlib.sha256(data).hexdigest()
     damaged = f"{folder / tensors['file']} is damaged"
     if tensors["sha256"] not in (digest, None):
@@ -169,6 +174,8 @@ def _read_metadata(folder: Path, kind: Kind) -> dict[str, Any]:
     try:
         text = path.read_bytes()
     except OSError as error:
+        if isinstance(error, PermissionError):
+            raise PersistenceError(f"{path} cannot be read ({error.strerror}). Ask its owner for leave.") from error
         why = f"{_METADATA} is missing" if folder.is_dir() else f"there is no such folder in {folder.absolute().parent}"
         raise PersistenceError(f"{folder} holds no saved {kind}: {why}. {_SOURCE[kind]}") from error
     with refusing(f"{path} is damaged", _REMEDY[kind]):
@@ -176,7 +183,9 @@ def _read_metadata(folder: Path, kind: Kind) -> dict[str, Any]:
         schema = about["schema"]
         if schema == 1:
             about |= {"kind": "model", "tensors": {"file": _FIRST_TENSORS, "sha256": None}}
-        found, file = about["kind"], Path(about["tensors"]["file"])
+        found, file, digest = about["kind"], Path(about["tensors"]["file"]), about["tensors"]["sha256"]
+        if schema == SCHEMA and not isinstance(digest, str):
+            raise ValueError("there is no digest of the tensors")
     if schema not in (1, SCHEMA):
         raise PersistenceError(
             f"{folder} was written with schema {schema!r}, and this version reads 1 to {SCHEMA}. "
@@ -193,6 +202,8 @@ def _is_ours(folder: Path, kind: Kind) -> bool:
         return not folder.exists()
     try:
         about = json.loads((folder / _METADATA).read_bytes())
+        if isinstance(about, dict) and about.get("format") != _FORMAT and about.get("schema") != 1:
+            return False  # somebody else's file of that name
         first = about["schema"] == 1 and (folder / _FIRST_TENSORS).is_file()
         return kind == "model" if first else about["format"] == _FORMAT and about["kind"] == kind
     except (OSError, ValueError, KeyError, TypeError):  # none, or damaged; files of our names may be replaced
@@ -215,4 +226,4 @@ def _remove_files(folder: Path, *, keep: set[str]) -> None:
 def _lock(folder: Path) -> FileLock:
     """Return a lock for saves to `folder`; it lies elsewhere, so that nothing is left beside the folder."""
     name = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
-    return FileLock(Path(tempfile.gettempdir()) / f"scanvi_tutorial-{name}.lock")
+    return FileLock(Path(tempfile.gettempdir()) / f"scanvi_tutorial-{name}.lock", mode=0o666)  # others save there, too

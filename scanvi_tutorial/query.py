@@ -20,7 +20,7 @@ from scanvi_tutorial.inference import label_probabilities, latent
 from scanvi_tutorial.model import SCANVI
 from scanvi_tutorial.persistence import versions
 
-__all__ = ["predict", "write_answer"]
+__all__ = ["predict", "storable", "write_answer"]
 
 
 def predict(
@@ -33,9 +33,9 @@ def predict(
     """Write the labels, probabilities and states that a fitted model gives to new cells into `adata`.
 
     Written are `obs["scanvi_label"]`, `obs["scanvi_probability"]`, `obsm["scanvi_probabilities"]`, `obsm["X_scanvi"]`
-    and `uns["scanvi"]`, as `annotate` describes them; nothing else changes. Genes may come in any order and with others
-    among them; the model's genes that are missing count zero in every cell. `uns["scanvi"]["genes_found"]` says which
-    share was there.
+    as `annotate` describes them, and `uns["scanvi"]` with `genes_found`, `label_names`, `seed`, `versions` and
+    `warnings`; nothing else changes. Genes may come in any order and with others among them; the model's genes that are
+    missing count zero in every cell, and `genes_found` is the share that was there.
 
     Args:
         model: A model, or the folder where `annotate(..., model=folder)` or `model.save(folder)` left one.
@@ -94,10 +94,22 @@ def write_answer(
         raise InputError("The model's answer is not a number in some cells. Look for counts far beyond the others.")
     codes = p.argmax(1) if kept is None else np.where(kept >= 0, kept, p.argmax(1))
     names = list(probabilities.columns)
+    table = probabilities.set_axis(pd.Index(adata.obs_names, name=None), axis=0)
+    adata.obsm["scanvi_probabilities"] = table  # first, since AnnData looks at it most closely
+    adata.obsm["X_scanvi"] = states
     adata.obs["scanvi_label"] = pd.Categorical.from_codes(codes, names)
     adata.obs["scanvi_probability"] = p[np.arange(len(p)), codes]
-    adata.obsm["scanvi_probabilities"] = probabilities
-    adata.obsm["X_scanvi"] = states
     text = {"label_names": np.array(names, dtype=object), "versions": versions()}
     said = {"warnings": np.array(about["warnings"], dtype=object)}
     adata.uns["scanvi"] = {**about, **text, **said}
+
+
+def storable(values: dict[str, Any]) -> dict[str, Any]:
+    """Return settings as an `.h5ad` file can hold them: no None, and lists for tuples."""
+    kept = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            kept[name] = storable(value)
+        elif value is not None:
+            kept[name] = list(value) if isinstance(value, tuple) else value
+    return kept

@@ -110,8 +110,13 @@ def _opened(path: Path) -> Iterator[Any]:
         return
     if not h5py.is_hdf5(path):
         raise InputError(f"{path} is neither .h5ad (HDF5) nor .zarr. Save the cells with adata.write_h5ad(...).")
-    with h5py.File(path, "r") as store:
-        yield _complete(store, path)
+    try:
+        with h5py.File(path, "r") as store:
+            yield _complete(store, path)
+    except InputError:
+        raise
+    except (OSError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(f"{path} could not be read ({error}): it is damaged. Write or fetch it again.") from error
 
 
 def _complete(store: Any, path: Path) -> Any:

@@ -14,6 +14,7 @@ from scanvi_tutorial.batches import ConfoundedBatchWarning
 from scanvi_tutorial.checks import InputError
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.datasets import load
+from scanvi_tutorial.ensemble import Ensemble
 from scanvi_tutorial.evaluation import cross_fit, evaluate, logistic_regression, unlabelled
 from scanvi_tutorial.persistence import PersistenceError
 from scanvi_tutorial.query import predict
@@ -275,6 +276,10 @@ REFUSED = {
     "two columns of one name": ({"labels": "twice"}, "2 columns called 'twice'"),
     "no genes": ({"genes": 0}, "At least one gene"),
     "no fit": ({"fits": 0}, "one fit"),
+    "answers as labels": ({"labels": "scanvi_probability"}, "is where answers are written"),
+    "names of cells as labels": ({"labels": "barcode"}, "160 different values for as many cells"),
+    "a seed too large": ({"seed": 2**65}, "A seed is a whole number"),
+    "a seed below zero": ({"seed": -1}, "A seed is a whole number"),
 }
 
 
@@ -282,6 +287,7 @@ REFUSED = {
 def test_what_cannot_be_used_is_refused_and_nothing_is_written(options, words):
     adata = cells()
     adata.obs["run"] = ["first", *[None] * 159]
+    adata.obs["barcode"], adata.obs["scanvi_probability"] = adata.obs_names, ["a", "b"] * 80
     twice = adata.obs[["kind"]].rename(columns={"kind": "twice"})
     adata.obs = pd.concat([adata.obs, twice, twice], axis=1)
     with pytest.raises(InputError, match=words):
@@ -319,8 +325,30 @@ def test_counts_that_no_fit_survives_are_the_users_error_too(monkeypatch):
         annotate(cells(), "kind", **QUICK)
 
 
-def test_a_folder_of_something_else_is_not_replaced(tmp_path):
+def test_a_folder_of_something_else_is_not_replaced(tmp_path, monkeypatch):
     (tmp_path / "thesis.txt").write_text("years of work")
+    monkeypatch.setattr(Ensemble, "fit", None)  # it is refused before anything is computed
     with pytest.raises(PersistenceError, match="left as it is"):
         annotate(cells(), "kind", model=tmp_path, **QUICK)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # anndata says that it would rather have text
+def test_names_of_cells_may_be_whole_numbers():
+    adata = cells()
+    adata.obs_names = pd.RangeIndex(adata.n_obs)
+    annotate(adata, "kind", **QUICK)
+    assert list(adata.obsm["scanvi_probabilities"].index) == list(adata.obs_names)
+    assert "scanvi" in adata.uns
+
+
+def test_an_answer_that_cannot_be_taken_leaves_nothing_of_it(tmp_path):
+    cells().write_h5ad(tmp_path / "cells.h5ad")
+    part = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")[:50]
+    with pytest.raises(InputError, match=r"\.to_memory\(\)"):
+        annotate(part, "kind", **QUICK)
+    named = cells()
+    named.obs_names.name = "scanvi_label"
+    with pytest.raises(InputError, match=r"obs_names\.name = None"):
+        annotate(named, "kind", **QUICK)
+    assert "scanvi_label" not in named.obs

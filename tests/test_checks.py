@@ -451,3 +451,35 @@ def test_cells_are_stripped_to_what_a_method_reads():
     assert list(plain.obs["label"].cat.categories) == ["a", "b"]
     assert plain.obs["label"].isna().tolist() == [False, True, False, False]
     assert "two" in refused(plain_cells, adata, "label", batch="label").lower()
+
+
+DAMAGED = {
+    "a row that begins far outside": lambda x: x.indptr.__setitem__(1, 10**6),
+    "an end that is too early": lambda x: x.indptr.__setitem__(-1, 2),
+    "rows that run backward": lambda x: x.indptr.__setitem__(2, 0),
+    "a column far outside": lambda x: x.indices.__setitem__(0, 10**6),
+    "a column below zero": lambda x: x.indices.__setitem__(0, -5),
+}
+
+
+@pytest.mark.parametrize("form", [sparse.csr_matrix, sparse.csc_matrix])
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
+def test_a_sparse_matrix_that_would_crash_the_interpreter_is_refused(damage, form):
+    adata = AnnData(form(COUNTS.astype(np.float32)))
+    damage(adata.X)
+    with pytest.raises(InputError, match=r"adata\.X is damaged: its indices point outside"):
+        check_counts(adata)
+
+
+def test_labels_of_thousands_of_digits_are_sorted_by_size():
+    names = ["9" * 5_000, "10", "007", "9", "B"]
+    adata = AnnData(np.ones((5, 2)), obs=pd.DataFrame({"kind": names}, index=list("abcde")))
+    assert check_labels(adata, "kind")[0] == ["007", "9", "10", "9" * 5_000, "B"]
+
+
+def test_counts_that_are_in_raw_alone_are_pointed_at():
+    adata = AnnData(np.ones((3, 2), dtype=np.float32))
+    adata.raw = adata.copy()
+    adata.X = None
+    with pytest.raises(InputError, match=r"use adata\.raw\.to_adata\(\)"):
+        check_counts(adata)

@@ -86,7 +86,7 @@ def test_train_keeps_a_model_that_predict_reads(file, tmp_path):
 @pytest.mark.parametrize("what", ["out", "csv", "report", "model"])
 def test_nothing_is_overwritten_and_nothing_computed_unless_asked(file, tmp_path, monkeypatch, what):
     monkeypatch.setattr(commands, "annotate_cells", None)  # would fail if it were called
-    paths = {name: tmp_path / f"x.{name}" for name in ("out", "csv", "report", "model")}
+    paths = {name: tmp_path / f"x.{name}" for name in ("csv", "report", "model")} | {"out": tmp_path / "x.h5ad"}
     if what == "model":
         paths[what].mkdir()
         (paths[what] / "a").touch()
@@ -201,3 +201,67 @@ def test_the_module_runs_as_a_program():
     assert done.returncode == 0
     assert "Usage: scanvi-tutorial" in done.stdout
     assert cli.main.name == "main"
+
+
+CLASHES = {
+    "a table over the cells": ({"out": "x.h5ad", "csv": "x.h5ad"}, "x.h5ad is the name of another result already"),
+    "a page over the table": (
+        {"out": "x.h5ad", "csv": "x", "report": "./x"},
+        "x is the name of another result already",
+    ),
+    "a table over what is read": ({"out": "x.h5ad", "csv": "in.h5ad"}, "in.h5ad is the file that is read already"),
+    "a page over what is read": ({"out": "in.h5ad", "report": "in.h5ad"}, "in.h5ad is the"),
+    "a name without its ending": ({"out": "x.txt"}, "x.txt is not an .h5ad file, by its name"),
+}
+
+
+@pytest.mark.parametrize(("places", "said"), CLASHES.values(), ids=CLASHES)
+def test_no_result_takes_the_place_of_another_or_of_what_is_read(file, tmp_path, monkeypatch, places, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(commands, "annotate_cells", None)  # would fail if it were called
+    before = file.read_bytes()
+    options = [word for name, place in places.items() for word in (f"--{name}", place)]
+    assert said in run("annotate", "in.h5ad", "--labels", "kind", "--overwrite", *options, code=1)
+    assert file.read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"in.h5ad"}
+
+
+def test_cells_may_be_written_over_what_was_read_if_asked(file):
+    words = ["annotate", file, "--labels", "kind", "--unlabelled", "not sorted", "--out", file]
+    assert "exists already" in run(*words, code=1)
+    run(*words, "--overwrite")
+    assert "scanvi_label" in anndata.read_h5ad(file).obs
+
+
+def test_settings_of_the_book_do_not_stop_commands_for_own_cells(file, tmp_path, monkeypatch):
+    monkeypatch.setenv("SCANVI_DATASET", "mine")
+    monkeypatch.setenv("SCANVI_SMOKE", "perhaps")
+    run("annotate", file, "--labels", "kind", "--unlabelled", "not sorted", "--out", tmp_path / "out.h5ad")
+    assert "must be 1 or 0" in run("datasets", "where", code=1)
+
+
+def test_one_batch_is_passed_over_by_train_too(file, tmp_path):
+    adata = anndata.read_h5ad(file)
+    adata.obs["run"] = "one"
+    adata.write_h5ad(file)
+    words = ["train", file, "--labels", "kind", "--unlabelled", "not sorted", "--batch", "run"]
+    assert "all cells are of one batch" in run(*words, "--model", tmp_path / "m")
+
+
+def test_labels_called_like_columns_of_the_table_stay_apart(file, tmp_path):
+    adata = anndata.read_h5ad(file)
+    names = ["cell", "scanvi_label", "T"]
+    adata.obsm["scanvi_probabilities"] = pd.DataFrame(1 / 3, index=adata.obs_names, columns=names)
+    adata.obs["scanvi_label"], adata.obs["scanvi_probability"] = "T", 1 / 3
+    write(adata, tmp_path / "out.h5ad", tmp_path / "out.csv")
+    columns = ["cell", "scanvi_label", "scanvi_probability", "label cell", "label scanvi_label", "T"]
+    assert list(pd.read_csv(tmp_path / "out.csv")) == columns
+
+
+def test_what_a_kill_left_behind_is_removed_a_day_later(file, tmp_path):
+    old, fresh = (tmp_path / f".{name}.scanvi-part.h5ad" for name in ("0a", "0b"))
+    old.touch()
+    fresh.touch()
+    os.utime(old, (0, 0))
+    write(anndata.read_h5ad(file), tmp_path / "out.h5ad", None)
+    assert {path.name for path in tmp_path.iterdir()} == {"in.h5ad", "out.h5ad", fresh.name}

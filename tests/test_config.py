@@ -1,5 +1,6 @@
 """Settings refuse what makes no sense, and the environment is read in the order that the README gives."""
 
+import os
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, fields, replace
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scanvi_tutorial.config import DATASETS, ModelConfig, RunConfig, TrainConfig, progress
+from scanvi_tutorial.config import DATASETS, ModelConfig, RunConfig, TrainConfig, no_progress, progress
 
 SETTINGS = (ModelConfig, TrainConfig, RunConfig)
 
@@ -150,3 +151,14 @@ def test_a_progress_bar_shows_steps_unless_the_environment_is_quiet(monkeypatch,
     assert "fitting" in shown.stderr
     assert "3/3" in shown.stderr
     assert shown.stdout == ""
+
+
+@pytest.mark.parametrize("before", [None, "0"])
+def test_bars_are_silenced_in_the_block_alone(monkeypatch, before):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    if before is not None:
+        monkeypatch.setenv("TQDM_DISABLE", before)
+    with no_progress():
+        inside = os.environ["TQDM_DISABLE"]
+    assert inside == "1"
+    assert os.environ.get("TQDM_DISABLE") == before

@@ -9,6 +9,7 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.semi_supervised import LabelSpreading
 
+from scanvi_tutorial.batches import ConfoundedBatchWarning
 from scanvi_tutorial.checks import InputError
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.datasets import load
@@ -219,3 +220,13 @@ def test_one_table_that_says_never_does_not_make_it_impossible():
 def test_a_pool_needs_a_table():
     with pytest.raises(InputError, match="no table to pool"):
         pooled([])
+
+
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_confounded_batch_is_warned_of_once(jobs):
+    adata = load("simulated", cells=120, genes=30)
+    adata.obs["run"] = np.where(adata.obs["truth"].isin(["type A", "type B"]), "first", "second")
+    train = TrainConfig(max_epochs=1, minibatch=64)
+    with pytest.warns(ConfoundedBatchWarning) as caught:
+        Ensemble(train=train, fits=3, batch="run", keep=False, jobs=jobs).fit(adata, "label", 0)
+    assert len([one for one in caught if one.category is ConfoundedBatchWarning]) == 1

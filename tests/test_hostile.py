@@ -17,11 +17,18 @@ def model():
     return small_model()
 
 
-@ANYTHING
-@given(cells())
-def test_any_cells_are_named_or_refused_by_us(case):
-    adata, options = case
-    event(annotated_or_refused(adata, dict(options)))
+def test_any_cells_are_named_or_refused_by_us():
+    outcomes = []
+
+    @ANYTHING
+    @given(cells())
+    def look(case):
+        adata, options = case
+        outcomes.append(annotated_or_refused(adata, dict(options)))
+        event(outcomes[-1])
+
+    look()
+    assert outcomes.count("named") > 0.2 * len(outcomes), "a package that refuses everything keeps every promise"
 
 
 @ANYTHING

@@ -98,7 +98,7 @@ def test_json_of_anything_else_is_refused(folder, text):
 
 def test_tensors_are_read_from_the_folder_alone(folder, tmp_path):
     file_of_tensors(folder).rename(tmp_path / "elsewhere.safetensors")
-    changed(folder, tensors={"file": "../../elsewhere.safetensors", "sha256": None})
+    changed(folder, tensors={"file": "../../elsewhere.safetensors", "sha256": "0" * 64})
     with pytest.raises(PersistenceError, match="elsewhere"):
         read_folder(folder)
 
@@ -270,3 +270,24 @@ def test_an_empty_folder_named_by_a_dot_is_filled(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     write_folder("here/.", TENSORS, METADATA)
     assert read_folder("here")[1] == METADATA
+
+
+def test_files_of_somebody_else_that_are_called_like_ours_are_left_alone(tmp_path):
+    (tmp_path / "metadata.json").write_text('{"title": "thesis"}')
+    (tmp_path / "tensors-mine.safetensors").write_text("years of work")
+    with pytest.raises(PersistenceError, match="left as it is"):
+        write_folder(tmp_path, TENSORS, METADATA)
+    assert (tmp_path / "tensors-mine.safetensors").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("tensors", [{"sha256": None}, {}])
+def test_tensors_without_a_digest_are_not_believed(folder, tensors):
+    changed(folder, tensors={"file": file_of_tensors(folder).name} | tensors)
+    with pytest.raises(PersistenceError, match=r"metadata\.json is damaged"):
+        read_folder(folder)
+
+
+def test_a_place_that_cannot_be_written_is_an_error_of_ours(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(PersistenceError, match="cannot be written"):
+        write_folder(tmp_path / "file" / "model", TENSORS, METADATA)

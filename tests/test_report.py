@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from markupsafe import escape
+from matplotlib.figure import Figure
 
 from scanvi_tutorial.annotate import annotate
 from scanvi_tutorial.checks import InputError
@@ -198,3 +199,46 @@ def test_a_report_is_written_whole(named, tmp_path):
     path = write_report(named, tmp_path / "page.html")
     assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_a_page_can_be_made_whatever_became_of_the_label_column(named, text):
+    other = named.copy()
+    other.obs["scanvi_label"] = other.obs["scanvi_label"].astype(str)
+    again = report_page(other, title="Blood of <one> donor")
+    assert rows_of(again) == rows_of(text)
+
+
+def test_a_part_that_is_gone_and_a_place_that_is_none_are_named(named, tmp_path):
+    other = named.copy()
+    del other.obs["scanvi_label"]
+    with pytest.raises(InputError, match="a part of it is gone"):
+        report_page(other)
+    other = named.copy()
+    other.uns["scanvi"] = {key: value for key, value in named.uns["scanvi"].items() if key != "best_epoch"}
+    with pytest.raises(InputError, match="a part of it is gone"):
+        report_page(other)
+    for place in (tmp_path / "no" / "r.html", "."):
+        with pytest.raises(InputError, match="cannot be written"):
+            write_report(named, place)
+
+
+def test_long_names_are_cut_in_figures_and_whole_in_the_table(named, monkeypatch):
+    long = {
+        name: f"CD{place}-positive, CD56-bright natural killer cell of the blood" for place, name in enumerate("ABCD")
+    }
+    other = named.copy()
+    parameters = named.uns["scanvi"]["parameters"]
+    names = list(long.values())
+    other.uns["scanvi"] = named.uns["scanvi"] | {"label_names": np.array(names, dtype=object), "parameters": parameters}
+    other.uns["scanvi"]["held_out"] = {"cells": [], "given": [], "probabilities": np.empty((0, 4))}
+    other.obs["scanvi_label"] = other.obs["scanvi_label"].cat.rename_categories(names)
+    other.obsm["scanvi_probabilities"] = other.obsm["scanvi_probabilities"].set_axis(names, axis=1)
+    legends = []
+    original = Figure.legend
+    monkeypatch.setattr(Figure, "legend", lambda self, *a, **k: legends.append(original(self, *a, **k)) or legends[-1])
+    page = report_page(other)
+    assert all(name in page for name in names)
+    said = [text.get_text() for text in legends[-1].get_texts()]
+    assert len(said) == 4
+    assert all(len(text) <= 32 and text.endswith("…") for text in said)
+    assert legends[-1]._ncols == 2

@@ -2,6 +2,7 @@
 
 import tracemalloc
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -171,3 +172,19 @@ def test_no_block_larger_than_asked_for_is_ever_read(adata, tmp_path, monkeypatc
     adata.write_h5ad(tmp_path / "cells.h5ad")
     read_selected(tmp_path / "cells.h5ad", 25)
     assert sizes == [50, 50, 20]
+
+
+@pytest.mark.filterwarnings("ignore::anndata.OldFormatWarning")
+@pytest.mark.parametrize("damage", ["cut short", "no starts", "no names", "no table"])
+def test_a_damaged_file_is_an_error_of_ours(adata, tmp_path, damage):
+    path = tmp_path / "cells.h5ad"
+    adata.write_h5ad(path)
+    if damage == "cut short":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    else:
+        with h5py.File(path, "r+") as store:
+            del store[{"no starts": "X/indptr", "no names": "obs/_index", "no table": "obs"}[damage]]
+            if damage == "no table":
+                store["obs"] = [1, 2]
+    with pytest.raises(InputError, match=r"damaged|could not be read"):
+        read_selected(path)

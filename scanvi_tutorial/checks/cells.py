@@ -10,7 +10,9 @@ from anndata import AnnData
 
 from scanvi_tutorial.checks.errors import InputError, did_you_mean, listed
 
-__all__ = ["check_batches", "check_cells", "column_of"]
+__all__ = ["WRITTEN", "check_batches", "check_cells", "column_of"]
+
+WRITTEN = ("scanvi_label", "scanvi_probability")  # columns that an answer is written to
 
 
 def check_cells(adata: AnnData) -> None:
@@ -22,6 +24,12 @@ def check_cells(adata: AnnData) -> None:
     if not isinstance(adata, AnnData):
         raise InputError(
             f"An AnnData is needed here, and this is a {type(adata).__name__}. Read a file with st.read_h5ad(path)."
+        )
+    if adata.isbacked and adata.is_view:
+        raise InputError("A part of a backed AnnData takes no results. Call .to_memory() on it first.")
+    if adata.obs_names.name in WRITTEN:
+        raise InputError(
+            f"The names of the cells are called {adata.obs_names.name!r}. Set adata.obs_names.name = None."
         )
     if not adata.obs_names.is_unique:
         repeated = adata.obs_names[adata.obs_names.duplicated()].unique()

@@ -35,13 +35,15 @@ def check_counts(adata: AnnData, layer: str | None = None) -> sparse.csr_matrix:
         raise InputError(f"There is no layer {layer!r}. {_layers(adata)}")
     matrix = in_memory(adata.X if layer is None else adata.layers[layer])
     if matrix is None:
-        raise InputError(f"{where} is empty: there are no counts in it. {_layers(adata)}")
+        own = " adata.raw has numbers: use adata.raw.to_adata()." if adata.raw is not None else ""
+        raise InputError(f"{where} is empty: there are no counts in it.{own} {_layers(adata)}")
     if not all(matrix.shape):
         raise InputError(
             f"{where} holds {matrix.shape[0]} cells × {matrix.shape[1]} genes, so there is nothing to learn from. "
             "Look at the filter that came before."
         )
     refuse_repeated_genes(adata)
+    _refuse_damaged(matrix, where)
     if (dtype := _stored(matrix).dtype).kind not in "biuf":
         raise InputError(f"{where} holds {dtype}, not numbers. Convert it with .astype('float32').")
     if fault := _first_fault(matrix):
@@ -73,6 +75,18 @@ def in_memory(matrix: object) -> object:
     matrix = np.asarray(matrix)
     native = matrix.dtype.newbyteorder("=")
     return matrix.astype(np.float32 if native == np.float16 else native, copy=False)  # half precision isn't for SciPy
+
+
+def _refuse_damaged(matrix: object, where: str) -> None:
+    """Refuse a sparse matrix whose indices point outside, at which compiled code would fail or crash."""
+    if not (sparse.issparse(matrix) and matrix.format in ("csr", "csc")):
+        return
+    starts, places = matrix.indptr, matrix.indices
+    lines, across = matrix.shape if matrix.format == "csr" else matrix.shape[::-1]
+    whole = len(starts) == lines + 1 and starts[0] == 0 and (np.diff(starts) >= 0).all()
+    whole = whole and starts[-1] == len(places) == len(matrix.data)
+    if not whole or (len(places) and not (places.min() >= 0 and places.max() < across)):
+        raise InputError(f"{where} is damaged: its indices point outside the table. Write or fetch the file again.")
 
 
 def _csr_float32(matrix: object) -> sparse.csr_matrix:

@@ -45,7 +45,7 @@ def doubts(names: Sequence[str], codes: NDArray[np.integer], *, genes: int) -> l
             f"unlabelled={strange[0]!r}."
         )
     if genes < _FEW_GENES:
-        said.append(f"Only {genes} genes: types that differ in other genes alone will be mixed up.")
+        said.append(f"Only {genes} gene{'s' * (genes > 1)}: types that differ in other genes alone will be mixed up.")
     if (codes >= 0).all():
         said.append("Every cell has a label: there is none to name.")
     return said

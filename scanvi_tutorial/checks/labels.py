@@ -42,7 +42,7 @@ def check_labels(
     if isinstance(values.dtype, pd.CategoricalDtype):
         known = list(dict.fromkeys(map(label_name, values.cat.categories)))
     else:
-        known = sorted(set(names.dropna()), key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name))
+        known = sorted(set(names.dropna()), key=_in_order)
     if unlabelled not in [*known, UNLABELLED]:
         raise InputError(
             f"No cell has {unlabelled!r} in adata.obs[{column!r}], though it was given as the name of the cells "
@@ -57,6 +57,12 @@ def check_labels(
             f"{len(names)} cells are labelled. Give a few cells of every type a label."
         )
     return order, pd.Categorical(names, categories=order).codes.astype(np.int64)
+
+
+def _in_order(name: str) -> tuple[int, int, str]:
+    """Sort whole numbers by size and before words."""
+    digits = name.lstrip("0")  # int() refuses thousands of them
+    return (0, len(digits), digits) if name.isdecimal() else (1, 0, name)
 
 
 def _number(names: list[str]) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import pandas as pd
 from anndata import AnnData
 
-from scanvi_tutorial.checks.cells import check_batches
+from scanvi_tutorial.checks.cells import WRITTEN, check_batches
 from scanvi_tutorial.checks.counts import check_counts
-from scanvi_tutorial.checks.errors import InputError
+from scanvi_tutorial.checks.errors import InputError, listed
 from scanvi_tutorial.checks.labels import check_labels
 from scanvi_tutorial.config import UNLABELLED
 
 __all__ = ["plain_cells"]
+
+_MANY = 50  # labels that are all different: names of cells, or measurements
 
 
 def plain_cells(
@@ -27,7 +29,18 @@ def plain_cells(
     Raises:
         InputError: Where counts, labels or batches cannot be used.
     """
+    for column in (labels, batch):
+        if column in WRITTEN:
+            raise InputError(
+                f"adata.obs[{column!r}] is where answers are written, so what is in it would be lost. Copy it first: "
+                f"adata.obs['checked'] = adata.obs[{column!r}]."
+            )
     names, codes = check_labels(adata, labels, unlabelled=unlabelled)
+    if len(names) > _MANY and len(names) == (codes >= 0).sum():
+        raise InputError(
+            f"adata.obs[{labels!r}] holds {len(names)} different values for as many cells ({listed(names, 3)}), and a "
+            "type is a group of cells. Name the column with types."
+        )
     columns = {labels: pd.Categorical.from_codes(codes, names)}
     if batch is not None:
         if batch == labels:

@@ -6,6 +6,8 @@ traceback), 2 where the command itself was not understood.
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from scanvi_tutorial.cli.cells import annotate, predict, train
@@ -24,7 +26,12 @@ def main() -> None:
       scanvi-tutorial annotate cells.h5ad --labels celltype --out named.h5ad --report report.html
       scanvi-tutorial predict new.h5ad --model folder --out new_named.h5ad
       scanvi-tutorial doctor
+
+    Exit codes: 0, 1 where data or files cannot be used, 2 where the command is not understood.
     """  # noqa: D301 (\b tells click to leave the lines below as they are)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a name that the terminal cannot show is no reason to stop
 
 
 for command in (annotate, train, predict, datasets, doctor):

@@ -70,7 +70,7 @@ def annotate(
           --layer counts --out named.h5ad --csv named.csv --report report.html --model folder
     """  # noqa: D301 (\b tells click to leave the lines below as they are)
     with said_plainly(quiet, source):
-        refuse_to_overwrite([out, csv, report, model], overwrite)
+        refuse_to_overwrite([out, csv, report, model], overwrite, kept=source, out=out)
         adata = read_h5ad(source)
         given = {} if unlabelled is None else {"unlabelled": unlabelled}
         with warnings.catch_warnings():
@@ -101,9 +101,14 @@ def train(
       scanvi-tutorial train cells.h5ad --labels celltype --model folder
     """  # noqa: D301 (\b tells click to leave the lines below as they are)
     with said_plainly(rest["quiet"], source):
-        refuse_to_overwrite([rest["model"]], rest["overwrite"])
+        refuse_to_overwrite([rest["model"]], rest["overwrite"], kept=source)
         given = {} if unlabelled is None else {"unlabelled": unlabelled}
         cells = plain_cells(read_h5ad(source), labels, layer=layer, batch=batch, **given)
+        if batch is not None and len(cells.obs[batch].cat.categories) == 1:
+            click.echo(
+                f"Note: all cells are of one batch in obs[{batch!r}], so there is none to correct for.", err=True
+            )
+            batch = None
         cells = select_genes(cells, genes)
         fitted = SCANVI.from_anndata(cells, labels=labels, batch=batch, seed=rest["seed"])
         history = fit(fitted, cells, TrainConfig(seed=rest["seed"]))
@@ -135,7 +140,7 @@ def predict(
       scanvi-tutorial predict new.h5ad --model folder --out new_named.h5ad
     """  # noqa: D301 (\b tells click to leave the lines below as they are)
     with said_plainly(quiet, source):
-        refuse_to_overwrite([out, csv], overwrite)
+        refuse_to_overwrite([out, csv], overwrite, kept=source, out=out)
         adata = read_h5ad(source)
         predict_cells(model, adata, layer=layer, seed=seed)
         write(adata, out, csv)

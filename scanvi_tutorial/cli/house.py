@@ -48,7 +48,7 @@ def fetch_dataset(name: str, out: Path | None, overwrite: bool, quiet: bool) -> 
       scanvi-tutorial datasets fetch facs --out facs.h5ad
     """  # noqa: D301 (\b tells click to leave the lines below as they are)
     with said_plainly(quiet):
-        refuse_to_overwrite([out], overwrite)
+        refuse_to_overwrite([out], overwrite, out=out)
         adata = load(name)
         if out is not None:
             write(adata, out, None)
@@ -59,7 +59,11 @@ def fetch_dataset(name: str, out: Path | None, overwrite: bool, quiet: bool) -> 
 @datasets.command("where")
 def where_datasets() -> None:
     """Say in which folders downloads are looked for."""
-    for folder in (RunConfig.from_env().data_dir, pooch.os_cache("scanvi_tutorial")):
+    try:
+        own = RunConfig.from_env().data_dir
+    except ValueError as error:  # a setting of the book that makes no sense
+        raise click.ClickException(str(error)) from error
+    for folder in (own, pooch.os_cache("scanvi_tutorial")):
         if folder is not None:
             click.echo(Path(folder).absolute())
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import secrets
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from pathlib import Path
@@ -39,10 +42,13 @@ IN = click.argument("source", metavar="IN.h5ad", type=click.Path(path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 QUIET = click.option("--quiet", is_flag=True, help="Say errors only: no bars, summary or notes.")
-SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything drawn.")
+SEED = click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of everything drawn."
+)
 LAYER = click.option("--layer", metavar="NAME", help="The layer with the raw counts, if they are not in X.")
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace files that exist already.")
 CSV = click.option("--csv", type=FILE, metavar="OUT.csv", help="Labels and probabilities as a table, too.")
+_A_DAY = 86_400  # seconds
 _LABELS = [
     click.option("--labels", required=True, metavar="COLUMN", help="The column of obs with the labels."),
     click.option("--unlabelled", metavar="VALUE", help='What that column says of cells without one, beside "Unknown".'),
@@ -73,8 +79,9 @@ def said_plainly(quiet: bool, source: Path | None = None) -> Iterator[None]:
         try:
             yield
         except (InputError, PersistenceError, DownloadError, FloatingPointError, OSError) as error:
-            text = in_shell(str(error))
-            about = "" if source is None or str(source) in text else f"{source}: "
+            text = in_shell(f"{error.filename}: {error.strerror}." if getattr(error, "strerror", None) else str(error))
+            of_cells = isinstance(error, InputError) and source is not None and str(source) not in text
+            about = f"{source}: " if of_cells else ""
             raise click.ClickException(f"{about}{text}") from error
 
 
@@ -83,15 +90,33 @@ def in_shell(text: str) -> str:
     return re.sub(r"pass (layer|unlabelled)=", r"say --\1 ", text)
 
 
-def refuse_to_overwrite(paths: list[Path | None], overwrite: bool) -> None:
-    """Stop before anything is computed, if a result would replace a file or have no folder to go to."""
+def refuse_to_overwrite(
+    paths: list[Path | None], overwrite: bool, *, kept: Path | None = None, out: Path | None = None
+) -> None:
+    """Stop before anything is computed, if a result would replace a file or another one, or cannot be written.
+
+    `kept`, the file that is read, can be replaced by `out` alone.
+    """
+    if out is not None and out.suffix.lower() != ".h5ad":
+        raise click.ClickException(f"{out} is not an .h5ad file, by its name. Give it that ending.")
+    taken = {} if kept is None else {kept.resolve(): "the file that is read"}
     for path in paths:
         if path is None:
             continue
+        place = path.resolve()
+        if place in taken and not (path == out and taken[place] == "the file that is read"):
+            raise click.ClickException(f"{path} is {taken[place]} already. Give every result a name of its own.")
+        taken[place] = "the name of another result"
         if path.exists() and not overwrite and not (path.is_dir() and not any(path.iterdir())):
             raise click.ClickException(f"{path} exists already. Choose another name, or say --overwrite.")
         if not path.absolute().parent.is_dir():
             raise click.ClickException(f"There is no folder {path.absolute().parent} to write {path.name} to. Make it.")
+        try:
+            tempfile.TemporaryFile(dir=path.absolute().parent).close()
+        except OSError as error:
+            raise click.ClickException(
+                f"{path} cannot be written ({error.strerror}). Choose another folder."
+            ) from error
 
 
 def write(adata: AnnData, out: Path, csv: Path | None) -> None:
@@ -106,8 +131,8 @@ def write(adata: AnnData, out: Path, csv: Path | None) -> None:
             adata.obsm["scanvi_probabilities"] = table.set_axis(_safe(list(table)), axis=1)
         with _beside(out) as part:
             adata.write_h5ad(part)
-    except OSError:
-        raise
+    except OSError as error:
+        raise InputError(f"{out} could not be written ({error.strerror or error}). Choose another place.") from error
     except Exception as error:  # what anndata raises depends on what in the user's own tables it cannot write
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
@@ -117,17 +142,27 @@ def write(adata: AnnData, out: Path, csv: Path | None) -> None:
         if table is not None:
             adata.obsm["scanvi_probabilities"] = table
     if csv is not None:
-        answer = adata.obs[["scanvi_label", "scanvi_probability"]].join(table)
+        answer = adata.obs[["scanvi_label", "scanvi_probability"]]
+        clear = [f"label {name}" if name in ("cell", *answer) else name for name in table]
+        answer = answer.join(table.set_axis(clear, axis=1))
         with _beside(csv) as part:
             answer.to_csv(part, index_label="cell")
 
 
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    """Yield a place beside `path` to write to; what is there at the end takes the name, and nothing is left behind."""
-    part = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
+    """Yield a place beside `path` to write to; what is there at the end takes the name, and no error leaves it behind.
+
+    What a kill left behind is removed by whoever writes there a day later; until then it may be another's.
+    """
+    for left in path.absolute().parent.glob(".*.scanvi-part.h5ad"):
+        if time.time() - left.stat().st_mtime > _A_DAY:
+            left.unlink(missing_ok=True)
+    part = path.with_name(f".{secrets.token_hex(4)}.scanvi-part.h5ad")
     try:
         yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())  # lest the disk put the renaming before the writing
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -17,15 +17,22 @@ from anndata import AnnData
 from scanvi_tutorial.checks import InputError
 from scanvi_tutorial.evaluation import scores
 from scanvi_tutorial.persistence import write_atomically
-from scanvi_tutorial.report.figures import figures_of, given_of, held_out_of, in_words
+from scanvi_tutorial.report.figures import codes_of, figures_of, given_of, held_out_of, in_words
 
 __all__ = ["report_page", "write_report"]
+
+_NEEDED = {"held_out", "parameters", "best_epoch", "history", "genes", "label_names", "versions", "warnings"}
 
 
 def write_report(adata: AnnData, path: str | Path, *, title: str = "Annotated cells", seed: int = 0) -> Path:
     """Write the page of `report_page` to `path`, whole or not at all, and return the path."""
     path = Path(path)
-    write_atomically(path, report_page(adata, title=title, seed=seed).encode())
+    page = report_page(adata, title=title, seed=seed).encode(errors="replace")
+    try:
+        write_atomically(path, page)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be written ({reason}). Name a file in a folder that is there.") from error
     return path
 
 
@@ -41,8 +48,15 @@ def report_page(adata: AnnData, *, title: str = "Annotated cells", seed: int = 0
         InputError: Where `annotate` has not been here.
     """
     about = adata.uns.get("scanvi")
-    if not isinstance(about, dict) or "held_out" not in about or "scanvi_probabilities" not in adata.obsm:
-        raise InputError('There is no annotation to report on: call st.annotate(adata, labels="...") first.')
+    whole = isinstance(about, dict) and about.keys() >= _NEEDED and "keep_labels" in about["parameters"]
+    if (
+        not whole
+        or "scanvi_probabilities" not in adata.obsm
+        or not {"scanvi_label", "scanvi_probability"} <= {*adata.obs}
+    ):
+        raise InputError(
+            'There is no annotation to report on, or a part of it is gone: call st.annotate(adata, labels="...") first.'
+        )
     given, probabilities = held_out_of(adata)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("scanvi_tutorial", "report"), autoescape=True, undefined=jinja2.StrictUndefined
@@ -83,14 +97,14 @@ def _opening(adata: AnnData, *, keep: bool) -> str:
     others = f"{(~labelled).sum():,} had none and were named"
     if keep:
         return f"Of {adata.n_obs:,} cells, {labelled.sum():,} came with a label and kept it; {others}."
-    changed = (adata.obs["scanvi_label"].cat.codes.to_numpy() != given)[labelled].sum()
+    changed = (codes_of(adata) != given)[labelled].sum()
     return f"Of {adata.n_obs:,} cells, {labelled.sum():,} came with a label, of which {changed:,} changed; {others}."
 
 
 def _table(adata: AnnData) -> list[dict[str, str]]:
     """Return a row a label: how many cells came with it, how many have it now, and how sure the new ones are."""
     names, given = given_of(adata)
-    now, probability = adata.obs["scanvi_label"].cat.codes.to_numpy(), adata.obs["scanvi_probability"].to_numpy()
+    now, probability = codes_of(adata), adata.obs["scanvi_probability"].to_numpy()
     rows = []
     for code, name in enumerate(names):
         sure = probability[(now == code) & (given < 0)]

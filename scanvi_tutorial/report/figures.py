@@ -23,10 +23,11 @@ from scanvi_tutorial.evaluation import confusion, reliability
 from scanvi_tutorial.plotting import confusion_plot, history_plot, palette, probability_plot, reliability_diagram, umap
 from scanvi_tutorial.plotting.style import BLUE, FAINT, UNLABELLED_COLOR, panel, probability_cmap, sheet
 
-__all__ = ["Picture", "figures_of", "given_of", "held_out_of", "in_words"]
+__all__ = ["Picture", "codes_of", "figures_of", "given_of", "held_out_of", "in_words"]
 
 _MOST_COLORS = 30  # of `palette`; rarer labels share gray
 _DPI = 140
+_LONGEST = 32  # letters of a name in a figure; the table of the page has the whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def figures_of(adata: AnnData, *, seed: int = 0) -> list[Picture]:
 def _labels(adata: AnnData) -> Picture:
     names, given = given_of(adata)
     before = np.bincount(given[given >= 0], minlength=len(names))
-    after = np.bincount(adata.obs["scanvi_label"].cat.codes, minlength=len(names))
+    after = np.bincount(codes_of(adata), minlength=len(names))
 
     def draw() -> Figure:
         with panel(None, height=1.0 + 0.3 * len(names)) as axes:
@@ -88,7 +89,7 @@ def _labels(adata: AnnData) -> Picture:
 
 def _maps(adata: AnnData, xy: NDArray[np.float32]) -> Picture:
     names, given = given_of(adata)
-    codes = adata.obs["scanvi_label"].cat.codes.to_numpy()
+    codes = codes_of(adata)
     common = [names[code] for code in np.argsort(-np.bincount(codes, minlength=len(names)), kind="stable")]
     shown = [name for name in names if name in common[:_MOST_COLORS]]
     colors = {**dict.fromkeys(names, UNLABELLED_COLOR), **palette(shown)}
@@ -97,8 +98,10 @@ def _maps(adata: AnnData, xy: NDArray[np.float32]) -> Picture:
     probability = adata.obs["scanvi_probability"].to_numpy()
     size = float(np.clip(6_000 / len(xy), 1, 14))
 
+    columns = max(1, min(4, 92 // (max(len(_text(name)) for name in shown) + 5)))
+
     def draw() -> Figure:
-        with sheet(height=2.9 + 0.2 * -(-len(shown) // 4)) as figure:
+        with sheet(height=2.9 + 0.2 * -(-len(shown) // columns)) as figure:
             before, now, sure = figure.subplots(1, 3)
             known = order[np.argsort(given[order] >= 0, kind="stable")]  # cells without a label below
             before.scatter(*xy[known].T, s=size, c=list(paint[given[known]]), linewidths=0)
@@ -115,7 +118,7 @@ def _maps(adata: AnnData, xy: NDArray[np.float32]) -> Picture:
             marks = [
                 Line2D([], [], marker="o", linestyle="none", color=colors[name], label=_text(name)) for name in shown
             ]
-            figure.legend(handles=marks, loc="outside lower left", ncols=4)
+            figure.legend(handles=marks, loc="outside lower left", ncols=columns)
         return figure
 
     caption = (
@@ -175,7 +178,7 @@ def _history(history: pd.DataFrame, best: int) -> Picture:
 
 def given_of(adata: AnnData) -> tuple[list[str], NDArray[np.integer]]:
     """Return names in the order of the answer, and the codes of the labels that were given, -1 for none."""
-    names = [str(name) for name in adata.obs["scanvi_label"].cat.categories]
+    names = [str(name) for name in adata.uns["scanvi"]["label_names"]]
     parameters = adata.uns["scanvi"]["parameters"]
     column = str(parameters["labels"])
     if column not in adata.obs:
@@ -192,9 +195,16 @@ def in_words(probability: float) -> str:
     return "below 0.01" if 0 < probability < 0.005 else f"{probability:.2f}"
 
 
+def codes_of(adata: AnnData) -> NDArray[np.integer]:
+    """Return the place of every cell's label among `label_names`, (cells,), whatever somebody made of the column."""
+    names = [str(name) for name in adata.uns["scanvi"]["label_names"]]
+    return pd.Categorical(adata.obs["scanvi_label"].astype(str), categories=names).codes.astype(np.int64)
+
+
 def _text(name: object) -> str:
-    """Return a name that Matplotlib shows as it is: a dollar would begin a formula."""
-    return str(name).replace("$", r"\$")
+    """Return a name as Matplotlib can show it: not too long, and a dollar would begin a formula."""
+    text = " ".join(str(name).split())
+    return (text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…").replace("$", r"\$")
 
 
 def _picture(heading: str, draw: Callable[[], Figure], caption: str, alt: str) -> Picture:
