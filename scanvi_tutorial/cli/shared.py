@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr
+from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def said_plainly(quiet: bool, source: Path | None = None) -> Iterator[None]:
         try:
             yield
         except (InputError, PersistenceError, DownloadError, FloatingPointError, OSError) as error:
-            text = in_shell(f"{error.filename}: {error.strerror}." if getattr(error, "strerror", None) else str(error))
+            text = in_shell(f"{error.filename}: {error.strerror}." if getattr(error, "filename", None) else str(error))
             of_cells = isinstance(error, InputError) and source is not None and str(source) not in text
             about = f"{source}: " if of_cells else ""
             raise click.ClickException(f"{about}{text}") from error
@@ -156,8 +156,9 @@ def _beside(path: Path) -> Iterator[Path]:
     What a kill left behind is removed by whoever writes there a day later; until then it may be another's.
     """
     for left in path.absolute().parent.glob(".*.scanvi-part.h5ad"):
-        if time.time() - left.stat().st_mtime > _A_DAY:
-            left.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # somebody else was faster
+            if time.time() - left.stat().st_mtime > _A_DAY:
+                left.unlink()
     part = path.with_name(f".{secrets.token_hex(4)}.scanvi-part.h5ad")
     try:
         yield part
