@@ -50,6 +50,19 @@ def test_every_link_within_the_site_has_a_target(site, soups):
     assert dead == []
 
 
+def test_every_function_that_a_code_cell_calls_leads_to_its_place_in_the_reference(soups):
+    called, linked = set(), set()
+    for page, soup in soups.items():
+        for cell in soup.select(".cell_input .highlight"):
+            called |= {(page, name) for name in re.findall(r"\bst\.([\w.]+)\(", cell.get_text())}
+            for link in cell.select("a[href*='/api.html#scanvi_tutorial.']"):
+                name = link.get_text().removeprefix("st.")
+                if link["href"].endswith("." + name.rpartition(".")[2]):
+                    linked.add((page, name))
+    assert len(called) > 50
+    assert called - linked == set()
+
+
 def test_every_page_is_in_the_table_of_contents(soups):
     assert set(soups) - set(ORDER) <= {"index.html", "search.html", "404.html", "genindex.html"}
 
