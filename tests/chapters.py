@@ -17,6 +17,8 @@ PAGES = [page for page in LISTED if page.is_file()]
 CHAPTERS = [page for page in PAGES if re.match(r"\d", page.name)]
 EXECUTED = [page for page in PAGES if "kernelspec:" in page.read_text(encoding="utf-8")]
 
+COLUMNS = 96  # of code fit on a page between two side bars, on a screen 1,280 pixels wide
+
 FENCE = re.compile(r"^\s*(?P<mark>`{3,}|~{3,}|:{3,})\s*(?:\{(?P<name>[\w-]+)\})?(?P<rest>.*)$")
 CODE = {None, "code-cell", "code-block", "code", "math", "bibliography", "eval-rst", "mermaid", "literalinclude"}
 

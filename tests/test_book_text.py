@@ -5,7 +5,7 @@ import re
 from collections import Counter
 
 import pytest
-from chapters import CHAPTERS, EXECUTED, LISTED, PAGES, ROOT, code_cells, figure_of, plain, prose
+from chapters import CHAPTERS, COLUMNS, EXECUTED, LISTED, PAGES, ROOT, code_cells, figure_of, plain, prose
 
 COUNTED = "cells|genes|types|labels|counts|epochs|steps|seconds|minutes|draws|molecules|nats|points|zeros|seeds|classes"
 NUMBER = re.compile(
@@ -156,6 +156,11 @@ def test_captions_state_a_finding_and_alt_texts_say_what_is_seen(page):
 def test_cells_are_short(page):
     long = {cell.source.splitlines()[0]: length(cell.source) for cell in code_cells(page)}
     assert {first: lines for first, lines in long.items() if lines > LONGEST_CELL} == {}
+
+
+@executed
+def test_code_is_no_wider_than_a_page(page):
+    assert [line for cell in code_cells(page) for line in cell.source.splitlines() if len(line) > COLUMNS] == []
 
 
 @executed

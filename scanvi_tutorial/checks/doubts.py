@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -63,7 +64,9 @@ def confounding(names: Sequence[str], codes: NDArray[np.integer], batches: pd.Ca
     table = pd.crosstab(np.asarray(batches)[known], codes[known]).to_numpy()
     if min(table.shape) < 2:
         return None
-    said = adjusted_mutual_info_score(np.asarray(batches)[known], codes[known], average_method="min")
+    with warnings.catch_warnings():  # many donors are no sign that somebody classifies by a measurement
+        warnings.filterwarnings("ignore", "The number of unique classes")
+        said = adjusted_mutual_info_score(np.asarray(batches)[known], codes[known], average_method="min")
     if said < _CONFOUNDED:
         return None
     only = [name for name, column in zip(names, table.T, strict=True) if (column > 0).sum() == 1]
