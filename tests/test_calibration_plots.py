@@ -82,7 +82,9 @@ def test_points_beyond_chance_are_orange():
     table = bins([0] * 5 + [4, 400, 400, 400, 400], [np.nan] * 5 + [0.75, 0.55, 0.72, 0.85, 0.99])
     (points,) = drawn(reliability_diagram({"mine": table}).axes[0], PathCollection)
     # four cells say little; for 400, two standard deviations are 0.048 at 0.65, 0.043 at 0.75 and 0.022 at 0.95
-    assert [to_rgba(c) for c in points.get_facecolors()] == [to_rgba(c) for c in (BLUE, ORANGE, BLUE, BLUE, ORANGE)]
+    colors = [to_rgba(c) for c in (BLUE, ORANGE, BLUE, BLUE, ORANGE)]
+    assert [to_rgba(c) for c in points.get_edgecolors()] == colors
+    assert [to_rgba(c) for c in points.get_facecolors()] == [(0, 0, 0, 0), *colors[1:]], "few cells are hollow"
 
 
 def test_the_gray_bar_is_the_central_95_percent_of_a_binomial():
@@ -171,6 +173,23 @@ def test_the_note_tells_mean_and_wins(metric, better):
     color = BLUE if metric == "accuracy" else ORANGE
     (points,) = drawn(axes, PathCollection)
     assert to_rgba(points.get_facecolors()[0], 1) == to_rgba(color)
+
+
+def test_differences_beyond_the_edge_are_arrowheads_and_the_others_can_be_told_apart():
+    usual = 0.01 * np.sin(np.arange(20))
+    far = np.append(usual[:-1], -0.9)
+    parts = {"A": np.zeros(20), "B": usual, "C": far}
+    table = pd.concat(pd.DataFrame({"method": k, "seed": range(20), "accuracy": v}) for k, v in parts.items())
+    (axes,) = paired_differences(table, reference="A").axes
+    near, cut = drawn(axes, PathCollection)
+    np.testing.assert_allclose(near.get_offsets()[:, 0], usual)
+    np.testing.assert_allclose(cut.get_offsets()[:, 0], usual[:-1])
+    (arrow,) = [line for line in axes.lines if line.get_marker() == "<"]
+    assert arrow.get_xdata()[0] < usual.min()
+    assert arrow.get_ydata()[0] == 1
+    low, high = axes.get_xlim()
+    assert high - low < 5 * np.ptp(usual)
+    assert axes.texts[1].get_text() == f"−{-far.mean():.3f}, better in {(far > 0).sum()} of 20"
 
 
 # What all share

@@ -48,7 +48,7 @@ def test_bars_are_shares_of_the_cells_and_curves_are_differences_of_ecdfs():
 
 def test_one_quantity_is_drawn_alone():
     above, below = rank_plot({"one": drawn(1)}, 99).axes
-    assert [text.get_text() for text in above.texts] == ["log l"]
+    assert not above.texts, "a name that tells nothing apart"
     assert sum(len(line.get_xdata()) == 101 for line in below.lines) == 1
 
 

@@ -40,6 +40,7 @@ _METHODS = (  # Okabe and Ito; a shape too, for who cannot tell the colors
     *((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), ("#cc79a7", "D")),
     *(("#e69f00", "v"), ("#56b4e9", "P"), (INK, "X"), (FAINT, "*")),
 )
+_FEW = 5  # cells
 _STRIP = 0.3  # how far the bars of cells reach below an accuracy of zero
 
 
@@ -48,7 +49,8 @@ def reliability_diagram(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
     A point is a bin of `evaluation.reliability`: accuracy over mean confidence. The gray bar behind it is where 95 % of
     such points of a perfectly calibrated method lie, by the binomial distribution of that many cells; points outside
-    are orange. Below stand the numbers of cells as bars, the number itself above the highest.
+    are orange, and bins of fewer than five cells, which say little, are hollow. Below stand the numbers of cells as
+    bars, the number itself above the highest.
 
     Args:
         tables: Method -> table with `confidence`, `accuracy` and `cells`, indexed by intervals of confidence.
@@ -122,7 +124,8 @@ def paired_differences(
 ) -> Figure:
     """Draw, draw by draw, by how much each method differs from a reference; a bar marks the mean.
 
-    Beside each row stand the mean and in how many draws the method is the better one.
+    Beside each row stand the mean and in how many draws the method is the better one. Where a few differences are so
+    large that the others could not be told apart, arrowheads at the edge stand for them.
 
     Args:
         table: `evaluation.score_table`, one row for each method and seed.
@@ -143,14 +146,20 @@ def paired_differences(
     if not names:
         raise InputError(f"There is no method beside {reference!r} to compare with it. Score some more.")
     sign = -1 if metric in _LOWER_IS_BETTER else 1
+    edge = _edge((wide[names].sub(wide[reference], axis=0)).to_numpy())
     with panel(axes, height=1.1 + 0.32 * len(names)) as axes:
         axes.axvline(0, color=MUTED, linewidth=1)
         for place, name in enumerate(names):
             gain = (wide[name] - wide[reference]).dropna().to_numpy()
             better, mean = int((sign * gain > 0).sum()), gain.mean()
             color = BLUE if sign * mean > 0 else ORANGE
-            axes.scatter(gain, np.full(len(gain), place), s=22, color=color, alpha=0.5, linewidths=0)
-            axes.plot([mean, mean], [place - 0.28, place + 0.28], color=color, linewidth=2.4)
+            inside = gain[np.abs(gain) <= edge]
+            axes.scatter(inside, np.full(len(inside), place), s=22, color=color, alpha=0.5, linewidths=0)
+            for side, marker in ((-edge, "<"), (edge, ">")):
+                if (gain * np.sign(side) > edge).any():
+                    axes.plot(side, place, marker=marker, color=color, markersize=6)
+            if abs(mean) <= edge:
+                axes.plot([mean, mean], [place - 0.28, place + 0.28], color=color, linewidth=2.4)
             note = f"{mean:+.3f}".replace("-", "−") + f", better in {better} of {len(gain)}"
             axes.annotate(note, (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=8.5)
         axes.set_yticks(range(len(names)), names)
@@ -162,6 +171,13 @@ def paired_differences(
     return figure_of(axes)
 
 
+def _edge(gains: NDArray[np.floating]) -> float:
+    """Return how far differences are drawn: to the largest, if four in five are not crowded within a third of that."""
+    sizes = np.abs(gains[np.isfinite(gains)])
+    usual = float(np.quantile(sizes, 0.8))
+    return 2 * usual if 0 < 3 * usual < sizes.max() else np.inf
+
+
 def _reliability(axes: Axes, table: pd.DataFrame) -> None:
     seen = table[table["cells"] > 0]
     confidence, accuracy, cells = (seen[name].to_numpy() for name in ("confidence", "accuracy", "cells"))
@@ -170,7 +186,9 @@ def _reliability(axes: Axes, table: pd.DataFrame) -> None:
     left, right = table.index.left.to_numpy(), table.index.right.to_numpy()
     axes.vlines(confidence, low, high, color=BAND, linewidth=6, zorder=1)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle="--", zorder=2)
-    axes.scatter(confidence, accuracy, s=16, c=np.where(outside, ORANGE, BLUE), linewidths=0, zorder=3)
+    colors = np.where(outside, ORANGE, BLUE)
+    faces = np.where(cells < _FEW, "none", colors)
+    axes.scatter(confidence, accuracy, s=16, facecolors=faces, edgecolors=colors, linewidths=1, zorder=3)
     most = int(table["cells"].to_numpy().argmax())
     height = (_STRIP - 0.16) * table["cells"] / table["cells"].iloc[most]
     axes.bar(left, height, right - left, -_STRIP, align="edge", color=FAINT, edgecolor="white", linewidth=0.5)

@@ -61,19 +61,21 @@ def rank_plot(ranks: Mapping[str, pd.DataFrame], draws: int) -> Figure:
                 curve = np.concatenate([[0], difference[quantity]])
                 below.plot(at, curve, color=color, linewidth=width, alpha=1 if quantity == first else 0.6)
             below.set(xlim=(0, 1), xticks=[0, 0.5, 1], xticklabels=["0", "½", "1"])
+            for label, side in zip(below.get_xticklabels(), ("left", "center", "right"), strict=True):
+                label.set_horizontalalignment(side)  # or the 1 of a panel touches the 0 of the next
         panels[0, 0].set_ylabel("share of the cells")
         panels[1, 0].set_ylabel("ECDF − uniform")
         figure.supxlabel("rank of the truth / number of draws", fontsize=9.5, color=INK)
-        _name_curves(panels[0, 0], next(iter(ranks.values())).columns)
+        columns = next(iter(ranks.values())).columns
+        if len(columns) > 1:
+            _name_curves(panels[0, 0], columns)
     return figure
 
 
 def _name_curves(axes, columns: pd.Index) -> None:
     """Say beside the first histogram what is orange and what is blue."""
-    said = [(str(columns[0]), ORANGE)]
-    if len(columns) > 1:
-        said.append((f"the other {len(columns) - 1}" if len(columns) > 2 else str(columns[1]), BLUE))
-    for line, (words, color) in enumerate(said):
+    others = f"the other {len(columns) - 1}" if len(columns) > 2 else str(columns[1])
+    for line, (words, color) in enumerate([(str(columns[0]), ORANGE), (others, BLUE)]):
         axes.annotate(
             words, (0.5, 0.97 - 0.11 * line), xycoords="axes fraction", ha="center", va="top", color=color, fontsize=9
         )
