@@ -211,7 +211,7 @@ def test_labels_that_say_nothing_are_noticed_without_the_truth():
 
 
 def test_a_single_label_that_is_wrong_is_named():
-    adata = cells(seeds=25, effect=4.0)
+    adata = cells(seeds=25, effect=6.0)
     wrong = adata.obs_names[(adata.obs["kind"] == "type A").to_numpy()][3]
     adata.obs.loc[wrong, "kind"] = "type B"
     annotate(adata, "kind", **LONGER)

@@ -91,9 +91,13 @@ def test_epochs_that_are_done_are_not_done_again(tiny, tmp_path, monkeypatch):
 
 def test_the_best_state_outlives_the_process_that_reached_it(tiny, tmp_path, monkeypatch):
     adata = tiny(cells=80)
-    config = replace(SHORT, max_epochs=12, patience=12, warmup=0.0, learning_rate=0.2, seed=1)  # restless
-    whole, model = new_model(adata), new_model(adata)
-    wanted = fit(whole, adata, config)
+    restless = replace(SHORT, max_epochs=12, patience=12, warmup=0.0, learning_rate=0.2)
+    for seed in range(20):  # which of them is best early differs from one release of torch to the next
+        config = replace(restless, seed=seed)
+        whole, model = new_model(adata), new_model(adata)
+        wanted = fit(whole, adata, config)
+        if wanted.best_epoch < 9:
+            break
     assert wanted.best_epoch < 9  # the last of them would be 11
     interrupted(adata, tmp_path / "fit", monkeypatch, epoch=wanted.best_epoch + 2, config=config)
     assert fit(model, adata, config, checkpoint=tmp_path / "fit").best_epoch == wanted.best_epoch
