@@ -40,17 +40,15 @@ _METHODS = (  # Okabe and Ito; a shape too, for who cannot tell the colors
     *((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), ("#cc79a7", "D")),
     *(("#e69f00", "v"), ("#56b4e9", "P"), (INK, "X"), (FAINT, "*")),
 )
-_FEW = 5  # cells
-_STRIP = 0.3  # how far the bars of cells reach below an accuracy of zero
+_FEW, _STRIP = 5, 0.3  # cells that say little; how far the bars of cells reach below an accuracy of zero
 
 
 def reliability_diagram(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw, for each method, how often it is right among the cells that it is about equally sure of.
 
-    A point is a bin of `evaluation.reliability`: accuracy over mean confidence. The gray bar behind it is where 95 % of
-    such points of a perfectly calibrated method lie, by the binomial distribution of that many cells; points outside
-    are orange, and bins of fewer than five cells, which say little, are hollow. Below stand the numbers of cells as
-    bars, the number itself above the highest.
+    A point is a bin of `evaluation.reliability`: accuracy over mean confidence, hollow for fewer than five cells. The
+    gray bar behind it is where 95 % of such points of a perfectly calibrated method lie, by the binomial distribution;
+    points outside are orange. Below stand the numbers of cells as bars, the number itself above the highest.
 
     Args:
         tables: Method -> table with `confidence`, `accuracy` and `cells`, indexed by intervals of confidence.
@@ -124,8 +122,8 @@ def paired_differences(
 ) -> Figure:
     """Draw, draw by draw, by how much each method differs from a reference; a bar marks the mean.
 
-    Beside each row stand the mean and in how many draws the method is the better one. Where a few differences are so
-    large that the others could not be told apart, arrowheads at the edge stand for them.
+    Beside each row stand the mean and in how many draws the method is the better one; arrowheads at the edge stand for
+    differences so large that the others could not be told apart.
 
     Args:
         table: `evaluation.score_table`, one row for each method and seed.
@@ -146,7 +144,7 @@ def paired_differences(
     if not names:
         raise InputError(f"There is no method beside {reference!r} to compare with it. Score some more.")
     sign = -1 if metric in _LOWER_IS_BETTER else 1
-    edge = _edge((wide[names].sub(wide[reference], axis=0)).to_numpy())
+    edge = _edge(wide[names].sub(wide[reference], axis=0).to_numpy())
     with panel(axes, height=1.1 + 0.32 * len(names)) as axes:
         axes.axvline(0, color=MUTED, linewidth=1)
         for place, name in enumerate(names):
@@ -163,9 +161,8 @@ def paired_differences(
             note = f"{mean:+.3f}".replace("-", "−") + f", better in {better} of {len(gain)}"
             axes.annotate(note, (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=8.5)
         axes.set_yticks(range(len(names)), names)
-        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set(ylim=(len(names) - 0.5, -0.5), xmargin=0.06)
         axes.set_xlabel(f"{_title(metric)}: difference from {reference} on the same draw")
-        axes.margins(x=0.06)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
     return figure_of(axes)
@@ -174,7 +171,7 @@ def paired_differences(
 def _edge(gains: NDArray[np.floating]) -> float:
     """Return how far differences are drawn: to the largest, if four in five are not crowded within a third of that."""
     sizes = np.abs(gains[np.isfinite(gains)])
-    usual = float(np.quantile(sizes, 0.8))
+    usual = np.quantile(sizes, 0.8) if sizes.size else 0.0
     return 2 * usual if 0 < 3 * usual < sizes.max() else np.inf
 
 
