@@ -35,7 +35,7 @@ Point = tuple[float, float]
 PLACES = {"z1": (0.0, 2.0), "y": (1.0, 2.0), "z2": (0.0, 1.0), "l": (1.0, 1.0), "x": (0.5, 0.0)}
 SYMBOLS = {"z1": "$z_1$", "z2": "$z_2$", "y": "$y$", "l": r"$\ell$", "x": "$x$"}
 INK, SHADE, GRAY = "#1b1f24", "#b9d0e6", "#57606a"
-COLUMN, ROW, SIDE, ENDS, GAP = 2.4, 1.7, 2.9, 0.95, 0.5  # centimeters; SIDE leaves room for a family
+COLUMN, ROW, SIDE, ENDS, GAP = 2.4, 1.7, 2.9, 1.1, 0.5  # centimeters; SIDE leaves room for a family
 LONG = 12  # characters of a family's name that fit beside its site
 
 
