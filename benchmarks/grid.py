@@ -27,9 +27,10 @@ from anndata import AnnData
 from provenance import PACKAGES, provenance, versions, write_json
 
 import scanvi_tutorial as st
+from scanvi_tutorial.annotation.ensemble import Ensemble, StateClassifier
+from scanvi_tutorial.annotation.methods import FrozenLatent, ScANVI
 from scanvi_tutorial.config import ModelConfig, TrainConfig
-from scanvi_tutorial.datasets.simulated import bayes_probabilities
-from scanvi_tutorial.ensemble import Ensemble, StateClassifier
+from scanvi_tutorial.data.simulated import bayes_probabilities
 from scanvi_tutorial.evaluation import (
     BASELINES,
     cross_fit,
@@ -42,8 +43,7 @@ from scanvi_tutorial.evaluation import (
     tempered,
     unlabelled,
 )
-from scanvi_tutorial.inference import latent
-from scanvi_tutorial.methods import FrozenLatent, ScANVI
+from scanvi_tutorial.inference.predictions import latent
 
 __all__ = ["Task", "run", "tasks", "work"]
 

@@ -28,7 +28,7 @@ from anndata import AnnData
 
 import scanvi_tutorial as st
 from scanvi_tutorial.config import ModelConfig, TrainConfig
-from scanvi_tutorial.persistence import PersistenceError, holds, read_folder
+from scanvi_tutorial.model.persistence import PersistenceError, holds, read_folder
 
 SIZES = ModelConfig(gene_hidden=(64,))
 LENGTH = TrainConfig(max_epochs=20, minibatch=64)

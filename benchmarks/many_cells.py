@@ -18,7 +18,7 @@ from anndata.io import write_elem
 from scipy import sparse
 
 import scanvi_tutorial as st
-from scanvi_tutorial.datasets.simulated import type_shares
+from scanvi_tutorial.data.simulated import type_shares
 
 __all__ = ["CELLS", "GENES", "made"]
 

@@ -55,7 +55,7 @@ METHODS: dict[str, Method] = {
     "scvi-tools, tutorial": _scvi_tools(_TUTORIAL),
     "scvi-tools, tutorial, all cells": _scvi_tools({**_TUTORIAL, "train_size": 1.0}),  # by itself it keeps 10 % aside
     "scvi-tools, defaults": _scvi_tools(),
-    "Pyro's tutorial": Method("scanvi_tutorial.reference:pyro_tutorial"),
+    "Pyro's tutorial": Method("scanvi_tutorial.teaching.pyro_tutorial:pyro_tutorial"),
     "logistic regression": Method("scanvi_tutorial.evaluation:logistic_regression"),
 }
 

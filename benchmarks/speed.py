@@ -29,7 +29,7 @@ from scanvi_tutorial.evaluation import evaluate
 __all__ = ["ARMS", "epoch_of", "main"]
 
 OURS, RECOMMENDED = "speed_ours:from_file", "speed_ours:recommended_from_file"
-TUTORIAL = "scanvi_tutorial.reference:pyro_tutorial"
+TUTORIAL = "scanvi_tutorial.teaching.pyro_tutorial:pyro_tutorial"
 RESULTS, CACHE = FOLDER / "results" / "speed.json", FOLDER.parent / "_build" / "bench"
 SCVI = {"model": {"n_latent": 30, "n_layers": 2}, "train_size": 1.0}
 PARTS = ("epochs", "whole", "growth")

@@ -1,24 +1,26 @@
 """Semi-supervised cell annotation with scANVI in Pyro: the package under the book of the same name."""
 
 from scanvi_tutorial import evaluation, plotting
-from scanvi_tutorial.annotate import annotate
-from scanvi_tutorial.batches import ConfoundedBatchWarning
-from scanvi_tutorial.cache import fit_or_load
-from scanvi_tutorial.checks import InputError, read_h5ad
+from scanvi_tutorial.annotation.ensemble import recommended
+from scanvi_tutorial.annotation.new_cells import predict
+from scanvi_tutorial.annotation.pipeline import annotate
 from scanvi_tutorial.config import ModelConfig, RunConfig, TrainConfig
-from scanvi_tutorial.datasets import load
-from scanvi_tutorial.ensemble import recommended
-from scanvi_tutorial.genes import select_genes
-from scanvi_tutorial.history import History
-from scanvi_tutorial.inference import bound_terms, label_probabilities, latent, posterior_predictive
-from scanvi_tutorial.markers import marker_scores
-from scanvi_tutorial.model import SCANVI
+from scanvi_tutorial.data import load
+from scanvi_tutorial.data.seeds import purity, seed_labels
+from scanvi_tutorial.data.selection import select_genes
+from scanvi_tutorial.data.streaming import read_selected
+from scanvi_tutorial.inference.predictions import label_probabilities, latent, posterior_predictive
+from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning
+from scanvi_tutorial.inputs.errors import InputError
+from scanvi_tutorial.inputs.files import read_h5ad
+from scanvi_tutorial.inputs.markers import marker_scores
+from scanvi_tutorial.model.bound import bound_terms
+from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.plotting import figure6
-from scanvi_tutorial.query import predict
 from scanvi_tutorial.report import write_report
-from scanvi_tutorial.seeds import purity, seed_labels
-from scanvi_tutorial.streaming import read_selected
-from scanvi_tutorial.training import fit
+from scanvi_tutorial.training.cache import fit_or_load
+from scanvi_tutorial.training.history import History
+from scanvi_tutorial.training.loop import fit
 
 __all__ = [
     "SCANVI",

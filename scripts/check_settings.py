@@ -14,8 +14,8 @@ def main() -> None:
     """Exit with the message of whatever would stop the first chapter."""
     try:
         run = RunConfig.from_env()
-        from scanvi_tutorial.datasets import load
-        from scanvi_tutorial.datasets.registry import REGISTRY
+        from scanvi_tutorial.data import load
+        from scanvi_tutorial.data.registry import REGISTRY
 
         if REGISTRY[run.dataset].download:
             load(run.dataset)

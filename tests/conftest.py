@@ -7,7 +7,7 @@ import scipy.sparse
 from anndata import AnnData
 
 from scanvi_tutorial.config import ModelConfig
-from scanvi_tutorial.model import SCANVI
+from scanvi_tutorial.model.scanvi import SCANVI
 
 LABELS = ["B", "NK", "T"]
 

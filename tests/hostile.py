@@ -12,14 +12,14 @@ from anndata import AnnData
 from hypothesis import strategies as st
 from scipy import sparse
 
-from scanvi_tutorial.annotate import annotate
-from scanvi_tutorial.checks import InputError
+from scanvi_tutorial.annotation.new_cells import predict
+from scanvi_tutorial.annotation.pipeline import annotate
 from scanvi_tutorial.config import ModelConfig, TrainConfig
-from scanvi_tutorial.datasets import load
-from scanvi_tutorial.model import SCANVI
-from scanvi_tutorial.persistence import PersistenceError
-from scanvi_tutorial.query import predict
-from scanvi_tutorial.training import fit
+from scanvi_tutorial.data import load
+from scanvi_tutorial.inputs import InputError
+from scanvi_tutorial.model.persistence import PersistenceError
+from scanvi_tutorial.model.scanvi import SCANVI
+from scanvi_tutorial.training.loop import fit
 
 TINY = ModelConfig(latent_dim=2, gene_hidden=(4,), label_hidden=(4,), classifier_hidden=(4,))
 BRIEF = TrainConfig(max_epochs=1, minibatch=16)

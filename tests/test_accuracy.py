@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 
 from scanvi_tutorial.config import ModelConfig, TrainConfig
-from scanvi_tutorial.datasets import load
-from scanvi_tutorial.datasets.fetch import DownloadError
+from scanvi_tutorial.data import load
+from scanvi_tutorial.data.download import DownloadError
+from scanvi_tutorial.data.seeds import seed_labels
+from scanvi_tutorial.data.selection import select_genes
 from scanvi_tutorial.evaluation import compare, logistic_regression
-from scanvi_tutorial.genes import select_genes
-from scanvi_tutorial.inference import label_probabilities
-from scanvi_tutorial.model import SCANVI
-from scanvi_tutorial.seeds import seed_labels
-from scanvi_tutorial.training import fit
+from scanvi_tutorial.inference.predictions import label_probabilities
+from scanvi_tutorial.model.scanvi import SCANVI
+from scanvi_tutorial.training.loop import fit
 
 pytestmark = pytest.mark.slow
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 from scipy import sparse
 
-from scanvi_tutorial.annotate import _contradictions, annotate
-from scanvi_tutorial.batches import ConfoundedBatchWarning
-from scanvi_tutorial.checks import InputError
+from scanvi_tutorial.annotation.ensemble import Ensemble
+from scanvi_tutorial.annotation.new_cells import predict
+from scanvi_tutorial.annotation.pipeline import _contradictions, annotate
 from scanvi_tutorial.config import ModelConfig, TrainConfig
-from scanvi_tutorial.datasets import load
-from scanvi_tutorial.ensemble import Ensemble
+from scanvi_tutorial.data import load
 from scanvi_tutorial.evaluation import cross_fit, evaluate, logistic_regression, unlabelled
-from scanvi_tutorial.persistence import PersistenceError
-from scanvi_tutorial.query import predict
+from scanvi_tutorial.inputs import InputError
+from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning
+from scanvi_tutorial.model.persistence import PersistenceError
 
 SMALL = ModelConfig(latent_dim=4, gene_hidden=(16,), label_hidden=(8,), classifier_hidden=(8,))
 SHORT = TrainConfig(max_epochs=4, minibatch=64)
@@ -315,7 +315,7 @@ def test_cells_of_one_name_are_refused():
 
 
 def test_counts_that_no_fit_survives_are_the_users_error_too(monkeypatch):
-    module = __import__("sys").modules["scanvi_tutorial.annotate"]
+    module = __import__("sys").modules["scanvi_tutorial.annotation.pipeline"]
 
     def breaks(*_args, **_options):
         raise FloatingPointError("The loss is nan.")

@@ -11,7 +11,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from three_types import TYPES, three_types
 
-from scanvi_tutorial.checks import InputError
+from scanvi_tutorial.data.seeds import seed_labels
 from scanvi_tutorial.evaluation import (
     BASELINES,
     evaluate,
@@ -24,7 +24,7 @@ from scanvi_tutorial.evaluation import (
     principal_components,
     unlabelled,
 )
-from scanvi_tutorial.seeds import seed_labels
+from scanvi_tutorial.inputs import InputError
 
 every = pytest.mark.parametrize("method", BASELINES.values(), ids=BASELINES)
 taught = pytest.mark.parametrize(

@@ -12,21 +12,22 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import NearestNeighbors
 
-from scanvi_tutorial.batches import Batches, ConfoundedBatchWarning
-from scanvi_tutorial.batching import Minibatch
-from scanvi_tutorial.cache import fit_or_load
-from scanvi_tutorial.checks import InputError
 from scanvi_tutorial.config import ModelConfig, TrainConfig
-from scanvi_tutorial.datasets import load
-from scanvi_tutorial.fast import FastBound
-from scanvi_tutorial.inference import bound_terms, label_probabilities, latent, posterior_predictive, traces
-from scanvi_tutorial.model import SCANVI
-from scanvi_tutorial.objective import estimator, loss_of
-from scanvi_tutorial.posterior import exact_posterior, guide_posterior
-from scanvi_tutorial.seeds import seed_labels
-from scanvi_tutorial.simulation import draw_cells, fit_guide
-from scanvi_tutorial.sparse import SparseCounts
-from scanvi_tutorial.training import fit
+from scanvi_tutorial.data import load
+from scanvi_tutorial.data.seeds import seed_labels
+from scanvi_tutorial.inference.posterior import exact_posterior, guide_posterior
+from scanvi_tutorial.inference.predictions import label_probabilities, latent, posterior_predictive
+from scanvi_tutorial.inference.simulation import draw_cells, fit_guide
+from scanvi_tutorial.inputs import InputError
+from scanvi_tutorial.inputs.arrays import SparseCounts
+from scanvi_tutorial.inputs.batches import Batches, ConfoundedBatchWarning
+from scanvi_tutorial.model.bound import bound_terms, estimator, traces
+from scanvi_tutorial.model.scanvi import SCANVI
+from scanvi_tutorial.training.cache import fit_or_load
+from scanvi_tutorial.training.fast import FastBound
+from scanvi_tutorial.training.loop import fit
+from scanvi_tutorial.training.minibatches import Minibatch
+from scanvi_tutorial.training.objective import loss_of
 
 RUNS = ["run 1", "run 2", "run 3"]
 

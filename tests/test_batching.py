@@ -6,8 +6,9 @@ import scipy.stats
 import torch
 from scipy.sparse import csr_matrix
 
-from scanvi_tutorial.batching import Cells, chunks, dense, paired_minibatches, thinned
-from scanvi_tutorial.checks import InputError
+from scanvi_tutorial.inputs import InputError
+from scanvi_tutorial.inputs.arrays import Cells, chunks, dense
+from scanvi_tutorial.training.minibatches import paired_minibatches, thinned
 
 NAMES = {"labels": ["B", "NK", "T"], "label_key": "label"}
 

@@ -21,7 +21,7 @@ def load(path: str) -> ModuleType:
     return module
 
 
-CODE = ["scanvi_tutorial/model.py", "scanvi_tutorial/datasets/pbmc.py", "_ext/book_ext.py"]
+CODE = ["scanvi_tutorial/model/scanvi.py", "scanvi_tutorial/data/pbmc.py", "_ext/book_ext.py"]
 book_ext, check_book = load("_ext/book_ext"), load("scripts/check_book")
 
 

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from scanvi_tutorial import cache
-from scanvi_tutorial.cache import cache_folder, fit_or_load
 from scanvi_tutorial.config import ModelConfig, TrainConfig
+from scanvi_tutorial.training import cache
+from scanvi_tutorial.training.cache import cache_folder, fit_or_load
 
 SIZES = ModelConfig(latent_dim=2, gene_hidden=(8,))
 SHORT = TrainConfig(max_epochs=2, minibatch=8)

@@ -8,8 +8,8 @@ import pytest
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_rgba
 
-from scanvi_tutorial.checks import InputError
 from scanvi_tutorial.evaluation import METRICS, reliability
+from scanvi_tutorial.inputs import InputError
 from scanvi_tutorial.plotting import metric_by_seeds, paired_differences, reliability_diagram
 from scanvi_tutorial.plotting.calibration import _apart
 from scanvi_tutorial.plotting.style import BLUE, ORANGE

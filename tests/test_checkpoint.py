@@ -14,12 +14,13 @@ import pytest
 import torch
 from anndata import read_h5ad
 
-from scanvi_tutorial import training
-from scanvi_tutorial.checkpoint import Checkpoint, Progress, digest
 from scanvi_tutorial.config import ModelConfig, TrainConfig
-from scanvi_tutorial.model import SCANVI
-from scanvi_tutorial.persistence import PersistenceError
-from scanvi_tutorial.training import fit
+from scanvi_tutorial.model.persistence import PersistenceError
+from scanvi_tutorial.model.scanvi import SCANVI
+from scanvi_tutorial.training import loop as training
+from scanvi_tutorial.training.checkpoint import Checkpoint, digest
+from scanvi_tutorial.training.history import Progress
+from scanvi_tutorial.training.loop import fit
 
 SIZES = ModelConfig(latent_dim=2, gene_hidden=(8,))
 SHORT = TrainConfig(max_epochs=7, minibatch=8, warmup=0.3)
@@ -234,8 +235,8 @@ def test_a_digest_tells_type_shape_and_value_apart():
 PROGRAM = """
 import sys, anndata
 from scanvi_tutorial.config import ModelConfig, TrainConfig
-from scanvi_tutorial.model import SCANVI
-from scanvi_tutorial.training import fit
+from scanvi_tutorial.model.scanvi import SCANVI
+from scanvi_tutorial.training.loop import fit
 adata = anndata.read_h5ad(sys.argv[1])
 model = SCANVI.from_anndata(adata, ModelConfig(latent_dim=2, gene_hidden=(8,)))
 print("fitting", flush=True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import sparse
 
-from scanvi_tutorial.checks import (
+from scanvi_tutorial.inputs import (
     InputError,
     align_genes,
     check_batches,

@@ -15,7 +15,7 @@ from scanvi_tutorial.cli import cells as commands
 from scanvi_tutorial.cli import main
 from scanvi_tutorial.cli.shared import write
 from scanvi_tutorial.config import ModelConfig, TrainConfig
-from scanvi_tutorial.datasets import load
+from scanvi_tutorial.data import load
 
 SMALL = ModelConfig(latent_dim=4, gene_hidden=(16,), label_hidden=(8,), classifier_hidden=(8,))
 SHORT = TrainConfig(max_epochs=2, minibatch=64)

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from scanvi_tutorial.checks import InputError, check_counts
 from scanvi_tutorial.config import DATASETS, UNLABELLED
-from scanvi_tutorial.datasets import REGISTRY, load
+from scanvi_tutorial.data import REGISTRY, load
+from scanvi_tutorial.inputs import InputError, check_counts
 
 
 @pytest.fixture(scope="module", params=[name for name, source in REGISTRY.items() if source.download is None])

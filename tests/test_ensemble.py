@@ -9,11 +9,10 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.semi_supervised import LabelSpreading
 
-from scanvi_tutorial.batches import ConfoundedBatchWarning
-from scanvi_tutorial.checks import InputError
+from scanvi_tutorial.annotation.ensemble import Ensemble, StateClassifier, recommended, with_linear_classifier
 from scanvi_tutorial.config import ModelConfig, TrainConfig
-from scanvi_tutorial.datasets import load
-from scanvi_tutorial.ensemble import Ensemble, StateClassifier, recommended, with_linear_classifier
+from scanvi_tutorial.data import load
+from scanvi_tutorial.data.seeds import seed_labels
 from scanvi_tutorial.evaluation import (
     cross_fit,
     evaluate,
@@ -25,9 +24,10 @@ from scanvi_tutorial.evaluation import (
     pooled,
     unlabelled,
 )
-from scanvi_tutorial.inference import label_probabilities, latent
-from scanvi_tutorial.model import SCANVI
-from scanvi_tutorial.seeds import seed_labels
+from scanvi_tutorial.inference.predictions import label_probabilities, latent
+from scanvi_tutorial.inputs import InputError
+from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning
+from scanvi_tutorial.model.scanvi import SCANVI
 
 SHORT = TrainConfig(max_epochs=15, minibatch=64, warmup=0.25)
 SMALL = ModelConfig(latent_dim=4, gene_hidden=(32,), label_hidden=(16,), classifier_hidden=(16,))
@@ -112,7 +112,7 @@ def test_processes_side_by_side_give_what_one_gives(adata):
 @pytest.mark.parametrize(("cells", "fits"), [(300, 10), (1_600, 10), (2_000, 8), (4_000, 4), (9_000, 4)])
 def test_many_cells_are_fitted_less_often(cells, fits, monkeypatch):
     adata = load("simulated", cells=cells, genes=20)
-    monkeypatch.setattr("scanvi_tutorial.ensemble._one", lambda *task: task)
+    monkeypatch.setattr("scanvi_tutorial.annotation.ensemble._one", lambda *task: task)
     assert len(Ensemble().fit(adata, "label", 0)) == fits
     assert len(Ensemble(fits=3).fit(adata, "label", 0)) == 3
 

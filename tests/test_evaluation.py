@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 from three_types import TYPES, three_types
 
-from scanvi_tutorial.checks import InputError
 from scanvi_tutorial.evaluation import (
     METRICS,
     accuracy,
@@ -19,6 +18,7 @@ from scanvi_tutorial.evaluation import (
     spread,
     unlabelled,
 )
+from scanvi_tutorial.inputs import InputError
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import warnings
 import numpy as np
 import pytest
 
-from scanvi_tutorial.checks import InputError
 from scanvi_tutorial.config import RunConfig
-from scanvi_tutorial.datasets.facs import MARKERS, POPULATIONS, load_facs, load_facs_t, read_facs
-from scanvi_tutorial.datasets.pbmc import MARKERS as T_MARKERS
-from scanvi_tutorial.seeds import purity
+from scanvi_tutorial.data.facs import MARKERS, POPULATIONS, load_facs, load_facs_t, read_facs
+from scanvi_tutorial.data.pbmc import MARKERS as T_MARKERS
+from scanvi_tutorial.data.seeds import purity
+from scanvi_tutorial.inputs import InputError
 
 FILE = "pbmc_facs.RData"
 

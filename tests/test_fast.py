@@ -11,16 +11,18 @@ from pyro import poutine
 from scipy.sparse import csr_matrix
 from torch.nn.functional import linear
 
-from scanvi_tutorial import fused, likelihood
-from scanvi_tutorial.batching import Minibatch, dense
 from scanvi_tutorial.config import ModelConfig, TrainConfig
-from scanvi_tutorial.fast import FastBound
-from scanvi_tutorial.fused import Workspace, count_log_likelihood
-from scanvi_tutorial.inference import bound_terms
-from scanvi_tutorial.model import SCANVI
-from scanvi_tutorial.objective import estimator, loss_of
-from scanvi_tutorial.sparse import SparseCounts, genes_in_rows, sparse_linear
-from scanvi_tutorial.training import fit
+from scanvi_tutorial.inputs.arrays import SparseCounts, dense
+from scanvi_tutorial.model import likelihood
+from scanvi_tutorial.model.bound import bound_terms, estimator
+from scanvi_tutorial.model.scanvi import SCANVI
+from scanvi_tutorial.training import fused
+from scanvi_tutorial.training.fast import FastBound
+from scanvi_tutorial.training.fused import Workspace, count_log_likelihood
+from scanvi_tutorial.training.loop import fit
+from scanvi_tutorial.training.minibatches import Minibatch
+from scanvi_tutorial.training.objective import loss_of
+from scanvi_tutorial.training.sparse import genes_in_rows, sparse_linear
 
 KINDS = ["zinb", "nb", "poisson"]
 

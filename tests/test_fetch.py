@@ -19,7 +19,7 @@ import pooch
 import pytest
 
 from scanvi_tutorial.config import RunConfig
-from scanvi_tutorial.datasets.fetch import FILES, DownloadError, RemoteFile, fetch
+from scanvi_tutorial.data.download import FILES, DownloadError, RemoteFile, fetch
 
 module = sys.modules[fetch.__module__]  # whose name the function bears too
 NAME = "small.bin"

@@ -5,9 +5,9 @@ import pytest
 import scanpy as sc
 from scipy.sparse import csr_matrix
 
-from scanvi_tutorial.checks import InputError
-from scanvi_tutorial.datasets.simulated import load_simulated
-from scanvi_tutorial.genes import select_genes
+from scanvi_tutorial.data.selection import select_genes
+from scanvi_tutorial.data.simulated import load_simulated
+from scanvi_tutorial.inputs import InputError
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scanvi_tutorial.checks import InputError
+from scanvi_tutorial.inputs import InputError
 from scanvi_tutorial.plotting.gradient import label_factor_plot, label_weight_plot
 
 

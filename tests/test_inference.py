@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 import torch
 
-from scanvi_tutorial import inference
-from scanvi_tutorial.checks import InputError
-from scanvi_tutorial.inference import evaluating, label_probabilities, latent, posterior_predictive
-from scanvi_tutorial.model import SCANVI
+from scanvi_tutorial.inference import predictions as inference
+from scanvi_tutorial.inference.predictions import label_probabilities, latent, posterior_predictive
+from scanvi_tutorial.inputs import InputError
+from scanvi_tutorial.model.bound import evaluating
+from scanvi_tutorial.model.scanvi import SCANVI
 
 
 def test_every_row_is_a_distribution_over_the_labels(small_model, tiny):

@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 import torch
 
-from scanvi_tutorial.likelihood import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial, count_distribution
+from scanvi_tutorial.model.likelihood import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial, count_distribution
 
 MEAN, THETA, GATE = 3.7, 1.9, -0.6
 

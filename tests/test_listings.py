@@ -12,7 +12,7 @@ def shown():
     """Yield each chapter's `show_source(expression)`, with the chapter's imports."""
     for chapter in EXECUTED:
         source = "\n".join(cell.source for cell in code_cells(chapter))
-        imports = "\n".join(re.findall(r"^(?:import|from) .+$", source, re.MULTILINE))
+        imports = "\n".join(re.findall(r"^(?:import|from) (?:[^\n(]+\([^)]*\)|.+)$", source, re.MULTILINE))
         for expression in re.findall(r"^show_source\((.+)\)$", source, re.MULTILINE):
             yield pytest.param(expression, imports, id=f"{chapter.stem}-{expression}")
 

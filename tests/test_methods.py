@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scanvi_tutorial import methods
+from scanvi_tutorial.annotation import methods
+from scanvi_tutorial.annotation.methods import FrozenLatent, ScANVI
 from scanvi_tutorial.config import ModelConfig, TrainConfig
-from scanvi_tutorial.datasets import load
+from scanvi_tutorial.data import load
+from scanvi_tutorial.data.seeds import seed_labels
 from scanvi_tutorial.evaluation import evaluate, largest_class_rate, unlabelled
-from scanvi_tutorial.methods import FrozenLatent, ScANVI
-from scanvi_tutorial.seeds import seed_labels
 
 SHORT = TrainConfig(max_epochs=15, minibatch=64, warmup=0.25)
 SMALL = ModelConfig(latent_dim=4, gene_hidden=(32,), label_hidden=(16,), classifier_hidden=(16,))

@@ -7,7 +7,6 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 from three_types import TYPES, table
 
-from scanvi_tutorial.checks import InputError
 from scanvi_tutorial.evaluation import (
     METRICS,
     accuracy,
@@ -18,6 +17,7 @@ from scanvi_tutorial.evaluation import (
     reliability,
     scores,
 )
+from scanvi_tutorial.inputs import InputError
 
 
 def calibrated(cells, labels=4, seed=0, *, boast=0.0):

@@ -17,14 +17,15 @@ from pyro import poutine
 from pyro.infer.inspect import get_model_relations
 from safetensors.torch import save_file
 
-from scanvi_tutorial.batching import Minibatch
-from scanvi_tutorial.checks import InputError
 from scanvi_tutorial.config import ModelConfig, TrainConfig
-from scanvi_tutorial.inference import bound_terms, label_probabilities, traces
-from scanvi_tutorial.model import SCANVI
-from scanvi_tutorial.objective import KLWeight, estimator, loss_of
-from scanvi_tutorial.persistence import PersistenceError
-from scanvi_tutorial.training import fit
+from scanvi_tutorial.inference.predictions import label_probabilities
+from scanvi_tutorial.inputs import InputError
+from scanvi_tutorial.model.bound import bound_terms, estimator, traces
+from scanvi_tutorial.model.persistence import PersistenceError
+from scanvi_tutorial.model.scanvi import SCANVI
+from scanvi_tutorial.training.loop import fit
+from scanvi_tutorial.training.minibatches import Minibatch
+from scanvi_tutorial.training.objective import KLWeight, loss_of
 
 LIKELIHOODS = ["zinb", "nb", "poisson"]
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from scanvi_tutorial.config import ModelConfig
-from scanvi_tutorial.networks import (
+from scanvi_tutorial.model.networks import (
     Classifier,
     XDecoder,
     Z1Encoder,

@@ -22,11 +22,11 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 
-from scanvi_tutorial.checks import InputError
 from scanvi_tutorial.config import UNLABELLED, RunConfig
-from scanvi_tutorial.datasets.facs import load_facs_t
-from scanvi_tutorial.datasets.fetch import FILES, RemoteFile
-from scanvi_tutorial.datasets.pbmc import MARKERS, POPULATIONS, load_pbmc
+from scanvi_tutorial.data.download import FILES, RemoteFile
+from scanvi_tutorial.data.facs import load_facs_t
+from scanvi_tutorial.data.pbmc import MARKERS, POPULATIONS, load_pbmc
+from scanvi_tutorial.inputs import InputError
 
 GENES = ["CD4", "FOXP3", "TNFRSF18", "IL2RA", "CTLA4", "CD44", "TCF7", "CD8B", "CCR7", "CD69", "PTPRC", "S100A4"]
 TYPES = ["CD8 naive", "CD4 naive", "CD4 memory", "CD4 regulatory"]  # label codes 0-3

@@ -7,8 +7,8 @@ import pytest
 from scanpy.datasets import pbmc68k_reduced
 from scipy import sparse
 
-from scanvi_tutorial.datasets.pbmc68k import MARKERS, MERGED, load_pbmc68k, recover_counts
-from scanvi_tutorial.seeds import purity
+from scanvi_tutorial.data.pbmc68k import MARKERS, MERGED, load_pbmc68k, recover_counts
+from scanvi_tutorial.data.seeds import purity
 
 HALF_A_DIGIT = 0.5e-3 + 1e-6  # the source keeps three decimals, as float32
 

@@ -14,13 +14,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from scanvi_tutorial.persistence import (
+from scanvi_tutorial.inputs.files import write_atomically
+from scanvi_tutorial.model.persistence import (
     PersistenceError,
     holds,
     read_folder,
     remove_folder,
     versions,
-    write_atomically,
     write_folder,
 )
 
@@ -217,7 +217,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(tmp_path, monkeyp
 
 PROGRAM = """
 import sys, itertools, torch
-from scanvi_tutorial.persistence import write_folder
+from scanvi_tutorial.model.persistence import write_folder
 print("saving", flush=True)
 for number in itertools.count():
     write_folder(sys.argv[1], {"value": torch.full((50_000,), float(number))}, {"value": float(number)})

@@ -20,7 +20,7 @@ from chapters import ROOT
 from matplotlib.collections import PathCollection, QuadMesh
 from matplotlib.colors import to_hex, to_rgb, to_rgba
 
-from scanvi_tutorial.checks import InputError
+from scanvi_tutorial.inputs import InputError
 from scanvi_tutorial.plotting import (
     confusion_plot,
     count_table_plot,

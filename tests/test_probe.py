@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
-from scanvi_tutorial.checks import InputError
-from scanvi_tutorial.datasets import load
+from scanvi_tutorial.data import load
+from scanvi_tutorial.inputs import InputError
 from scanvi_tutorial.plotting import cell_probe
 from scanvi_tutorial.plotting.style import palette_of
 

@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from scanvi_tutorial.checks import InputError
+from scanvi_tutorial.annotation.new_cells import predict
 from scanvi_tutorial.config import ModelConfig, RunConfig, TrainConfig
-from scanvi_tutorial.datasets import load
-from scanvi_tutorial.genes import select_genes
-from scanvi_tutorial.inference import label_probabilities, latent
-from scanvi_tutorial.model import SCANVI
-from scanvi_tutorial.query import predict
-from scanvi_tutorial.training import fit
+from scanvi_tutorial.data import load
+from scanvi_tutorial.data.selection import select_genes
+from scanvi_tutorial.inference.predictions import label_probabilities, latent
+from scanvi_tutorial.inputs import InputError
+from scanvi_tutorial.model.scanvi import SCANVI
+from scanvi_tutorial.training.loop import fit
 
 SMALL = ModelConfig(latent_dim=4, gene_hidden=(16,), label_hidden=(8,), classifier_hidden=(8,))
 

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from matplotlib.patches import Rectangle
 
-from scanvi_tutorial.checks import InputError
+from scanvi_tutorial.evaluation.ranks import allowed_deviation, ecdf_difference
+from scanvi_tutorial.inputs import InputError
 from scanvi_tutorial.plotting.ranks import rank_plot
-from scanvi_tutorial.ranks import allowed_deviation, ecdf_difference
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from scanvi_tutorial.checks import InputError
-from scanvi_tutorial.ranks import allowed_deviation, ecdf_difference, misfit, rank_among
+from scanvi_tutorial.evaluation.ranks import allowed_deviation, ecdf_difference, misfit, rank_among
+from scanvi_tutorial.inputs import InputError
 
 CELLS, DRAWS = 4_000, 99
 

@@ -10,8 +10,8 @@ from pyro.infer.inspect import get_model_relations
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from scanvi_tutorial.checks import InputError
-from scanvi_tutorial.reference import TutorialModel, _minibatches, _run_epoch, fit_tutorial, pyro_tutorial
+from scanvi_tutorial.inputs import InputError
+from scanvi_tutorial.teaching.pyro_tutorial import TutorialModel, _minibatches, _run_epoch, fit_tutorial, pyro_tutorial
 
 
 def labelled_cells(cells=12, genes=9, **options):

@@ -12,11 +12,11 @@ import pytest
 from markupsafe import escape
 from matplotlib.figure import Figure
 
-from scanvi_tutorial.annotate import annotate
-from scanvi_tutorial.checks import InputError
+from scanvi_tutorial.annotation.pipeline import annotate
 from scanvi_tutorial.config import ModelConfig, TrainConfig
-from scanvi_tutorial.datasets import load
+from scanvi_tutorial.data import load
 from scanvi_tutorial.evaluation import scores
+from scanvi_tutorial.inputs import InputError
 from scanvi_tutorial.report import report_page, write_report
 from scanvi_tutorial.report.figures import held_out_of, in_words
 

@@ -6,10 +6,10 @@ import pytest
 from anndata import AnnData, read_h5ad
 from scipy import sparse
 
-from scanvi_tutorial.checks import InputError
-from scanvi_tutorial.datasets.simulated import load_simulated
-from scanvi_tutorial.markers import marker_scores
-from scanvi_tutorial.seeds import purity, seed_labels
+from scanvi_tutorial.data.seeds import purity, seed_labels
+from scanvi_tutorial.data.simulated import load_simulated
+from scanvi_tutorial.inputs import InputError
+from scanvi_tutorial.inputs.markers import marker_scores
 
 MARKERS = {"T": {"positive": ["CD3", "CD4"], "negative": ["CD79"]}, "B": {"positive": ["CD79"], "negative": ["CD3"]}}
 

@@ -7,9 +7,9 @@ from scipy import stats
 from scipy.integrate import quad
 from sklearn.linear_model import LogisticRegression
 
-from scanvi_tutorial.checks import InputError
-from scanvi_tutorial.datasets.simulated import bayes_probabilities, load_simulated, type_shares
-from scanvi_tutorial.genes import select_genes
+from scanvi_tutorial.data.selection import select_genes
+from scanvi_tutorial.data.simulated import bayes_probabilities, load_simulated, type_shares
+from scanvi_tutorial.inputs import InputError
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,16 @@ import torch
 from pyro import poutine
 
 from scanvi_tutorial import evaluation
-from scanvi_tutorial.checks import InputError, check_counts, check_labels
 from scanvi_tutorial.config import ModelConfig, TrainConfig
-from scanvi_tutorial.datasets import load
-from scanvi_tutorial.inference import bound_of, bound_terms, evaluating, label_probabilities
-from scanvi_tutorial.model import SCANVI
-from scanvi_tutorial.posterior import Widened, exact_posterior, guide_posterior, truth_ranks
-from scanvi_tutorial.ranks import misfit
-from scanvi_tutorial.simulation import draw_cells, fit_guide
-from scanvi_tutorial.training import fit
+from scanvi_tutorial.data import load
+from scanvi_tutorial.evaluation.ranks import misfit
+from scanvi_tutorial.inference.posterior import Widened, exact_posterior, guide_posterior, truth_ranks
+from scanvi_tutorial.inference.predictions import label_probabilities
+from scanvi_tutorial.inference.simulation import draw_cells, fit_guide
+from scanvi_tutorial.inputs import InputError, check_counts, check_labels
+from scanvi_tutorial.model.bound import bound_of, bound_terms, evaluating
+from scanvi_tutorial.model.scanvi import SCANVI
+from scanvi_tutorial.training.loop import fit
 
 
 def set_by_hand(model, *, spread=0.5):

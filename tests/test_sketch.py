@@ -7,8 +7,8 @@ from chapters import ROOT, code_cells
 from pyro.infer.inspect import get_model_relations
 
 from scanvi_tutorial.config import ModelConfig
-from scanvi_tutorial.model import SCANVI
-from scanvi_tutorial.teaching import differences
+from scanvi_tutorial.model.scanvi import SCANVI
+from scanvi_tutorial.teaching.diagrams import differences
 
 SKETCHES = ("model_sketch", "guide_sketch")
 

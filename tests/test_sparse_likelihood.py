@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from scanvi_tutorial import likelihood, sparse_likelihood
+from scanvi_tutorial.model import likelihood, sparse_likelihood
 
 SHAPES = {"cells and genes": (7, 11), "one cell": (1, 11), "draws too": (3, 7, 11)}
 

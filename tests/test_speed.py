@@ -92,7 +92,7 @@ def test_counts_left_on_disk_give_the_same_answer_and_leave_nothing(tmp_path, mo
 
 
 def test_the_recommended_run_is_the_recommended_answer_and_keeps_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("scanvi_tutorial.cache.cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr("scanvi_tutorial.training.cache.cache_folder", lambda: tmp_path / "cache")
     path = many_cells.made(tmp_path, cells=700, genes=120)
     table = speed_ours.recommended_from_file(str(path), genes=60, fits=2, train={"max_epochs": 2, "minibatch": 64})
     assert list(tmp_path.iterdir()) == [path]  # a fit that was kept would cost nothing the next time

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scanvi_tutorial.checks import InputError
+from scanvi_tutorial.inputs import InputError
 from scanvi_tutorial.plotting.speed import growth_plot, timing_plot
 
 

@@ -6,8 +6,8 @@ import pytest
 from anndata import AnnData
 from scipy.optimize import minimize
 
-from scanvi_tutorial.checks import InputError
 from scanvi_tutorial.evaluation import cross_fit, fit_temperature, stack, stacking_weights, tempered
+from scanvi_tutorial.inputs import InputError
 
 
 def draw(cells=4_000, labels=3, sharpness=1.5):

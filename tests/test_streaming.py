@@ -8,16 +8,15 @@ import pandas as pd
 import pytest
 import scipy.sparse
 
-from scanvi_tutorial import streaming
-from scanvi_tutorial.checks import InputError, check_counts, read_h5ad
 from scanvi_tutorial.config import TrainConfig
-from scanvi_tutorial.datasets import load
-from scanvi_tutorial.genes import select_genes
-from scanvi_tutorial.inference import label_probabilities
-from scanvi_tutorial.model import SCANVI
-from scanvi_tutorial.seeds import seed_labels
-from scanvi_tutorial.streaming import read_selected
-from scanvi_tutorial.training import fit
+from scanvi_tutorial.data import load, streaming
+from scanvi_tutorial.data.seeds import seed_labels
+from scanvi_tutorial.data.selection import select_genes
+from scanvi_tutorial.data.streaming import read_selected
+from scanvi_tutorial.inference.predictions import label_probabilities
+from scanvi_tutorial.inputs import InputError, check_counts, read_h5ad
+from scanvi_tutorial.model.scanvi import SCANVI
+from scanvi_tutorial.training.loop import fit
 
 
 @pytest.fixture

@@ -20,16 +20,17 @@ import scipy.sparse
 import torch
 from pyro import poutine
 
-from scanvi_tutorial.batching import Minibatch
 from scanvi_tutorial.config import ModelConfig, TrainConfig
-from scanvi_tutorial.datasets.simulated import bayes_probabilities, load_simulated
+from scanvi_tutorial.data.seeds import seed_labels
+from scanvi_tutorial.data.simulated import bayes_probabilities, load_simulated
 from scanvi_tutorial.evaluation import accuracy, logistic_regression, unlabelled
-from scanvi_tutorial.inference import label_probabilities, latent, traces
-from scanvi_tutorial.likelihood import count_distribution
-from scanvi_tutorial.model import SCANVI
-from scanvi_tutorial.objective import estimator, loss_of
-from scanvi_tutorial.seeds import seed_labels
-from scanvi_tutorial.training import fit
+from scanvi_tutorial.inference.predictions import label_probabilities, latent
+from scanvi_tutorial.model.bound import estimator, traces
+from scanvi_tutorial.model.likelihood import count_distribution
+from scanvi_tutorial.model.scanvi import SCANVI
+from scanvi_tutorial.training.loop import fit
+from scanvi_tutorial.training.minibatches import Minibatch
+from scanvi_tutorial.training.objective import loss_of
 
 KINDS = ["zinb", "nb", "poisson"]
 

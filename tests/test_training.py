@@ -9,17 +9,18 @@ import pytest
 import scipy.sparse
 import torch
 
-from scanvi_tutorial import training
-from scanvi_tutorial.batching import Minibatch, split_cells
-from scanvi_tutorial.checks import InputError
 from scanvi_tutorial.config import ModelConfig, TrainConfig
-from scanvi_tutorial.datasets import load
-from scanvi_tutorial.history import History
-from scanvi_tutorial.inference import BOUND_TERMS, bound_terms, evaluating, label_probabilities
-from scanvi_tutorial.model import SCANVI
-from scanvi_tutorial.objective import estimator, loss_of
-from scanvi_tutorial.seeds import seed_labels
-from scanvi_tutorial.training import choose_device, fit, run_epoch
+from scanvi_tutorial.data import load
+from scanvi_tutorial.data.seeds import seed_labels
+from scanvi_tutorial.inference.predictions import label_probabilities
+from scanvi_tutorial.inputs import InputError
+from scanvi_tutorial.model.bound import BOUND_TERMS, bound_terms, estimator, evaluating
+from scanvi_tutorial.model.scanvi import SCANVI
+from scanvi_tutorial.training import loop as training
+from scanvi_tutorial.training.history import History
+from scanvi_tutorial.training.loop import choose_device, fit, run_epoch
+from scanvi_tutorial.training.minibatches import Minibatch, split_cells
+from scanvi_tutorial.training.objective import loss_of
 
 SHORT = TrainConfig(max_epochs=4, minibatch=8, warmup=0.5, patience=4)
 

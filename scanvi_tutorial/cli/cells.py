@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from scanvi_tutorial.annotate import annotate as annotate_cells
-from scanvi_tutorial.checks import plain_cells, read_h5ad
+from scanvi_tutorial.annotation.new_cells import predict as predict_cells
+from scanvi_tutorial.annotation.pipeline import annotate as annotate_cells
 from scanvi_tutorial.cli.shared import (
     CSV,
     FILE,
@@ -26,11 +26,12 @@ from scanvi_tutorial.cli.shared import (
     write,
 )
 from scanvi_tutorial.config import TrainConfig
-from scanvi_tutorial.genes import select_genes
-from scanvi_tutorial.model import SCANVI
-from scanvi_tutorial.query import predict as predict_cells
+from scanvi_tutorial.data.selection import select_genes
+from scanvi_tutorial.inputs.files import read_h5ad
+from scanvi_tutorial.inputs.plain import plain_cells
+from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.report import write_report
-from scanvi_tutorial.training import fit
+from scanvi_tutorial.training.loop import fit
 
 __all__ = ["annotate", "predict", "train"]
 

@@ -10,12 +10,12 @@ import joblib
 import pooch
 import torch
 
-from scanvi_tutorial.cache import cache_folder
 from scanvi_tutorial.cli.shared import FILE, OVERWRITE, QUIET, refuse_to_overwrite, said_plainly, write
 from scanvi_tutorial.config import RunConfig
-from scanvi_tutorial.datasets.registry import REGISTRY, load
-from scanvi_tutorial.persistence import versions
-from scanvi_tutorial.training import choose_device
+from scanvi_tutorial.data.registry import REGISTRY, load
+from scanvi_tutorial.model.persistence import versions
+from scanvi_tutorial.training.cache import cache_folder
+from scanvi_tutorial.training.loop import choose_device
 
 __all__ = ["datasets", "doctor"]
 

@@ -17,10 +17,10 @@ from typing import Any
 import click
 from anndata import AnnData
 
-from scanvi_tutorial.checks import InputError
 from scanvi_tutorial.config import no_progress
-from scanvi_tutorial.datasets.fetch import DownloadError
-from scanvi_tutorial.persistence import PersistenceError
+from scanvi_tutorial.data.download import DownloadError
+from scanvi_tutorial.inputs.errors import InputError
+from scanvi_tutorial.model.persistence import PersistenceError
 
 __all__ = [
     "CSV",

@@ -38,7 +38,7 @@ from scanvi_tutorial.evaluation.stacking import (
     stacking_weights,
     tempered,
 )
-from scanvi_tutorial.markers import log_cp10k
+from scanvi_tutorial.inputs.markers import log_cp10k
 
 __all__ = [
     "BASELINES",

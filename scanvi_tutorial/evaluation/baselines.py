@@ -21,8 +21,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier, kneighbors_graph
 from sklearn.semi_supervised import LabelSpreading
 
-from scanvi_tutorial.checks import InputError, check_counts, check_labels, listed
-from scanvi_tutorial.markers import check_markers, log_cp10k, marker_scores
+from scanvi_tutorial.inputs.counts import check_counts
+from scanvi_tutorial.inputs.errors import InputError, listed
+from scanvi_tutorial.inputs.labels import check_labels
+from scanvi_tutorial.inputs.markers import check_markers, log_cp10k, marker_scores
 
 __all__ = [
     "BASELINES",

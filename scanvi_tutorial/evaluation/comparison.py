@@ -14,9 +14,10 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from scanvi_tutorial.checks import InputError, check_labels
 from scanvi_tutorial.evaluation.baselines import Baseline
 from scanvi_tutorial.evaluation.metrics import METRICS, largest_class_scores, scores
+from scanvi_tutorial.inputs.errors import InputError
+from scanvi_tutorial.inputs.labels import check_labels
 
 __all__ = ["compare", "evaluate", "score_table", "spread", "unlabelled"]
 

@@ -19,7 +19,8 @@ from sklearn.metrics import (
     recall_score,
 )
 
-from scanvi_tutorial.checks import InputError, label_name, listed
+from scanvi_tutorial.inputs.errors import InputError, listed
+from scanvi_tutorial.inputs.labels import label_name
 
 __all__ = [
     "METRICS",

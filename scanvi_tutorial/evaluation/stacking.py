@@ -21,8 +21,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 
-from scanvi_tutorial.checks import InputError, check_labels, listed
 from scanvi_tutorial.evaluation.baselines import Baseline
+from scanvi_tutorial.inputs.errors import InputError, listed
+from scanvi_tutorial.inputs.labels import check_labels
 
 __all__ = ["CrossFit", "Stack", "cross_fit", "fit_temperature", "pooled", "stack", "stacking_weights", "tempered"]
 

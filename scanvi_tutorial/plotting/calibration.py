@@ -18,7 +18,7 @@ from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from scanvi_tutorial.checks import InputError, listed
+from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.plotting.style import (
     BAND,
     BLUE,

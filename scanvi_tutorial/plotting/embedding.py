@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from scanvi_tutorial.checks import InputError, check_labels, label_name
+from scanvi_tutorial.inputs.errors import InputError
+from scanvi_tutorial.inputs.labels import check_labels, label_name
 from scanvi_tutorial.plotting.style import UNLABELLED_COLOR, palette_of, probability_cmap, sheet
 
 __all__ = ["figure6", "umap"]

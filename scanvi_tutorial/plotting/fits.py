@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from scanvi_tutorial.checks import InputError, label_name
+from scanvi_tutorial.inputs.errors import InputError
+from scanvi_tutorial.inputs.labels import label_name
 from scanvi_tutorial.plotting.style import (
     BLUE,
     FAINT,

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from scanvi_tutorial.checks import InputError, listed
+from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.plotting.style import BLUE, GREEN, INK, MUTED, ORANGE, figure_of, panel, sheet
 
 __all__ = ["label_factor_plot", "label_weight_plot"]

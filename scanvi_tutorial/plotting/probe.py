@@ -20,7 +20,8 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from scanvi_tutorial.checks import InputError, label_name
+from scanvi_tutorial.inputs.errors import InputError
+from scanvi_tutorial.inputs.labels import label_name
 from scanvi_tutorial.plotting.embedding import map_of, probabilities_of
 from scanvi_tutorial.plotting.style import palette_of
 

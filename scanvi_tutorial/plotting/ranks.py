@@ -12,9 +12,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import binom
 
-from scanvi_tutorial.checks import InputError
+from scanvi_tutorial.evaluation.ranks import allowed_deviation, ecdf_difference
+from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.plotting.style import BAND, BLUE, INK, MUTED, ORANGE, sheet
-from scanvi_tutorial.ranks import allowed_deviation, ecdf_difference
 
 __all__ = ["rank_plot"]
 

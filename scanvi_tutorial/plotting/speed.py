@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scanvi_tutorial.checks import InputError
+from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.plotting.style import BLUE, FAINT, INK, ORANGE, columns_of, figure_of, panel, sheet
 
 __all__ = ["growth_plot", "timing_plot"]

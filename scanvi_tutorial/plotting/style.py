@@ -20,8 +20,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from scanvi_tutorial.checks import InputError, label_name, listed
 from scanvi_tutorial.config import UNLABELLED
+from scanvi_tutorial.inputs.errors import InputError, listed
+from scanvi_tutorial.inputs.labels import label_name
 
 __all__ = [
     "BAND",

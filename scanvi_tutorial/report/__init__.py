@@ -14,9 +14,9 @@ import jinja2
 import numpy as np
 from anndata import AnnData
 
-from scanvi_tutorial.checks import InputError
 from scanvi_tutorial.evaluation import scores
-from scanvi_tutorial.persistence import write_atomically
+from scanvi_tutorial.inputs.errors import InputError
+from scanvi_tutorial.inputs.files import write_atomically
 from scanvi_tutorial.report.figures import codes_of, figures_of, given_of, held_out_of, in_words
 
 __all__ = ["report_page", "write_report"]

@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from scanvi_tutorial.checks import InputError, check_labels
 from scanvi_tutorial.evaluation import confusion, reliability
+from scanvi_tutorial.inputs.errors import InputError
+from scanvi_tutorial.inputs.labels import check_labels
 from scanvi_tutorial.plotting import confusion_plot, history_plot, palette, probability_plot, reliability_diagram, umap
 from scanvi_tutorial.plotting.style import BLUE, FAINT, UNLABELLED_COLOR, panel, probability_cmap, sheet
 

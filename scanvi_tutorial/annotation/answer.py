@@ -1,0 +1,62 @@
+"""What an answer leaves in an AnnData: labels, probabilities, states and how they came about.
+
+Told in book/09_your_data.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from scanvi_tutorial.inputs.errors import InputError
+from scanvi_tutorial.model.persistence import versions
+
+__all__ = ["storable", "write_answer"]
+
+
+def write_answer(
+    adata: AnnData,
+    probabilities: pd.DataFrame,
+    states: NDArray[np.floating],
+    *,
+    about: Mapping[str, Any],
+    kept: NDArray[np.integer] | None = None,
+) -> None:
+    """Write an answer into `adata`: nothing is touched before all of it is there.
+
+    Args:
+        adata: The cells.
+        probabilities: (cells, labels), in the order of the cells.
+        states: (cells, latent).
+        about: What `uns["scanvi"]` says beside versions and names: of types that an `.h5ad` file can hold.
+        kept: Codes (cells,) of labels that stand whatever the probabilities say, -1 where there is none.
+    """
+    p = probabilities.to_numpy()
+    if not (np.isfinite(p).all() and np.isfinite(states).all()):
+        raise InputError("The model's answer is not a number in some cells. Look for counts far beyond the others.")
+    codes = p.argmax(1) if kept is None else np.where(kept >= 0, kept, p.argmax(1))
+    names = list(probabilities.columns)
+    table = probabilities.set_axis(pd.Index(adata.obs_names, name=None), axis=0)
+    adata.obsm["scanvi_probabilities"] = table  # first, since AnnData looks at it most closely
+    adata.obsm["X_scanvi"] = states
+    adata.obs["scanvi_label"] = pd.Categorical.from_codes(codes, names)
+    adata.obs["scanvi_probability"] = p[np.arange(len(p)), codes]
+    text = {"label_names": np.array(names, dtype=object), "versions": versions()}
+    said = {"warnings": np.array(about["warnings"], dtype=object)}
+    adata.uns["scanvi"] = {**about, **text, **said}
+
+
+def storable(values: dict[str, Any]) -> dict[str, Any]:
+    """Return settings as an `.h5ad` file can hold them: no None, and lists for tuples."""
+    kept = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            kept[name] = storable(value)
+        elif value is not None:
+            kept[name] = list(value) if isinstance(value, tuple) else value
+    return kept

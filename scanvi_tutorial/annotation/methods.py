@@ -1,0 +1,54 @@
+"""scANVI as one method beside others, in the variants that the book compares.
+
+Compared in book/08_evaluation.md. Each is a `Baseline`: counts and seed labels in, probabilities out, never the truth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pandas as pd
+from anndata import AnnData
+
+from scanvi_tutorial.config import ModelConfig, TrainConfig
+from scanvi_tutorial.evaluation import fit_on_seeds, linear_classifier
+from scanvi_tutorial.inference.predictions import label_probabilities, latent
+from scanvi_tutorial.training.cache import fit_or_load
+
+__all__ = ["FrozenLatent", "ScANVI"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScANVI:
+    """One fit of scANVI, of this model trained in this way; the seed draws its weights and minibatches.
+
+    `samples` draws of the state are averaged over; 0 asks the classifier at the posterior mean.
+    """
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    samples: int = 25
+    folder: str | Path | None = None  # where fits are kept; None is `cache_folder()`
+
+    def __call__(self, adata: AnnData, *, labels: str = "label", seed: int = 0) -> pd.DataFrame:
+        """Return probabilities (cells, labels)."""
+        train = replace(self.train, seed=seed)
+        fitted, _ = fit_or_load(adata, self.model, train, labels=labels, folder=self.folder)
+        return label_probabilities(fitted, adata, samples=self.samples, seed=seed)
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenLatent:
+    """A classifier on a latent space that was learned without labels: U on all cells, then logistic regression."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    folder: str | Path | None = None
+
+    def __call__(self, adata: AnnData, *, labels: str = "label", seed: int = 0) -> pd.DataFrame:
+        """Return probabilities (cells, labels)."""
+        train = replace(self.train, seed=seed, objective="unlabelled")
+        model, _ = fit_or_load(adata, self.model, train, labels=labels, folder=self.folder)
+        states = latent(model, adata)
+        return fit_on_seeds(linear_classifier(), adata, labels=labels, features=states)

@@ -1,0 +1,72 @@
+"""New cells for a model that was fitted before: its genes found among theirs, its encoder left as it is.
+
+Used in book/09_your_data.md. Nothing is learned from the new cells: each is mapped and named by itself, so an answer
+does not depend on which other cells come with it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scanvi_tutorial.annotation.answer import write_answer
+from scanvi_tutorial.inference.predictions import label_probabilities, latent
+from scanvi_tutorial.inputs.cells import check_cells
+from scanvi_tutorial.inputs.counts import check_counts
+from scanvi_tutorial.inputs.errors import InputError, listed
+from scanvi_tutorial.inputs.genes import align_genes
+from scanvi_tutorial.model.scanvi import SCANVI
+
+__all__ = ["predict"]
+
+
+def predict(
+    model: SCANVI | str | Path,
+    adata: AnnData,
+    *,
+    layer: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Write the labels, probabilities and states that a fitted model gives to new cells into `adata`.
+
+    Written are `obs["scanvi_label"]`, `obs["scanvi_probability"]`, `obsm["scanvi_probabilities"]`, `obsm["X_scanvi"]`
+    as `annotate` describes them, and `uns["scanvi"]` with `genes_found`, `label_names`, `seed`, `versions` and
+    `warnings`; nothing else changes. Genes may come in any order and with others among them; the model's genes that are
+    missing count zero in every cell, and `genes_found` is the share that was there.
+
+    Args:
+        model: A model, or the folder where `annotate(..., model=folder)` or `model.save(folder)` left one.
+        adata: Raw counts of new cells, (cells, their own genes).
+        layer: Where the counts are, if not in `X`.
+        seed: Draws the states that are averaged over.
+
+    Raises:
+        InputError: Where the counts cannot be used, cell names repeat, fewer than half of the model's genes are there,
+            or a cell has no count in any of them.
+        PersistenceError: Where the folder holds no model that can be read.
+    """
+    model = model if isinstance(model, SCANVI) else SCANVI.load(model)
+    check_cells(adata)
+    counts, found = align_genes(check_counts(adata, layer), adata.var_names, model.genes, var=adata.var)
+    silent = np.flatnonzero(np.diff(counts.indptr) == 0)
+    if len(silent):
+        raise InputError(
+            f"{len(silent)} of {adata.n_obs} cells have no count in any gene of the model, the first is "
+            f"{adata.obs_names[silent[0]]!r}: nothing can be said of them. Leave them out."
+        )
+    names = {} if model.layer is None else {model.layer: counts}
+    cells = AnnData(
+        counts, obs=pd.DataFrame(index=adata.obs_names), var=pd.DataFrame(index=list(model.genes)), layers=names
+    )
+    table = label_probabilities(model, cells, seed=seed)
+    doubts = []
+    if found < 1:
+        missing = pd.Index(model.genes).difference(adata.var_names, sort=False)
+        doubts.append(
+            f"{1 - found:.1%} of the model's genes are missing here and were taken as zero: {listed(missing)}."
+        )
+    about = {"genes_found": found, "seed": seed, "warnings": doubts}
+    write_answer(adata, table, latent(model, cells), about=about)

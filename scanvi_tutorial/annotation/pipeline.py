@@ -1,0 +1,245 @@
+"""A partly labelled AnnData in, the same AnnData with labels, probabilities and a latent space out, in one call.
+
+Told in book/09_your_data.md. It is the recommended configuration of book/08_evaluation.md (`ensemble.recommended`)
+with checks before it and doubts after it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from scanvi_tutorial.annotation.answer import storable, write_answer
+from scanvi_tutorial.annotation.ensemble import Ensemble, StateClassifier, with_linear_classifier
+from scanvi_tutorial.config import UNLABELLED, ModelConfig, TrainConfig
+from scanvi_tutorial.data.selection import select_genes
+from scanvi_tutorial.evaluation import (
+    Baseline,
+    cross_fit,
+    fit_on_seeds,
+    label_spreading,
+    largest_class_rate,
+    linear_classifier,
+    logistic_regression,
+    neighbor_graph,
+    principal_components,
+    scores,
+)
+from scanvi_tutorial.inference.predictions import latent
+from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning
+from scanvi_tutorial.inputs.cells import check_cells
+from scanvi_tutorial.inputs.doubts import confounding, doubts
+from scanvi_tutorial.inputs.errors import InputError, listed
+from scanvi_tutorial.inputs.labels import check_labels
+from scanvi_tutorial.inputs.markers import check_markers
+from scanvi_tutorial.inputs.plain import plain_cells
+from scanvi_tutorial.model.persistence import holds
+
+__all__ = ["annotate"]
+
+_MANY_CELLS = 2_000  # from here on a fit takes longer than starting a process for it
+_MOST_COMPARED = 5_000  # labels that a comparison with a slower method rests on
+_ENOUGH = 20  # hidden labels, for what is said of all of them
+_SURE, _RULED_OUT = 0.9, 0.02  # a label is called contradicted where another is that sure, and itself that improbable
+
+
+def annotate(
+    adata: AnnData,
+    labels: str = "label",
+    *,
+    unlabelled: str | int = UNLABELLED,
+    layer: str | None = None,
+    batch: str | None = None,
+    genes: int = 2_000,
+    keep_labels: bool = True,
+    model: str | Path | None = None,
+    seed: int = 0,
+    fits: int | None = None,
+    model_config: ModelConfig | None = None,
+    train_config: TrainConfig | None = None,
+    jobs: int | None = None,
+) -> None:
+    """Name every cell of `adata`, learning from those that have a label; write the answer into `adata`.
+
+    Written are, and nothing else changes (`X` stays as it is, genes are chosen internally):
+
+    - `obs["scanvi_label"]`: the label of every cell, categorical, as text (also where labels are whole numbers).
+    - `obs["scanvi_probability"]`: how probable that label is held to be.
+    - `obsm["scanvi_probabilities"]`: a table (cells, labels) of all probabilities, rows summing to one.
+    - `obsm["X_scanvi"]`: the latent state z2 of every cell, float32 (cells, latent), for maps and neighbors.
+    - `uns["scanvi"]`: how it came about: `history`, a row an epoch of the fit behind `X_scanvi`, kept at
+      `best_epoch`; `held_out`, what was
+      said of labels while they were hidden (`cells`, `given`, `probabilities`); `compared`, how right simpler methods
+      were about the same labels; `warnings`, sentences to read first; `parameters`, `genes`, `label_names`, `versions`.
+
+    scANVI is fitted several times without a look at any label; simple rules, learned from the labelled cells, then name
+    all cells by their states (`ensemble.StateClassifier`). To see how far that can be trusted, each label is hidden
+    once, and the rules are learned from the others: this costs little, since no fit knows a label. Where no type has
+    two labels, nothing can be hidden, and a warning says so.
+
+    Args:
+        adata: Raw counts, (cells, genes), of all measured genes; at least two types labelled.
+        labels: Column of `obs` with the labels. Missing values, "", -1 and "Unknown" mean none.
+        unlabelled: A further name for "without a label".
+        layer: Where the counts are, if not in `X`.
+        batch: Column of `obs` with a batch to correct for; off unless asked, and where all cells are of one batch.
+        genes: How many genes the model sees: those detected in most cells, markers of `uns["markers"]` first.
+        keep_labels: Whether a cell that has a label keeps it in `obs["scanvi_label"]`, whatever the model thinks.
+        model: A folder to save the fitted model in, for `predict` on new cells.
+        seed: Draws folds, weights and minibatches; equal seeds and threads give equal answers.
+        fits: How many fits are pooled; None takes ten, and fewer from 1,600 cells on, but four at the least.
+        model_config: `ModelConfig()` where it is None; fits take LayerNorm and BatchNorm in turn in any case.
+        train_config: `TrainConfig()` where it is None; its objective is "unlabelled" in any case.
+        jobs: Fits at once, each in a process of its own; None takes a process a core from 2,000 cells on.
+
+    Raises:
+        InputError: Where counts, labels, batches or names cannot be used; the message says what to do.
+        PersistenceError: Where `model` is a folder that holds something else.
+
+    Warns:
+        ConfoundedBatchWarning: Where the batch of a labelled cell nearly gives its label away.
+    """
+    check_cells(adata)
+    if genes < 1:
+        raise InputError(f"At least one gene is needed, got {genes=}.")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"A seed is a whole number from 0 to 2³² - 1, got {seed!r}.")
+    if model is not None:
+        holds(model)  # refuses a folder of something else before anything is computed
+    cells, notes = _chosen(plain_cells(adata, labels, layer=layer, unlabelled=unlabelled, batch=batch), adata, genes)
+    names, codes = check_labels(cells, labels)
+    notes += doubts(names, codes, genes=cells.n_vars)
+    if batch is not None and len(cells.obs[batch].cat.categories) == 1:
+        notes.append(f"All cells are of one batch in obs[{batch!r}], so there is none to correct for.")
+        batch = None
+    if batch is not None and (text := confounding(names, codes, cells.obs[batch].array)):
+        notes.insert(0, text)
+        warnings.warn(text, ConfoundedBatchWarning, stacklevel=2)
+    if jobs is None:
+        jobs = joblib.cpu_count() if cells.n_obs >= _MANY_CELLS else 1
+    settings = model_config or ModelConfig(), train_config or TrainConfig()
+    ensemble = Ensemble(*settings, fits=fits, batch=batch, keep=False, jobs=jobs)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConfoundedBatchWarning)  # every fit would say it
+            fitted = ensemble.fit(cells, labels, seed)
+    except FloatingPointError as error:
+        raise InputError(f"The model could not be fitted to these counts. {error}") from error
+    states = [latent(one, cells) for one, _ in fitted]
+    rules = StateClassifier(states)
+    table = rules(cells, labels=labels)
+    about, hints = _tested(rules, cells, labels, seed)
+    first, history = fitted[0]
+    about |= {"history": history.frame.copy(), "best_epoch": history.best_epoch}
+    about["seconds_of_fits"] = sum(history.seconds for _, history in fitted)
+    about["history"].attrs = {}
+    about["warnings"] = [*hints, *notes]
+    about["genes"] = np.array(cells.var_names, dtype=object)
+    given = {"labels": labels, "unlabelled": str(unlabelled), "layer": layer, "batch": batch, "seed": seed}
+    given |= {"fits": len(fitted), "keep_labels": keep_labels, "norms": ", ".join(one.config.norm for one, _ in fitted)}
+    trained = asdict(settings[1]) | {"objective": "unlabelled", "monitor": "bound"}
+    del trained["seed"]  # every fit has its own, made from the one above
+    about["parameters"] = storable({**given, "model": asdict(first.config), "train": trained})
+    write_answer(adata, table, states[0], about=about, kept=codes if keep_labels else None)
+    if model is not None:
+        with_linear_classifier(first, cells, states[0], labels).save(model)
+
+
+def _chosen(cells: AnnData, source: AnnData, genes: int) -> tuple[AnnData, list[str]]:
+    """Return the cells with the genes that the model is to see, and what is to be said of genes."""
+    notes = []
+    try:
+        cells.uns["markers"] = check_markers(source.uns.get("markers"))
+    except InputError:  # another tool's table of that name is none of our business
+        notes.append('uns["markers"] is no marker table of this package and was passed over.')
+    seen = cells.X.getnnz(axis=0) > 0
+    if not seen.all():
+        notes.append(f"{(~seen).sum()} of {len(seen)} genes have no count in any cell and were left out.")
+        cells = cells[:, seen].copy()
+    chosen = select_genes(cells, genes)
+    silent = np.flatnonzero(chosen.X.getnnz(axis=1) == 0)
+    if len(silent):
+        raise InputError(
+            f"{len(silent)} of {cells.n_obs} cells have no count in the {chosen.n_vars} genes that were chosen, the "
+            f"first is {cells.obs_names[silent[0]]!r}. Choose more genes, or remove cells with very few counts: "
+            "scanpy.pp.filter_cells(adata, min_counts=200)."
+        )
+    return chosen, notes
+
+
+def _tested(rules: StateClassifier, cells: AnnData, labels: str, seed: int) -> tuple[dict[str, Any], list[str]]:
+    """Return what is said of labels while they are hidden, by ours and by simpler methods, and what to say of it."""
+    names, codes = check_labels(cells, labels)
+    if np.bincount(codes[codes >= 0]).max() < 2:
+        none = np.empty(0, dtype=object)
+        note = (
+            "No type has two labelled cells, so no label could be hidden: nobody has tested whether these "
+            "probabilities are right as often as they say."
+        )
+        return {"held_out": {"cells": none, "given": none, "probabilities": np.empty((0, len(names)))}}, [note]
+    part = cross_fit(rules, cells, labels=labels, seed=seed)
+    given = np.array(names, dtype=object)[part.codes]
+    held_out = {"cells": np.array(part.held_out.index, dtype=object), "given": given}
+    told = np.flatnonzero(codes >= 0)
+    if len(told) > _MOST_COMPARED:
+        told = np.sort(np.random.default_rng(seed).choice(told, _MOST_COMPARED, replace=False))
+    others: dict[str, Callable[[], tuple[Baseline, AnnData]]] = {
+        "one fit, as predict uses it": lambda: (partial(_one_linear_rule, rules.states[0]), cells),
+        "logistic regression": lambda: (logistic_regression, cells[told]),  # it learns nothing from the other cells
+        "label spreading": lambda: (partial(label_spreading, graph=neighbor_graph(principal_components(cells))), cells),
+    }
+    compared = {"this annotation": _summary(given, part.held_out)}
+    for name, method_and_cells in others.items():
+        with suppress(ValueError, RuntimeError, ArithmeticError, np.linalg.LinAlgError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of convergence: hidden labels tell what the answer is worth
+            method, seen = method_and_cells()
+            answer = cross_fit(method, seen, labels=labels, seed=seed)
+            compared[name] = _summary(np.array(names, dtype=object)[answer.codes], answer.held_out)
+    said = part.held_out.to_numpy()
+    about = {"held_out": held_out | {"probabilities": said}, "compared": compared}
+    return about, _contradictions(names, part.codes, said, part.held_out.index)
+
+
+def _one_linear_rule(states: NDArray, adata: AnnData, *, labels: str, seed: int = 0) -> pd.DataFrame:
+    return fit_on_seeds(linear_classifier(), adata, labels=labels, features=states)
+
+
+def _summary(given: NDArray[np.object_], held_out: pd.DataFrame) -> dict[str, float]:
+    found = scores(given, held_out)
+    return {name: float(found[name]) for name in ("accuracy", "log_loss")}
+
+
+def _contradictions(
+    names: Sequence[str], codes: NDArray[np.integer], held_out: NDArray[np.float64], cells: pd.Index
+) -> list[str]:
+    """Say what hidden labels reveal: labels that cannot be read off counts, and single ones that look wrong."""
+    said = []
+    right = float((held_out.argmax(1) == codes).mean())
+    chance = largest_class_rate(np.array(names, dtype=object)[codes])
+    by_luck = 2 * np.sqrt(chance * (1 - chance) / len(codes))
+    if len(codes) >= _ENOUGH and right < chance + max(by_luck, 0.1 * (1 - chance)):
+        said.append(
+            f"Hidden labels were found again in {right:.0%} of {len(codes)} cells, and calling all of them by the "
+            f"most common label is right in {chance:.0%}: these labels can hardly be read off these counts. Look for "
+            "labels that were shuffled or belong to other cells."
+        )
+    given = held_out[np.arange(len(codes)), codes]
+    doubtful = (given < _RULED_OUT) & (held_out.max(1) > _SURE)
+    if doubtful.any():
+        examples = [f"{cell} ({names[code]})" for cell, code in zip(cells[doubtful], codes[doubtful], strict=True)]
+        said.append(
+            f"{doubtful.sum()} of {len(codes)} labels were ruled out while they were hidden: {listed(examples, 5)}. "
+            "They may be wrong, or these cells unusual."
+        )
+    return said

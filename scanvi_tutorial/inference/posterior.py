@@ -1,0 +1,184 @@
+"""Draws of what is known of a cell once its counts are seen: as the guide claims, and as Bayes' rule has it.
+
+Used in book/checks.md. The guide is one network for all cells and one normal distribution a cell; the exact posterior
+is neither, and is reached here by importance resampling, at a thousand times the price.
+
+    quantities   log l, then the coordinates of z2: 1 + latent of them
+    draws        (draws, cells, quantities)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyro.distributions as dist
+import torch
+from anndata import AnnData
+from pyro import poutine
+from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from scanvi_tutorial.evaluation.ranks import rank_among
+from scanvi_tutorial.inputs.arrays import dense
+from scanvi_tutorial.inputs.counts import check_counts
+from scanvi_tutorial.inputs.errors import InputError
+from scanvi_tutorial.inputs.genes import check_genes
+from scanvi_tutorial.model.bound import evaluating
+from scanvi_tutorial.model.scanvi import SCANVI
+
+__all__ = ["Posterior", "Widened", "exact_posterior", "guide_posterior", "truth_ranks"]
+
+_ROWS_AT_ONCE = 8_192  # copies of cells that are dense at once
+
+
+@dataclass(frozen=True, slots=True)
+class Posterior:
+    """What somebody claims to know of each cell after seeing its counts."""
+
+    draws: np.ndarray  # (draws, cells, quantities): log l, then z2
+    types: pd.DataFrame  # (cells, labels), p(y | x)
+    effective: np.ndarray  # (cells,), how many independent draws the claim rests on
+
+
+class Widened(Messenger):
+    """Multiply the standard deviations of q(z2 | x) and of log l under q(l | x) by `factor`."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        family = {"z2": dist.Normal, "l": dist.LogNormal}.get(msg["name"])
+        if family is not None:
+            base = msg["fn"].base_dist
+            msg["fn"] = family(base.loc, self.factor * base.scale).to_event(1)
+
+
+def guide_posterior(
+    model: SCANVI, adata: AnnData, *, draws: int = 99, widened: float = 1.0, seed: int = 0
+) -> Posterior:
+    """Return what the guide claims: independent draws of q(z2, l | x), and the mean of q(y | z2) over them.
+
+    `widened` multiplies its standard deviations; a half makes a guide that is far too sure.
+    """
+    _refuse(model, draws=draws)
+    parts = []
+    with evaluating(model, seed):
+        for x, _ in _copies(model, adata, draws):
+            guide = _guide_trace(model, x, widened)
+            types = _by_cell(guide.nodes["y"]["log_prob"].exp(), draws).mean(-1)  # (labels, cells)
+            parts.append((_quantities(guide, draws), types, x.new_full(types.shape[-1:], draws)))
+    return _joined(model, adata, parts)
+
+
+def exact_posterior(
+    model: SCANVI,
+    adata: AnnData,
+    *,
+    draws: int = 99,
+    proposals: int = 1_000,
+    widened: float = 1.3,
+    seed: int = 0,
+) -> Posterior:
+    """Return draws of p(z2, l | x), and p(y | x), by importance resampling.
+
+    They are exact as `proposals` grows. The guide, somewhat widened so that it covers the
+    tails, proposes z2, l and a z1 for every type. A proposal weighs
+
+        p(x | z2, l) p(l) / (q(z2 | x) q(l | x))
+        · Σ_y p(y) p(z1_y) p(z2 | z1_y, y) / q(z1_y | z2, y),
+
+    whose mean given z2 and l is p(x, z2, l) / q(z2, l | x), whatever q(z1 | z2, y) is.
+    `effective` is 1 / Σ weight²: a cell with few has a poor sample.
+    """
+    _refuse(model, draws=draws, proposals=proposals)
+    parts = []
+    with evaluating(model, seed):
+        for x, batch in _copies(model, adata, proposals):
+            guide = _guide_trace(model, x, widened)
+            again = poutine.replay(model.model, trace=guide)
+            story = poutine.trace(again).get_trace(x, batch=batch)
+            story.compute_log_prob()
+            sites = "z1", "y", "z2", "l", "x"
+            log_p = {name: story.nodes[name]["log_prob"] for name in sites}
+            log_q = {name: guide.nodes[name]["log_prob"] for name in ("z1", "z2", "l")}
+            by_type = log_p["y"] + log_p["z1"] + log_p["z2"] - log_q["z1"]  # (labels, rows)
+            log_weight = log_p["x"] + log_p["l"] - log_q["l"] - log_q["z2"]
+            log_weight = _by_cell(log_weight + by_type.logsumexp(0), proposals)
+            weight = log_weight.double().softmax(-1)  # (cells, proposals)
+            of_type = _by_cell(by_type.softmax(0), proposals)
+            types = (of_type * weight).sum(-1)  # (labels, cells)
+            picked = torch.multinomial(weight, draws, replacement=True).T  # (draws, cells)
+            values = _quantities(guide, proposals)
+            values = values.gather(0, picked[..., None].expand(-1, -1, values.shape[-1]))
+            parts.append((values, types, 1 / weight.square().sum(-1)))
+    return _joined(model, adata, parts)
+
+
+def truth_ranks(adata: AnnData, posterior: Posterior) -> pd.DataFrame:
+    """Return how many draws lie below the truth, (cells, quantities), for cells from `draw_cells`.
+
+    Raises `InputError` where the posterior is not one of these cells.
+    """
+    truth = np.column_stack([np.log(adata.obs["library_size"]), adata.obsm["z2"]])
+    if posterior.draws.shape[1:] != truth.shape:
+        raise InputError(
+            f"The posterior has draws for {posterior.draws.shape[1]} cells × {posterior.draws.shape[2]} quantities, "
+            f"and the truth is {truth.shape[0]} × {truth.shape[1]}. Ask for the posterior of these very cells."
+        )
+    names = ["log l", *(f"z2[{i}]" for i in range(1, truth.shape[1]))]
+    return pd.DataFrame(rank_among(truth, posterior.draws), index=adata.obs_names, columns=names)
+
+
+def _refuse(model: SCANVI, **numbers: int) -> None:
+    if model.config.library != "latent":
+        raise InputError("Only a latent library size has a posterior. Use ModelConfig(library='latent').")
+    for name, number in numbers.items():
+        if number < 1:
+            raise InputError(f"{name} must be at least 1, got {number!r}.")
+
+
+def _guide_trace(model: SCANVI, x: Tensor, widened: float) -> Trace:
+    """Run the guide, one copy of y and z1 a label, with its standard deviations multiplied."""
+    with Widened(widened):
+        guide = poutine.trace(poutine.enum(model.guide, first_available_dim=-2)).get_trace(x)
+    guide.compute_log_prob()
+    return guide
+
+
+def _copies(model: SCANVI, adata: AnnData, times: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Yield dense counts in which every cell stands `times` times in a row, and the batches of these rows, if any."""
+    counts = check_counts(check_genes(adata, model.genes), model.layer)
+    codes = None if model.batches is None else model.batches.codes(adata)
+    pieces = min(adata.n_obs, -(-adata.n_obs * times // _ROWS_AT_ONCE))
+    for rows in np.array_split(np.arange(adata.n_obs), pieces):
+        rows = np.repeat(rows, times)
+        b = None if codes is None else model.batches.one_hot(codes[rows]).to(model.device)
+        yield dense(counts, rows).to(model.device), b
+
+
+def _by_cell(rows: Tensor, times: int) -> Tensor:
+    """Return (*, cells · times) as (*, cells, times)."""
+    return rows.reshape(*rows.shape[:-1], -1, times)
+
+
+def _quantities(guide: Trace, times: int) -> Tensor:
+    """Return (times, cells, quantities)."""
+    joined = torch.cat([guide.nodes["l"]["value"].log(), guide.nodes["z2"]["value"]], dim=-1)
+    return joined.reshape(-1, times, joined.shape[-1]).transpose(0, 1)
+
+
+def _joined(model: SCANVI, adata: AnnData, parts: list[tuple[Tensor, Tensor, Tensor]]) -> Posterior:
+    """Join draws (draws, cells, quantities), types (labels, cells) and effective numbers (cells,) of pieces."""
+    draws, types, effective = zip(*parts, strict=True)
+    p = torch.cat(types, dim=1).double().T.cpu().numpy()
+    return Posterior(
+        torch.cat(draws, dim=1).double().cpu().numpy(),
+        pd.DataFrame(p / p.sum(1, keepdims=True), index=adata.obs_names, columns=model.labels),
+        torch.cat(effective).double().cpu().numpy(),
+    )

@@ -1,0 +1,105 @@
+"""From a trained model and cells to arrays: latent means, label probabilities, the bound term by term.
+
+Used in book/04_model.md, book/05_training.md and book/06_figure.md. Everything runs in evaluation mode; counts become
+dense one minibatch at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from pyro import poutine
+from scipy.sparse import csr_matrix
+from torch import Tensor
+
+from scanvi_tutorial.inputs.arrays import chunks, dense
+from scanvi_tutorial.inputs.counts import check_counts
+from scanvi_tutorial.inputs.genes import check_genes
+from scanvi_tutorial.model.bound import evaluating
+from scanvi_tutorial.model.scanvi import SCANVI
+
+__all__ = ["label_probabilities", "latent", "posterior_predictive"]
+
+_CELLS_AT_ONCE = 512
+
+
+def latent(model: SCANVI, adata: AnnData) -> np.ndarray:
+    """Return the posterior mean of z2 of every cell, float32 (cells, latent), under q(z2 | x)."""
+    out = np.empty((adata.n_obs, model.config.latent_dim), dtype=np.float32)
+    with evaluating(model):
+        for rows, x in _dense_chunks(model, adata):
+            out[rows] = model.z2l_encoder(x)[0].cpu().numpy()
+    return out
+
+
+def label_probabilities(
+    model: SCANVI,
+    adata: AnnData,
+    *,
+    samples: int = 25,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return p(y | x) of every cell as a table (cells, labels) whose rows sum to one.
+
+    Averages q(y | z2) over `samples` draws of z2 from q(z2 | x), so a cell whose state
+    is uncertain gets an uncertain label; with `samples=0` the classifier is asked at the
+    posterior mean alone. All cells share the standard-normal draws, so a cell's answer
+    depends on nothing but the cell.
+    """
+    if samples < 0:
+        raise ValueError(f"samples must be 0 (plug-in) or more, got {samples}.")
+    latent_dim = model.config.latent_dim
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(samples, 1, latent_dim, generator=generator)
+    if samples == 0:
+        noise = torch.zeros(1, 1, latent_dim)
+    noise = noise.to(model.device)
+    # all at once: small arrays that are kept among large ones would fragment memory
+    out = np.empty((adata.n_obs, len(model.labels)))
+    with evaluating(model):
+        for rows, x in _dense_chunks(model, adata):
+            loc, scale, *_ = model.z2l_encoder(x)
+            logits = model.classifier(loc + scale * noise)  # (samples cells labels)
+            out[rows] = logits.double().softmax(-1).mean(0).cpu().numpy()
+    return pd.DataFrame(out, index=adata.obs_names, columns=model.labels)
+
+
+def posterior_predictive(model: SCANVI, adata: AnnData, *, seed: int = 0) -> pd.DataFrame:
+    """Let the model tell every cell again, and compare with what was counted.
+
+    Each cell's z2 and l are drawn from the guide, its counts from the model. Returns a
+    table (genes, 4): the columns `observed_mean` and `predicted_mean` in counts per cell,
+    `observed_zeros` and `predicted_zeros` as shares of the cells.
+    """
+    forget = poutine.uncondition(model.model)  # x is drawn, not looked at
+    sums = {"observed": np.zeros((2, len(model.genes)))}
+    sums["predicted"] = sums["observed"].copy()
+    with evaluating(model, seed):
+        codes = None if model.batches is None else model.batches.codes(adata)
+        for rows, x in _dense_chunks(model, adata):
+            batch = None
+            if codes is not None:
+                batch = model.batches.one_hot(codes[rows]).to(model.device)
+            guide = poutine.trace(model.guide).get_trace(x)
+            again = poutine.replay(forget, trace=guide)
+            retold = poutine.trace(again).get_trace(x, batch=batch)
+            pair = {"observed": x, "predicted": retold.nodes["x"]["value"]}
+            for name, counts in pair.items():
+                both = torch.stack([counts.sum(0), (counts == 0).sum(0)])
+                sums[name] += both.cpu().numpy()
+    table = pd.DataFrame(index=pd.Index(model.genes, name="gene"))
+    for row, what in enumerate(("mean", "zeros")):
+        for name, values in sums.items():
+            table[f"{name}_{what}"] = values[row] / adata.n_obs
+    return table
+
+
+def _dense_chunks(model: SCANVI, adata: AnnData) -> Iterator[tuple[np.ndarray, Tensor]]:
+    counts: csr_matrix = check_counts(check_genes(adata, model.genes), model.layer)
+    device = model.device
+    for rows in chunks(np.arange(adata.n_obs), _CELLS_AT_ONCE):
+        yield rows, dense(counts, rows).to(device)

@@ -1,0 +1,151 @@
+"""Cells as arrays, read off an AnnData once: counts (cells, genes), codes of labels and of batches.
+
+Explained in book/05_training.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from anndata import AnnData
+from jaxtyping import Float
+from scipy.sparse import csr_matrix
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from scanvi_tutorial.config import UNLABELLED
+from scanvi_tutorial.inputs.batches import Batches
+from scanvi_tutorial.inputs.counts import check_counts
+from scanvi_tutorial.inputs.errors import InputError, listed
+from scanvi_tutorial.inputs.genes import check_genes
+from scanvi_tutorial.inputs.labels import check_labels
+
+__all__ = ["Cells", "SparseCounts", "chunks", "dense"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """Counts, label codes and batches of many cells, checked once.
+
+    `counts` is CSR (cells, genes); `codes` is (cells,) with -1 for a cell without a label; `batch_codes` is (cells,).
+    """
+
+    counts: csr_matrix
+    codes: np.ndarray
+    labels: tuple[str, ...]
+    batches: Batches | None = None
+    batch_codes: np.ndarray | None = None
+
+    @classmethod
+    def from_anndata(
+        cls,
+        adata: AnnData,
+        *,
+        genes: Sequence[str],
+        labels: Sequence[str],
+        label_key: str,
+        unlabelled: str = UNLABELLED,
+        layer: str | None = None,
+        batches: Batches | None = None,
+    ) -> Cells:
+        """Check `adata` and read counts of `genes`, codes of `labels` and of `batches` off it.
+
+        Raises `InputError` where counts, genes, labels or batches cannot be used, or where one is not known.
+        """
+        adata = check_genes(adata, genes)
+        names, codes = check_labels(adata, label_key, unlabelled=unlabelled, least=1)
+        if new := [name for name in names if name not in labels]:
+            raise InputError(
+                f"adata.obs[{label_key!r}] holds {listed(new)}, which the model does not know; it was made for "
+                f"{listed(labels)}. Make a new model with SCANVI.from_anndata, or leave those cells out."
+            )
+        ours = np.array([*map(list(labels).index, names), -1])  # the last entry keeps -1 where it is
+        batch_codes = None if batches is None else batches.codes(adata)
+        return cls(check_counts(adata, layer), ours[codes], tuple(labels), batches, batch_codes)
+
+    def without_labels(self) -> Cells:
+        """Return the same cells, none of which has a label."""
+        return replace(self, codes=np.full_like(self.codes, -1))
+
+    def __len__(self) -> int:
+        """Return the number of cells."""
+        return len(self.codes)
+
+    def x(self, rows: np.ndarray) -> Float[Tensor, "cells genes"]:
+        """Return the counts of `rows`, dense."""
+        return dense(self.counts, rows)
+
+    def sparse_x(self, rows: np.ndarray) -> SparseCounts:
+        """Return the counts of `rows` without their zeros."""
+        return SparseCounts.from_csr(self.counts[rows])
+
+    def y(self, rows: np.ndarray) -> Float[Tensor, "cells labels"]:
+        """Return the types of `rows`, one-hot; all of them must be labelled."""
+        return one_hot(torch.as_tensor(self.codes[rows], dtype=torch.long), len(self.labels)).float()
+
+    def batch(self, rows: np.ndarray) -> Float[Tensor, "cells batches"] | None:
+        """Return the batches of `rows`, one-hot; None where the model knows none."""
+        return None if self.batches is None or not len(rows) else self.batches.one_hot(self.batch_codes[rows])
+
+
+def dense(counts: csr_matrix, rows: np.ndarray) -> Float[Tensor, "cells genes"]:
+    """Return some rows of a CSR matrix as a dense tensor."""
+    return torch.from_numpy(counts[rows].toarray())
+
+
+def chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    """Cut `rows` into pieces of `size` to twice that (one piece where they are fewer), so that none holds one cell.
+
+    Normalization over a minibatch of one cell is undefined, and n = 1 modulo the size is bound to happen to somebody.
+    """
+    return np.array_split(rows, max(1, len(rows) // size))
+
+
+@dataclass(frozen=True)
+class SparseCounts:
+    """Rows of a CSR matrix: entry k is `values[k]` in column `columns[k]` of row `rows[k]`."""
+
+    values: Tensor  # (entries,), the counts, in the floating-point type of the model
+    rows: Tensor  # (entries,) int64
+    columns: Tensor  # (entries,) int64
+    starts: Tensor  # (cells + 1,) int64: the entries of row i are starts[i] to starts[i + 1]
+    genes: int
+    order: Tensor  # (entries,) int64: the entries gene by gene, …
+    gene_starts: Tensor  # (genes,) int64: … those of gene j from position gene_starts[j] on
+
+    @classmethod
+    def from_csr(cls, counts: csr_matrix) -> SparseCounts:
+        """Take over a CSR matrix without explicit zeros."""
+        entries = np.arange(counts.nnz, dtype=np.int64)
+        by_gene = csr_matrix((entries, counts.indices, counts.indptr), counts.shape).tocsc()
+        rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+        rows, columns, starts, order, gene_starts = (
+            torch.from_numpy(part.astype(np.int64, copy=False))
+            for part in (rows, counts.indices, counts.indptr, by_gene.data, by_gene.indptr[:-1])
+        )
+        return cls(torch.from_numpy(counts.data), rows, columns, starts, counts.shape[1], order, gene_starts)
+
+    def to(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> SparseCounts:
+        """Return the same counts on `device`, in the floating-point type `dtype`."""
+        where = (part.to(device) for part in (self.rows, self.columns, self.starts))
+        order, gene_starts = self.order.to(device), self.gene_starts.to(device)
+        return type(self)(self.values.to(device, dtype), *where, self.genes, order, gene_starts)
+
+    def __len__(self) -> int:
+        """Return the number of cells."""
+        return len(self.starts) - 1
+
+    @cached_property
+    def totals(self) -> Tensor:
+        """Total count of each cell, (cells, 1)."""
+        return self.values.new_zeros(len(self)).index_add_(0, self.rows, self.values)[:, None]
+
+    def dense(self) -> Tensor:
+        """Return the counts as (cells, genes)."""
+        out = self.values.new_zeros(len(self), self.genes)
+        out[self.rows, self.columns] = self.values
+        return out

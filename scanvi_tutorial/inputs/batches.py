@@ -1,0 +1,129 @@
+"""The batches that a model tells apart: which cell is of which, and how large their libraries are.
+
+Explained in book/09_your_data.md. A batch (a donor, a run, a protocol) is a column of `obs` that shifts the counts of
+all its cells. As in Xu et al. (2021, doi:10.15252/msb.20209620) it enters p(x | z2, l, b) and the prior of l; the state
+z2 is told without it, so that cells of one type are alike whatever batch they are from. The encoder is not told it
+either: that mixed batches no better where it was tried, and cells of a batch that nobody has seen can be labelled.
+
+    b   (cells batches)   one-hot batch, known for every cell
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from scanvi_tutorial.inputs.cells import check_batches
+from scanvi_tutorial.inputs.doubts import confounding
+from scanvi_tutorial.inputs.errors import InputError, listed
+
+__all__ = ["Batches", "ConfoundedBatchWarning", "check_given", "log_total_moments", "warn_if_confounded"]
+
+_LEAST_SCALE = 0.01  # a density needs some width, even if all totals agree
+
+
+class ConfoundedBatchWarning(UserWarning):
+    """Batch and label tell nearly the same, so that the model cannot tell one effect from the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """The batches of a model, in the order of the entries of b, and the prior of log l in each."""
+
+    key: str  # column of `obs`
+    names: tuple[str, ...]
+    library_loc: tuple[float, ...]  # mean over the cells of a batch of the log total counts
+    library_scale: tuple[float, ...]  # their standard deviation
+
+    def __post_init__(self) -> None:
+        for name in ("names", "library_loc", "library_scale"):  # JSON knows lists alone
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if len(self.names) < 2 or not len(self.names) == len(self.library_loc) == len(self.library_scale):
+            raise ValueError(f"Batches need two names or more, and a location and a scale for each; got {self!r}.")
+
+    @classmethod
+    def from_anndata(cls, adata: AnnData, key: str, log_totals: np.ndarray) -> Batches:
+        """Read the batches off `adata.obs[key]`; `log_totals` is (cells,).
+
+        Raises:
+            InputError: Where the column is missing or says nothing of some cells, where it holds one batch, or nearly
+                as many as there are cells.
+        """
+        values = check_batches(adata, key)
+        names = list(values.categories)
+        if len(names) < 2:
+            raise InputError(
+                f"adata.obs[{key!r}] holds one batch ({listed(names)}), so there is nothing to correct for. "
+                "Leave batch out, or name the column that tells the batches apart."
+            )
+        if 2 * len(names) > len(values):
+            raise InputError(
+                f"adata.obs[{key!r}] holds {len(names)} different values for {len(values)} cells ({listed(names, 3)}), "
+                "and a batch is a group of cells. Name the column of donors, runs or protocols."
+            )
+        moments = [log_total_moments(log_totals[values == name]) for name in names]
+        return cls(key, tuple(names), *zip(*moments, strict=True))
+
+    def codes(self, adata: AnnData) -> np.ndarray:
+        """Return the batch of every cell as a number, (cells,).
+
+        Raises `InputError` where the column is missing, says nothing of some cells, or names a batch of its own.
+        """
+        values = check_batches(adata, self.key)
+        if new := [name for name in values.categories if name not in self.names]:
+            raise InputError(
+                f"adata.obs[{self.key!r}] holds {listed(new)}, which the model does not know; it was made for "
+                f"{listed(self.names)}. Latent space and label probabilities need no batch, and are to be had of these "
+                f"cells too; for anything else make a new model with SCANVI.from_anndata(..., batch={self.key!r}) of "
+                "the cells of all batches, or leave those cells out."
+            )
+        return pd.Categorical(values, categories=self.names).codes.astype(np.int64)
+
+    def one_hot(self, codes: np.ndarray | Sequence[int]) -> Float[Tensor, "cells batches"]:
+        """Return b of cells whose batches are `codes`."""
+        return one_hot(torch.as_tensor(codes, dtype=torch.long), len(self.names)).float()
+
+    def library_prior(
+        self, b: Float[Tensor, "cells batches"]
+    ) -> tuple[Float[Tensor, "cells 1"], Float[Tensor, "cells 1"]]:
+        """Return location and scale of log l of cells of these batches."""
+        loc, scale = (b.new_tensor(values)[:, None] for values in (self.library_loc, self.library_scale))
+        return b @ loc, b @ scale
+
+
+def log_total_moments(log_totals: np.ndarray) -> tuple[float, float]:
+    """Return mean and standard deviation of the log totals of some cells, the latter above zero."""
+    return float(log_totals.mean()), max(float(log_totals.std()), _LEAST_SCALE)
+
+
+def check_given(batches: Batches | None, b: Tensor | None) -> None:
+    """Refuse a batch given to a model that knows none, and none given to one that does, by `InputError`."""
+    if batches is None and b is not None:
+        raise InputError("This model knows no batches. Make one that does with SCANVI.from_anndata(..., batch=column).")
+    if batches is not None and b is None:
+        raise InputError(f"This model tells {listed(batches.names)} apart: give the batch of every cell, one-hot.")
+
+
+def warn_if_confounded(batches: Batches | None, adata: AnnData, codes: np.ndarray, labels: Sequence[str]) -> None:
+    """Warn where the batches of the labelled cells nearly give their labels away, or the reverse.
+
+    Args:
+        batches: The batches of the model; None where it knows none.
+        adata: The cells.
+        codes: Codes of their labels, (cells,); -1 for a cell without one.
+        labels: Names of the labels.
+
+    Warns:
+        ConfoundedBatchWarning: Where `checks.confounding` says so.
+    """
+    if batches is not None and (text := confounding(labels, codes, check_batches(adata, batches.key))):
+        warnings.warn(text, ConfoundedBatchWarning, stacklevel=3)  # of who asked for the model

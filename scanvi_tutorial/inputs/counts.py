@@ -1,0 +1,146 @@
+"""The matrix of counts: whole, finite, non-negative, no cell without one, in whatever form it is stored."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+from anndata import AnnData
+from scipy import sparse
+
+from scanvi_tutorial.inputs.errors import InputError, listed
+from scanvi_tutorial.inputs.genes import refuse_repeated_genes
+
+__all__ = ["LARGEST", "check_counts"]
+
+LARGEST = 2**24  # from here on float32, in which the model computes, skips whole numbers
+
+
+def check_counts(adata: AnnData, layer: str | None = None) -> sparse.csr_matrix:
+    """Return the raw counts of `adata` as CSR float32, (cells, genes), and leave `adata` as it is.
+
+    Dense, CSC and integer matrices are converted, and those of a backed AnnData are read from disk; what is CSR float32
+    already is returned without a copy.
+
+    Args:
+        adata: Cells and genes.
+        layer: Name of the layer that holds the counts; None means `adata.X`.
+
+    Raises:
+        InputError: Where there is no such matrix, no cell or no gene, where gene names repeat, where a value is text,
+            negative, fractional, missing, infinite or beyond 2²⁴ (the first such is named), or where a cell has no
+            count at all.
+    """
+    where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+    if layer is not None and layer not in adata.layers:
+        raise InputError(f"There is no layer {layer!r}. {_layers(adata)}")
+    matrix = in_memory(adata.X if layer is None else adata.layers[layer])
+    if matrix is None:
+        own = " adata.raw has numbers: use adata.raw.to_adata()." if adata.raw is not None else ""
+        raise InputError(f"{where} is empty: there are no counts in it.{own} {_layers(adata)}")
+    if not all(matrix.shape):
+        raise InputError(
+            f"{where} holds {matrix.shape[0]} cells × {matrix.shape[1]} genes, so there is nothing to learn from. "
+            "Look at the filter that came before."
+        )
+    refuse_repeated_genes(adata)
+    _refuse_damaged(matrix, where)
+    if (dtype := _stored(matrix).dtype).kind not in "biuf":
+        raise InputError(f"{where} holds {dtype}, not numbers. Convert it with .astype('float32').")
+    if fault := _first_fault(matrix):
+        row, column, value, kind = fault
+        raise InputError(
+            f"{where} does not hold raw counts: cell {adata.obs_names[row]!r}, gene {adata.var_names[column]!r} is "
+            f"{value:g}, which is {kind}. The model needs counts as they were measured, before any normalization. "
+            f"{_where_counts_are(adata, layer)}"
+        )
+    counts = _csr_float32(matrix)
+    empty = np.flatnonzero(np.diff(counts.indptr) == 0)
+    if len(empty):
+        raise InputError(
+            f"{len(empty)} of {counts.shape[0]} cells have no count in {where}, the first is "
+            f"{adata.obs_names[empty[0]]!r}; nothing can be said of their library size. Remove them with "
+            "scanpy.pp.filter_cells(adata, min_counts=1)."
+        )
+    return counts
+
+
+def in_memory(matrix: object) -> object:
+    """Return a matrix as SciPy or NumPy can hold it: off the disk of a backed AnnData, and of a dtype they know."""
+    if isinstance(matrix, h5py.Dataset):
+        matrix = matrix[()]
+    elif hasattr(matrix, "to_memory"):
+        matrix = matrix.to_memory()
+    if matrix is None or sparse.issparse(matrix):
+        return matrix
+    matrix = np.asarray(matrix)
+    native = matrix.dtype.newbyteorder("=")
+    return matrix.astype(np.float32 if native == np.float16 else native, copy=False)  # half precision isn't for SciPy
+
+
+def _refuse_damaged(matrix: object, where: str) -> None:
+    """Refuse a sparse matrix whose indices point outside, at which compiled code would fail or crash."""
+    if not (sparse.issparse(matrix) and matrix.format in ("csr", "csc")):
+        return
+    starts, places = matrix.indptr, matrix.indices
+    lines, across = matrix.shape if matrix.format == "csr" else matrix.shape[::-1]
+    whole = len(starts) == lines + 1 and starts[0] == 0 and (np.diff(starts) >= 0).all()
+    whole = whole and starts[-1] == len(places) == len(matrix.data)
+    if not whole or (len(places) and not (places.min() >= 0 and places.max() < across)):
+        raise InputError(f"{where} is damaged: its indices point outside the table. Write or fetch the file again.")
+
+
+def _csr_float32(matrix: object) -> sparse.csr_matrix:
+    counts = sparse.csr_matrix(matrix, dtype=np.float32)  # no copy of what has that form already
+    if not counts.has_canonical_format or not counts.data.all():
+        counts = counts.copy()
+        counts.sum_duplicates()
+        counts.eliminate_zeros()
+    return counts
+
+
+def _first_fault(matrix: object) -> tuple[int, int, float, str] | None:
+    """Return row, column, value and kind of the first number that is no count, or None."""
+    stored = _stored(matrix)
+    if stored.dtype.kind == "b" or not stored.size:
+        return None
+    if float(stored.min()) >= 0 and float(stored.max()) <= LARGEST and _whole(stored):  # false for what is no number
+        return None
+    entries = sparse.coo_matrix(matrix)
+    x = entries.data.astype(np.float64)  # half precision cannot even hold the bound
+    bad = np.flatnonzero(~np.isfinite(x) | (x < 0) | (x > LARGEST) | (x != np.trunc(x)))
+    first = bad[np.lexsort((entries.col[bad], entries.row[bad]))[0]]
+    value = float(x[first])
+    kinds = {
+        "not a finite number": not np.isfinite(value),
+        "negative": value < 0,
+        f"more than {LARGEST:,}, beyond which single molecules are lost to rounding": value > LARGEST,
+        "not a whole number": True,
+    }
+    return int(entries.row[first]), int(entries.col[first]), value, next(kind for kind, is_so in kinds.items() if is_so)
+
+
+def _whole(numbers: np.ndarray, at_once: int = 1 << 20) -> bool:
+    """Return whether all numbers are whole, in blocks: the counts of many cells are not to be held twice."""
+    blocks = np.array_split(numbers.ravel(), -(-numbers.size // at_once))
+    return all((block == np.trunc(block)).all() for block in blocks)
+
+
+def _where_counts_are(adata: AnnData, layer: str | None) -> str:
+    places = {f"pass layer={name!r}": matrix for name, matrix in adata.layers.items() if name != layer}
+    if layer is not None and adata.X is not None:
+        places["leave out `layer` to use adata.X"] = adata.X
+    if adata.raw is not None:
+        places["use adata.raw.to_adata()"] = adata.raw.X
+    for remedy, matrix in places.items():
+        matrix = in_memory(matrix)
+        if _stored(matrix).dtype.kind in "biuf" and _first_fault(matrix) is None:
+            return f"There are whole numbers elsewhere in this AnnData: {remedy}."
+    return "Neither a layer nor adata.raw holds them here: go back to the file that came before normalization."
+
+
+def _stored(matrix: object) -> np.ndarray:
+    return matrix.data if sparse.issparse(matrix) else np.asarray(matrix)
+
+
+def _layers(adata: AnnData) -> str:
+    return f"The layers are {listed(adata.layers)}. Name the one that holds raw counts, or put them into adata.X."

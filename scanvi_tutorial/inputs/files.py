@@ -1,0 +1,63 @@
+"""Reading an `.h5ad` file, and what to say of a file that is none."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+import anndata
+import h5py
+from anndata import AnnData
+
+from scanvi_tutorial.inputs.errors import InputError
+
+__all__ = ["read_h5ad", "write_atomically"]
+
+_OTHER_READERS = {  # how a file of another format becomes an AnnData
+    "": "a 10x folder is read by scanpy.read_10x_mtx(folder)",
+    ".h5": "10x's own .h5 is read by scanpy.read_10x_h5(path)",
+    ".csv": "a table is read by anndata.io.read_csv(path)",
+    ".tsv": "a table is read by anndata.io.read_text(path)",
+    ".loom": "Loom is read by anndata.io.read_loom(path)",
+    ".zarr": "Zarr is read by anndata.read_zarr(path)",
+    ".gz": "unpack it first, with gunzip",
+}
+
+
+def read_h5ad(path: str | Path) -> AnnData:
+    """Read an AnnData from an `.h5ad` file; raise `InputError` if the file is missing, of another kind or damaged."""
+    path = Path(path)
+    advice = _OTHER_READERS.get(path.suffix.lower(), "read it with the tool that made it")
+    convert = f"This book reads AnnData files (.h5ad): {advice}, then save it with adata.write_h5ad(...)."
+    if not path.exists():
+        raise InputError(f"There is no file {path} (looked in {path.absolute().parent}). Check the spelling.")
+    if path.is_dir() or path.suffix.lower() != ".h5ad":
+        raise InputError(f"{path} is {'a folder' if path.is_dir() else 'not an .h5ad file, by its name'}. {convert}")
+    if not h5py.is_hdf5(path):
+        raise InputError(
+            f"{path} is called .h5ad but is not HDF5 inside ({path.stat().st_size:,} bytes): a download cut short, a "
+            "web page saved under that name, or a pointer that Git LFS left. Fetch it again."
+        )
+    try:
+        return anndata.read_h5ad(path)
+    except Exception as err:  # what anndata raises on a damaged file depends on where the damage is
+        reason = (str(err).strip() or type(err).__name__).splitlines()[0]
+        raise InputError(
+            f"{path} is HDF5 but could not be read as an AnnData ({reason}): it is damaged, or was not written by "
+            "adata.write_h5ad(...). Write it again with a current anndata."
+        ) from err
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, so that whoever looks there finds what was there before or all of the new."""
+    part = path.with_name(f".{path.name}-{secrets.token_hex(4)}.scanvi-part")
+    try:
+        with part.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # lest the disk put the renaming before the writing
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

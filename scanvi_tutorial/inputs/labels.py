@@ -1,0 +1,76 @@
+"""The label column: which cells have a label, which names there are, and every way to say that there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scanvi_tutorial.config import UNLABELLED
+from scanvi_tutorial.inputs.cells import column_of
+from scanvi_tutorial.inputs.errors import InputError, did_you_mean, listed
+
+__all__ = ["NO_LABEL", "check_labels", "label_name"]
+
+NO_LABEL = ("", "-1", UNLABELLED)  # what says "without a label", beside a missing value
+
+
+def check_labels(
+    adata: AnnData, column: str = "label", *, unlabelled: str | int = UNLABELLED, least: int = 2
+) -> tuple[list[str], np.ndarray]:
+    """Return the names of the labels and the code of every cell's label, -1 for a cell without one.
+
+    Missing values, -1, empty text, "Unknown" and the category `unlabelled` all mean "without a label". The order of a
+    categorical is kept, other columns are sorted; categories that no cell has are dropped, for a class without an
+    example cannot be learned and would only take probability from the others. (For `seed_labels` it is an error.)
+
+    Args:
+        adata: Cells and genes.
+        column: The column of `adata.obs` with the labels: categorical, text or whole numbers.
+        unlabelled: A further name for "without a label", if the column uses one.
+        least: How many different labels there must be.
+
+    Returns:
+        Names (labels,) and codes (cells,), int64.
+
+    Raises:
+        InputError: Where the column is missing, does not use the name `unlabelled`, or holds fewer than `least` labels.
+    """
+    unlabelled = label_name(unlabelled)
+    values = column_of(adata, column, f"Name the one with labels; empty, -1 or {unlabelled!r} means none.")
+    names = values.map(label_name, na_action="ignore").astype(object)
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        known = list(dict.fromkeys(map(label_name, values.cat.categories)))
+    else:
+        known = sorted(set(names.dropna()), key=_in_order)
+    if unlabelled not in [*known, UNLABELLED]:
+        raise InputError(
+            f"No cell has {unlabelled!r} in adata.obs[{column!r}], though it was given as the name of the cells "
+            f"without a label{did_you_mean(unlabelled, known)} The values are {listed(known)}."
+        )
+    names = names.where(~names.isin([*NO_LABEL, unlabelled]))
+    used = set(names.dropna())
+    order = [name for name in known if name in used]
+    if len(order) < least:
+        raise InputError(
+            f"adata.obs[{column!r}] holds {_number(order)}, and at least {least} are needed; {names.notna().sum()} of "
+            f"{len(names)} cells are labelled. Give a few cells of every type a label."
+        )
+    return order, pd.Categorical(names, categories=order).codes.astype(np.int64)
+
+
+def _in_order(name: str) -> tuple[int, int, str]:
+    """Sort whole numbers by size and before words."""
+    digits = name.lstrip("0")  # int() refuses thousands of them
+    return (0, len(digits), digits) if name.isdecimal() else (1, 0, name)
+
+
+def _number(names: list[str]) -> str:
+    if len(names) < 2:
+        return f"one label alone ({names[0]})" if names else "no label"
+    return f"{len(names)} labels ({listed(names)})"
+
+
+def label_name(value: object) -> str:
+    """Return a label as text; a whole number is written the same whether it came as 1 or as 1.0."""
+    return str(int(value)) if isinstance(value, float | np.floating) and float(value).is_integer() else str(value)

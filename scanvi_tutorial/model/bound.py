@@ -1,0 +1,93 @@
+"""The bound through Pyro, term by term: what it is made of, and the estimator that sums over y.
+
+Derived in book/04_model.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from pyro import poutine
+from pyro.infer import TraceEnum_ELBO
+from pyro.poutine import Trace
+from torch import Tensor
+
+from scanvi_tutorial.model.scanvi import SCANVI
+
+__all__ = ["BOUND_TERMS", "bound_of", "bound_terms", "estimator", "evaluating", "traces"]
+
+BOUND_TERMS = ("log_likelihood", "kl_l", "kl_z", "kl_y")
+
+
+@contextmanager
+def evaluating(model: SCANVI, seed: int = 0) -> Iterator[None]:
+    """Put `model` in evaluation mode, without gradients and with noise of its own; leave everything as it was."""
+    was_training = model.training
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        model.eval()
+        try:
+            yield
+        finally:
+            model.train(was_training)
+
+
+def traces(
+    model: SCANVI,
+    x: Float[Tensor, "cells genes"],
+    y: Float[Tensor, "cells labels"] | None = None,
+    batch: Float[Tensor, "cells batches"] | None = None,
+) -> tuple[Trace, Trace]:
+    """Run the guide (one copy of y a label) and the model on its draws; return both traces with log-probabilities."""
+    guide = poutine.trace(poutine.enum(model.guide, first_available_dim=-2)).get_trace(x, y)
+    story = poutine.trace(poutine.replay(model.model, trace=guide)).get_trace(x, y, batch=batch)
+    guide.compute_log_prob()
+    story.compute_log_prob()
+    return guide, story
+
+
+def bound_terms(
+    model: SCANVI,
+    x: Float[Tensor, "cells genes"],
+    y: Float[Tensor, "cells labels"] | None = None,
+    batch: Float[Tensor, "cells batches"] | None = None,
+) -> dict[str, Float[Tensor, " cells"]]:
+    """Return the terms of the bound of every cell, in nats, from one draw of z1, z2 and l (chapter 4).
+
+    The bound is `log_likelihood − kl_l − kl_z − kl_y`: U(x) without `y`, L(x, y) with it. The label term stands apart
+    and is not part of it. A model of several batches wants to know which, one-hot.
+    """
+    guide, story = traces(model, x, y, batch)
+    q_y = guide.nodes["y"]["log_prob"].exp() if y is None else x.new_ones(1, len(x))  # (labels cells)
+
+    def mean_over_y(log_prob: Tensor) -> Tensor:
+        return (q_y * log_prob).sum(0)
+
+    def log_p(site: str) -> Tensor:
+        return mean_over_y(story.nodes[site]["log_prob"])
+
+    def log_q(site: str) -> Tensor:
+        return mean_over_y(guide.nodes[site]["log_prob"]) if site in guide.nodes else x.new_zeros(len(x))
+
+    has_library = "l" in guide.nodes
+    return {
+        "log_likelihood": log_p("x"),
+        "kl_l": log_q("l") - log_p("l") if has_library else x.new_zeros(len(x)),
+        "kl_z": log_q("z2") - log_p("z2") + log_q("z1") - log_p("z1"),
+        "kl_y": log_q("y") - log_p("y"),
+    }
+
+
+def bound_of(terms: Mapping[str, Any]) -> Any:
+    """Return the bound, in nats, from its terms: tensors or arrays (cells,), or numbers."""
+    return terms["log_likelihood"] - terms["kl_l"] - terms["kl_z"] - terms["kl_y"]
+
+
+def estimator() -> TraceEnum_ELBO:
+    """Return Pyro's estimator of the bound, which sums over y wherever y is not given."""
+    # labelled minibatches leave nothing to enumerate, which is no mistake of ours
+    return TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False)

@@ -1,0 +1,250 @@
+"""scANVI: a model that tells how a cell comes to its counts, and a guide that tells the story backward.
+
+Derived in book/04_model.md; sketched in book/02_sketch.md; the networks are those of book/03_networks.md.
+
+    z1  (*enum cells latent)   variation within a type       y  (*enum cells labels)  one-hot cell type
+    z2  (cells latent)         cell state                    l  (cells 1)             library size, in counts
+    x   (cells genes)          counts                        b  (cells batches)  one-hot batch, where there are any
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+from anndata import AnnData
+from jaxtyping import Float
+from pyro import poutine
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from scanvi_tutorial.config import UNLABELLED, ModelConfig
+from scanvi_tutorial.inputs.batches import Batches, check_given, log_total_moments, warn_if_confounded
+from scanvi_tutorial.inputs.counts import check_counts
+from scanvi_tutorial.inputs.labels import check_labels
+from scanvi_tutorial.model.networks import Classifier, XDecoder, Z1Encoder, Z2Decoder, Z2LEncoder
+from scanvi_tutorial.model.persistence import read_folder, refusing, write_folder
+from scanvi_tutorial.model.sparse_likelihood import count_distribution
+
+__all__ = ["SCANVI"]
+
+_KEPT = ("genes", "labels", "library_loc", "library_scale", "labelled_fraction", "label_key", "unlabelled", "layer")
+_NEARLY_POISSON = math.log(1e4)  # of log θ: beyond it a count is Poisson, and float32 loses the difference of lgammas
+
+
+class SCANVI(nn.Module):
+    """The finished model; `model` and `guide` are Pyro programs over its networks.
+
+    Args:
+        config: Likelihood, sizes and label weight.
+        genes: Names of the genes, in the order of the columns of x.
+        labels: Names of the cell types, in the order of the entries of y.
+        library_loc: Mean over cells of the log total counts.
+        library_scale: Standard deviation over cells of the log total counts.
+        labelled_fraction: Share of the cells that carry a label, in (0, 1].
+        label_key: Column of `obs` that holds the labels.
+        unlabelled: Category of the cells without one.
+        layer: Layer that holds the counts; `X` where it is None.
+        batches: The batches that it tells apart; None where it knows none.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        genes: Sequence[str],
+        labels: Sequence[str],
+        library_loc: float,
+        library_scale: float,
+        labelled_fraction: float,
+        label_key: str = "label",
+        unlabelled: str = UNLABELLED,
+        layer: str | None = None,
+        batches: Batches | None = None,
+    ) -> None:
+        super().__init__()
+        self.config, self.genes, self.labels = config, list(genes), list(labels)
+        moments = library_loc, library_scale, labelled_fraction
+        self.library_loc, self.library_scale, self.labelled_fraction = map(float, moments)
+        self.label_key, self.unlabelled, self.layer, self.batches = label_key, unlabelled, layer, batches
+        self.z2_decoder = Z2Decoder(len(labels), config)
+        self.x_decoder = XDecoder(len(genes), config, 0 if batches is None else len(batches.names))
+        self.z2l_encoder = Z2LEncoder(len(genes), config, self.library_loc)
+        self.z1_encoder = Z1Encoder(len(labels), config)
+        self.classifier = Classifier(len(labels), config)
+        free = None if config.likelihood == "poisson" else nn.Parameter(torch.full((len(genes),), 10.0).log())
+        self.register_parameter("log_inverse_dispersion", free)
+        self.z2l_encoder.start_library_at_total(library_scale)
+
+    @classmethod
+    def from_anndata(
+        cls,
+        adata: AnnData,
+        config: ModelConfig | None = None,
+        *,
+        labels: str = "label",
+        unlabelled: str = UNLABELLED,
+        layer: str | None = None,
+        batch: str | None = None,
+        seed: int = 0,
+    ) -> SCANVI:
+        """Make an untrained model of the right sizes for `adata`, its weights drawn with `seed`.
+
+        Args:
+            adata: Raw counts, (cells, genes), in `X` or in `layer`.
+            config: `ModelConfig()` where it is None.
+            labels: Column of `obs` with the cell types.
+            unlabelled: Category of the cells without a type; missing values count as such too.
+            layer: Where the counts are, if not in `X`.
+            batch: Column of `obs` with the batch of every cell, whose effect on the counts is kept out of the states.
+            seed: Of the initial weights; no global generator is touched.
+
+        Raises:
+            InputError: Where the counts, the labels or the batches cannot be used.
+
+        Warns:
+            ConfoundedBatchWarning: Where the batches of labelled cells tell much of their labels.
+        """
+        counts = check_counts(adata, layer)
+        names, codes = check_labels(adata, labels, unlabelled=unlabelled)
+        log_totals = np.log(np.asarray(counts.sum(axis=1), dtype=np.float64).ravel())
+        batches = None if batch is None else Batches.from_anndata(adata, batch, log_totals)
+        warn_if_confounded(batches, adata, codes, names)
+        loc, scale = log_total_moments(log_totals)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = cls(
+                config or ModelConfig(),
+                genes=list(adata.var_names),
+                labels=names,
+                library_loc=loc,
+                library_scale=scale,
+                labelled_fraction=(codes >= 0).mean(),
+                label_key=labels,
+                unlabelled=unlabelled,
+                layer=layer,
+                batches=batches,
+            )
+        totals = np.asarray(counts.sum(axis=0), dtype=np.float64).ravel() + 0.5  # a gene never seen is not impossible
+        model.x_decoder.start_shares_at(torch.from_numpy(np.log(totals / totals.sum())).float())
+        return model
+
+    @property
+    def inverse_dispersion(self) -> Float[Tensor, " genes"] | None:
+        """θ of every gene: the variance of a count is m + m² / θ before dropout. None for the Poisson."""
+        return None if self.capped_log_theta is None else self.capped_log_theta.exp()
+
+    @property
+    def capped_log_theta(self) -> Float[Tensor, " genes"] | None:
+        """Log θ as the likelihood sees it, held below where float32 loses it. None for the Poisson."""
+        return None if (free := self.log_inverse_dispersion) is None else free.clamp(max=_NEARLY_POISSON)
+
+    @property
+    def label_scale(self) -> float:
+        """α = w · N / N_labelled, the weight of one labelled cell's cross-entropy in the sum over cells."""
+        return self.config.label_weight / self.labelled_fraction
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def model(
+        self,
+        x: Float[Tensor, "cells genes"],
+        y: Float[Tensor, "cells labels"] | None = None,
+        share: Float[Tensor, "cells 1"] | None = None,
+        batch: Float[Tensor, "cells batches"] | None = None,
+    ) -> Float[Tensor, "cells latent"]:
+        """Tell how cells come to their counts; return their states z2. `y` may be observed.
+
+        `share`, where given, is the share of its molecules that each cell kept (chapter 5);
+        `batch` is one-hot, in a model that knows batches.
+        """
+        latent, labels = self.config.latent_dim, len(self.labels)
+        with pyro.plate("cells", len(x)):
+            z1 = pyro.sample("z1", dist.Normal(x.new_zeros(latent), 1).to_event(1))
+            type_ = pyro.sample("y", dist.OneHotCategorical(logits=x.new_zeros(labels)), obs=y)
+            z2 = pyro.sample("z2", dist.Normal(*self.z2_decoder(z1, type_)).to_event(1))
+            p_x = self.counts(z2, self.library(x, share, batch), batch)
+            pyro.sample("x", p_x.to_event(1), obs=x)
+            if y is not None and self.config.label_weight > 0:
+                self.label_term(z2, y)
+        return z2
+
+    def guide(
+        self,
+        x: Float[Tensor, "cells genes"],
+        y: Float[Tensor, "cells labels"] | None = None,
+        share: Float[Tensor, "cells 1"] | None = None,
+        batch: Float[Tensor, "cells batches"] | None = None,
+    ) -> None:
+        """Tell the story backward; y is summed over by enumeration unless it is given."""
+        with pyro.plate("cells", len(x)):
+            z2_loc, z2_scale, l_loc, l_scale = self.z2l_encoder(x)
+            z2 = pyro.sample("z2", dist.Normal(z2_loc, z2_scale).to_event(1))
+            if self.config.library == "latent":
+                pyro.sample("l", dist.LogNormal(l_loc, l_scale).to_event(1))
+            if y is None:
+                q_y = dist.OneHotCategorical(logits=self.classifier(z2))
+                y = pyro.sample("y", q_y, infer={"enumerate": "parallel"})
+            pyro.sample("z1", dist.Normal(*self.z1_encoder(z2, y)).to_event(1))
+
+    def library(self, x: Tensor, share: Tensor | None = None, batch: Tensor | None = None) -> Float[Tensor, "cells 1"]:
+        """Sample the library size, or read it off the counts where the configuration says "observed"."""
+        prior = self.library_prior(batch)
+        if self.config.library == "observed":
+            return x.sum(-1, keepdim=True).clamp(min=1)  # a cell may be thinned to nothing
+        loc, scale = (x.new_tensor([part]) if batch is None else part for part in prior)
+        loc = loc if share is None else loc + share.log()  # of half the molecules half the total is expected
+        return pyro.sample("l", dist.LogNormal(loc, scale).to_event(1))
+
+    def library_prior(self, batch: Tensor | None) -> tuple[float | Tensor, float | Tensor]:
+        """Return location and scale of log l: numbers, or (cells, 1) where the model knows batches."""
+        check_given(self.batches, batch)
+        return self.batches.library_prior(batch) if self.batches else (self.library_loc, self.library_scale)
+
+    def counts(
+        self,
+        z2: Float[Tensor, "*enum cells latent"],
+        ell: Float[Tensor, "*enum cells 1"],
+        batch: Float[Tensor, "cells batches"] | None = None,
+    ) -> Distribution:
+        """Return p(x | z2, l, b), one distribution a gene."""
+        log_mu, gate_logits = self.x_decoder(z2, batch)
+        log_mean = ell.log() + log_mu  # a sum of logs needs no floor under rare genes
+        log_theta = self.capped_log_theta
+        return count_distribution(self.config.likelihood, log_mean, log_theta, gate_logits)
+
+    def label_term(
+        self,
+        z2: Float[Tensor, "cells latent"],
+        y: Float[Tensor, "cells labels"],
+    ) -> None:
+        """Observe the label a second time, through the classifier: α log q(y | z2)."""
+        q_y = dist.OneHotCategorical(logits=self.classifier(z2))
+        with poutine.scale(scale=self.label_scale):
+            pyro.sample("label", q_y, obs=y)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write parameters, running statistics, gene, label and batch names and configuration to `folder`."""
+        about = {"config": asdict(self.config), "batches": self.batches and asdict(self.batches)}
+        return write_folder(folder, self.state_dict(), about | {name: getattr(self, name) for name in _KEPT})
+
+    @classmethod
+    def load(cls, folder: str | Path) -> SCANVI:
+        """Read a model that `save` wrote, on the CPU and in evaluation mode; raise `PersistenceError` otherwise."""
+        tensors, about = read_folder(folder)
+        with refusing(f"{folder} holds no scANVI model"):
+            config = ModelConfig.from_dict(about.pop("config"))
+            batches = None if about.get("batches") is None else Batches(**about["batches"])
+            with torch.random.fork_rng():  # initial weights are drawn, then replaced
+                model = cls(config, **about | {"batches": batches})
+            model.load_state_dict(tensors)
+        return model.eval()

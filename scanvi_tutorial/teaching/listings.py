@@ -1,0 +1,62 @@
+"""What the chapters teach with: listings of the real code, sentences with computed numbers, stubs, plate diagrams.
+
+Used by the book alone; book/02_sketch.md introduces `Stub`, `plate_diagram` and `same_story`.
+
+Relations are what `pyro.infer.inspect.get_model_relations` returns: for each site its parents ("sample_sample"), its
+distribution family ("sample_dist"), the plates around it ("plate_sample"), and the list of observed sites ("observed").
+"""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from IPython.display import Markdown, display
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["expect_error", "say", "show_source"]
+
+
+def show_source(thing: Callable[..., Any] | type) -> Markdown:
+    """Return the source of a function, method or class as a listing that says where it stands.
+
+    The listing is what has been imported, so a page can't show other code than what ran.
+
+    Raises:
+        TypeError: If `thing` was not written in Python (a built-in, an instance, a constant).
+    """
+    bare = inspect.unwrap(thing.fget if isinstance(thing, property) and thing.fget else thing)
+    try:
+        lines, first = inspect.getsourcelines(bare)
+        path = Path(inspect.getsourcefile(bare) or "")
+    except (TypeError, OSError) as error:
+        raise TypeError(f"show_source needs a function, method or class written in Python, got {thing!r}.") from error
+    package = next((parent for parent in path.parents if not (parent / "__init__.py").exists()), path.parent)
+    listing = f"# {path.relative_to(package).as_posix()}, line {first}\n" + textwrap.dedent("".join(lines)).rstrip()
+    return Markdown(f"~~~~python\n{listing}\n~~~~")
+
+
+def say(*sentences: str) -> None:
+    """Display sentences, built from computed values, as a paragraph of Markdown."""
+    display(Markdown(" ".join(textwrap.dedent(sentence).strip() for sentence in sentences)))
+
+
+@contextmanager
+def expect_error(*kinds: type[Exception]) -> Iterator[None]:
+    """Show the message of an error that must come, instead of its traceback.
+
+    Raises:
+        AssertionError: If the block raises nothing.
+    """
+    try:
+        yield
+    except kinds as error:
+        print(f"{type(error).__name__}: {error}")
+        return
+    raise AssertionError(f"This was to raise {' or '.join(kind.__name__ for kind in kinds)}, and raised nothing.")

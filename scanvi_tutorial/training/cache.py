@@ -1,0 +1,113 @@
+"""Fitted models that chapters share: fit once, load ever after.
+
+Used from book/05_training.md on. An entry is found by what it was made from (package source, configurations, data),
+so no chapter depends on another having run, and none is shown a model of older code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pooch
+import pyro
+import torch
+from anndata import AnnData
+from filelock import FileLock
+
+from scanvi_tutorial.config import ModelConfig, TrainConfig
+from scanvi_tutorial.inputs.counts import check_counts
+from scanvi_tutorial.inputs.labels import check_labels
+from scanvi_tutorial.model.persistence import PersistenceError
+from scanvi_tutorial.model.scanvi import SCANVI
+from scanvi_tutorial.training.history import History
+from scanvi_tutorial.training.loop import fit
+
+__all__ = ["cache_folder", "fit_or_load"]
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def fit_or_load(
+    adata: AnnData,
+    model_config: ModelConfig | None = None,
+    train_config: TrainConfig | None = None,
+    *,
+    labels: str = "label",
+    batch: str | None = None,
+    folder: str | Path | None = None,
+) -> tuple[SCANVI, History]:
+    """Return a fitted model of `adata` and its history, from the cache where the same fit was done before.
+
+    The seed of `train_config` draws the initial weights too. A fit with `objective="unlabelled"` is found again
+    whichever cells are labelled, if the names of the types are the same. Processes that want the same fit at once wait
+    for one another.
+
+    Args:
+        adata: Raw counts in `X`, (cells, genes).
+        model_config: `ModelConfig()` where it is None.
+        train_config: `TrainConfig()` where it is None.
+        labels: Column of `obs` with the cell types.
+        batch: Column of `obs` with the batches, if the model is to tell them apart.
+        folder: Where fitted models are kept; `cache_folder()` where it is None.
+
+    Raises:
+        InputError: Where counts, labels or batches cannot be used.
+    """
+    model_config, train_config = model_config or ModelConfig(), train_config or TrainConfig()
+    folder = cache_folder() if folder is None else Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    entry = folder / _key(adata, labels, batch, model_config, train_config)
+    with FileLock(f"{entry}.lock"):
+        try:
+            model = SCANVI.load(entry / "model")
+            model.labelled_fraction = float((check_labels(adata, labels)[1] >= 0).mean())  # of these cells
+            return model, History.from_dict(json.loads((entry / "history.json").read_text()))
+        except (OSError, PersistenceError, ValueError, KeyError):
+            pass  # nothing there, or nothing whole: fit anew
+        model = SCANVI.from_anndata(adata, model_config, labels=labels, batch=batch, seed=train_config.seed)
+        history = fit(model, adata, train_config)
+        with tempfile.TemporaryDirectory(dir=folder) as beside:
+            fresh = Path(beside) / "fresh"
+            model.save(fresh / "model")
+            (fresh / "history.json").write_text(json.dumps(history.to_dict()))
+            if entry.exists():
+                entry.replace(Path(beside) / "damaged")
+            fresh.replace(entry)
+    return model, history
+
+
+def cache_folder() -> Path:
+    """Return `_build/models` in a checkout of the book, else a folder of the user's cache."""
+    root = _PACKAGE.parent
+    if (root / "_toc.yml").is_file() and (root / "book").is_dir():
+        return root / "_build" / "models"
+    return Path(pooch.os_cache("scanvi_tutorial")) / "models"
+
+
+def _key(adata: AnnData, labels: str, batch: str | None, model_config: ModelConfig, train_config: TrainConfig) -> str:
+    digest = hashlib.sha256(f"{torch.__version__} {pyro.__version__} {torch.get_num_threads()}".encode())
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        digest.update(path.relative_to(_PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
+    digest.update(json.dumps([asdict(model_config), asdict(train_config), labels, batch], sort_keys=True).encode())
+    counts = check_counts(adata)
+    for part in (counts.indptr, counts.indices, counts.data):
+        digest.update(np.ascontiguousarray(part))
+    digest.update(repr(counts.shape).encode())
+    digest.update("\0".join(adata.var_names).encode())
+    looked_at = [labels, batch]
+    if train_config.objective == "unlabelled":  # such a fit is the same whichever cells have which label
+        digest.update("\0".join(check_labels(adata, labels)[0]).encode())
+        looked_at.remove(labels)
+    for column in looked_at:
+        if column not in adata.obs:
+            continue
+        digest.update(pd.util.hash_pandas_object(adata.obs[column], index=False, categorize=True).to_numpy().tobytes())
+        if isinstance(adata.obs[column].dtype, pd.CategoricalDtype):
+            digest.update("\0".join(map(str, adata.obs[column].cat.categories)).encode())
+    return digest.hexdigest()[:24]

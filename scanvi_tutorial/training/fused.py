@@ -1,0 +1,231 @@
+"""From the decoder's hidden units to log p(x | z2, l) in one pass, with its gradients on the way.
+
+Used by the fast engine (fast.py). For a cell with logits a of the shares, m = l · softmax(a) and
+
+    log NB(0) = −θ log(1 + m / θ)
+    log NB(x) = log NB(0) + lgamma(x + θ) − lgamma(θ) − lgamma(x + 1) + x (log m − log(θ + m))
+
+the first line is worked out for all genes, the rest where x > 0. Derivatives in log m become those in the logits by
+∂/∂a = u − softmax(a) · Σ u, with u = ∂/∂ log m. A few rows at a time pass through buffers that stay in the cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import logsigmoid
+
+from scanvi_tutorial.inputs.arrays import SparseCounts
+
+__all__ = ["Workspace", "count_log_likelihood", "into_logits"]
+
+_ENTRIES_AT_ONCE = 1 << 18  # of a buffer: a megabyte in float32
+
+
+@dataclass
+class Workspace:
+    """Memory that is used again at every step: to ask for it anew costs more than to fill it."""
+
+    buffers: dict[Any, Tensor] = field(default_factory=dict)
+
+    def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Return an uninitialized tensor; asking again by the same name returns the same memory."""
+        size = torch.Size(shape).numel()
+        key = name, like.dtype, like.device
+        if key not in self.buffers or self.buffers[key].numel() < size:
+            self.buffers[key] = like.new_empty(size)
+        return self.buffers[key][:size].view(shape)
+
+
+def count_log_likelihood(
+    kind: str,
+    counts: SparseCounts,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    log_library: Tensor,
+    log_theta: Tensor | None,
+    *,
+    workspace: Workspace | None = None,
+    name: str = "",
+) -> tuple[Tensor, Tensor]:
+    """Return the mean over cells of log p(x | z2, l), in nats, with gradients, and log p of each cell without.
+
+    Args:
+        kind: "zinb", "nb" or "poisson".
+        counts: The counts of n cells.
+        hidden: Input of the decoder's last layer, (n, hidden).
+        weight: Its weights, (genes, hidden), or (2 · genes, hidden) with the dropout logits in the second half.
+        bias: Its bias.
+        log_library: log l, (n, 1).
+        log_theta: log θ, (genes,); None for the Poisson.
+        workspace: Memory to use again; with one, only the gradient of the last call by each `name` can be asked for.
+        name: Distinguishes calls whose gradients are both wanted.
+    """
+    theta = torch.zeros(0) if log_theta is None else log_theta
+    needs = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    mean, each = _LogLikelihood.apply(
+        hidden, weight, bias, log_library, theta, counts, kind, needs, workspace or Workspace(), name
+    )
+    return mean, each
+
+
+class _LogLikelihood(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        log_library: Tensor,
+        log_theta: Tensor,
+        counts: SparseCounts,
+        kind: str,
+        needs_grad: bool,
+        workspace: Workspace,
+        name: str,
+    ) -> tuple[Tensor, Tensor]:
+        cells, genes = len(counts), counts.genes
+        raw = torch.addmm(bias, hidden, weight.t(), out=workspace.take("raw" + name, (cells, len(weight)), hidden))
+        each, grad_library = hidden.new_empty(cells), hidden.new_empty(cells, 1)
+        law = _Law(kind, log_theta, genes, needs_grad, workspace)
+        at_once = max(1, _ENTRIES_AT_ONCE // genes)
+        starts = counts.starts.tolist()
+        for first in range(0, cells, at_once):
+            last = min(first + at_once, cells)
+            entries = slice(starts[first], starts[last])
+            at = counts.rows[entries] - first, counts.columns[entries]
+            rows = slice(first, last)
+            each[rows], grad_library[rows] = law(raw[rows], log_library[rows], *at, counts.values[entries])
+        if needs_grad:  # raw holds its own gradient by now
+            ctx.save_for_backward(hidden, weight)
+            ctx.grads = raw, grad_library, law.grad_theta
+            ctx.cells = cells
+        ctx.mark_non_differentiable(each)
+        return each.mean(), each
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight = ctx.saved_tensors
+        raw, grad_library, grad_theta = ctx.grads
+        scale = grad / ctx.cells
+        scaled = hidden * scale  # the smaller factor carries the scale
+        return (
+            (raw @ weight).mul_(scale),
+            raw.t() @ scaled,
+            raw.sum(0).mul_(scale),
+            grad_library * scale,
+            grad_theta * scale,
+            *[None] * 5,
+        )
+
+
+class _Law:
+    """The log-probabilities of some rows; overwrites the logits with the gradient of their sum."""
+
+    def __init__(self, kind: str, log_theta: Tensor, genes: int, needs_grad: bool, workspace: Workspace) -> None:
+        self.kind, self.genes, self.needs_grad, self.workspace = kind, genes, needs_grad, workspace
+        self.log_theta, self.grad_theta = log_theta, torch.zeros_like(log_theta)
+        if kind != "poisson":
+            self.theta = log_theta.exp()
+            self.lgamma_theta, self.digamma_theta = torch.lgamma(self.theta), torch.digamma(self.theta)
+
+    def __call__(
+        self, raw: Tensor, log_library: Tensor, rows: Tensor, genes: Tensor, x: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return log p of each row and its derivative in log l; the counts `x` stand at `rows` and `genes`."""
+        logits, at_raw = raw[:, : self.genes], rows * raw.shape[1] + genes
+
+        def take(name: str) -> Tensor:
+            return self.workspace.take(name, logits.shape, raw)
+
+        largest = logits.amax(1, keepdim=True)
+        share = torch.sub(logits, largest, out=take("share")).exp_()
+        total = share.sum(1, keepdim=True)
+        share /= total
+        shift = log_library - largest - total.log()
+        log_mean = _read(raw, at_raw) + shift[:, 0].index_select(0, rows)
+        mean = torch.mul(share, log_library.exp(), out=take("mean"))
+        if self.kind == "poisson":
+            each = -mean.sum(1)
+            each.index_add_(0, rows, x * log_mean - torch.lgamma(x + 1))
+            slope = mean.neg_()
+            slope.view(-1).index_add_(0, rows * self.genes + genes, x)
+            return each, into_logits(slope, share, out=logits) if self.needs_grad else each[:, None]
+
+        at = rows * self.genes + genes
+        theta, log_theta = (values.index_select(0, genes) for values in (self.theta, self.log_theta))
+        odds = torch.div(mean, self.theta, out=take("odds"))  # m / θ
+        success = torch.add(odds, 1, out=take("success")).reciprocal_()  # θ / (θ + m)
+        failing = odds.log1p_()
+        more = torch.lgamma(x + theta) - self.lgamma_theta.index_select(0, genes) - torch.lgamma(x + 1)
+        more += x * (log_mean - log_theta - _read(failing, at))
+        zero = failing.mul_(self.theta).neg_()  # log NB(0)
+        own = None
+        if self.kind == "zinb":
+            more, total_of_zeros, kept, own = self._inflated(raw[:, self.genes :], zero, more, at_raw + self.genes, at)
+            each = total_of_zeros.sum(1)
+        else:
+            each = zero.sum(1)
+        each.index_add_(0, rows, more)
+        if not self.needs_grad:
+            return each, each[:, None]
+
+        slope = mean.mul_(success).neg_()  # ∂ log NB(0) / ∂ log m
+        of_count = x * _read(success, at)
+        slope_at = _read(slope, at) + of_count
+        theta_slope = zero.sub_(slope)
+        theta_slope_at = torch.digamma(x + theta).sub_(self.digamma_theta.index_select(0, genes)).mul_(theta)
+        theta_slope_at += _read(theta_slope, at) - of_count
+        if own is not None:
+            slope.mul_(own)
+            theta_slope.mul_(own)
+            torch.sub(kept, own, out=raw[:, self.genes :])  # (1 − own) − σ(π)
+            raw.view(-1).index_copy_(0, at_raw + self.genes, _read(kept, at) - 1)
+        slope.view(-1).index_copy_(0, at, slope_at)
+        theta_slope.view(-1).index_copy_(0, at, theta_slope_at)
+        self.grad_theta += theta_slope.sum(0)
+        return each, into_logits(slope, share, out=logits)
+
+    def _inflated(
+        self, gate: Tensor, zero: Tensor, more: Tensor, at_gate: Tensor, at: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return what a count adds to its zero, log p of a zero everywhere, 1 − σ(π), and P(a zero is no dropout)."""
+
+        def take(name: str) -> Tensor:
+            return self.workspace.take(name, zero.shape, zero)
+
+        kept = torch.sigmoid(torch.neg(gate, out=take("kept")), out=take("kept"))
+        lead = torch.sub(zero, gate, out=take("lead"))
+        own = torch.sigmoid(lead, out=take("own"))
+        # log(σ(π) + (1 − σ(π)) NB(0)) = log(1 − σ(π)) + π − log σ(π − log NB(0))
+        log_kept = logsigmoid(torch.neg(gate, out=take("spare")))
+        rest = torch.sub(gate, logsigmoid(lead.neg_()), out=take("spare"))
+        more = more + _read(zero, at) - _read(rest, at)  # log(1 − σ(π)) is in both
+        return more, rest.add_(log_kept), kept, own
+
+
+def into_logits(
+    slope: Tensor,
+    share: Tensor,
+    *,
+    out: Tensor,
+) -> Tensor:
+    """Overwrite `out`, (cells, genes), with the gradient in the logits of the shares.
+
+    `slope` is that in log m, `share` is overwritten too. Returns the gradient in
+    log l, (cells, 1).
+    """
+    total = slope.sum(1, keepdim=True)
+    torch.sub(slope, share.mul_(total), out=out)
+    return total
+
+
+def _read(table: Tensor, at: Tensor) -> Tensor:
+    """Return entries of a contiguous table by their places in memory: quicker than by row and column."""
+    return table.view(-1).index_select(0, at)

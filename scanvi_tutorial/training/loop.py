@@ -1,0 +1,262 @@
+"""Fit the model: minibatches, optimizer steps, a schedule, early stopping by what is watched on held-out cells.
+
+Explained in book/05_training.md; what a step minimizes is in objective.py.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from anndata import AnnData
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+
+from scanvi_tutorial.config import Objective, TrainConfig, progress
+from scanvi_tutorial.inputs.arrays import Cells, SparseCounts, chunks
+from scanvi_tutorial.inputs.errors import InputError, listed
+from scanvi_tutorial.model.bound import BOUND_TERMS, bound_of, bound_terms, estimator, evaluating
+from scanvi_tutorial.model.scanvi import SCANVI
+from scanvi_tutorial.training.checkpoint import Checkpoint, origin
+from scanvi_tutorial.training.fast import FastBound
+from scanvi_tutorial.training.history import History, Progress
+from scanvi_tutorial.training.minibatches import Minibatch, Split, paired_minibatches, split_cells
+from scanvi_tutorial.training.objective import loss_of
+
+__all__ = ["choose_device", "fit", "parameter_groups", "run_epoch"]
+
+
+def run_epoch(
+    model: SCANVI,
+    minibatches: Iterable[Minibatch],
+    optimizer: Optimizer,
+    schedule: LRScheduler | None = None,
+    *,
+    kl_weight: float = 1.0,
+    objective: Objective = "labels",
+    fast: FastBound | None = None,
+) -> float:
+    """Take one optimizer step a minibatch; return the mean loss, in nats per cell.
+
+    With `fast`, which takes sparse minibatches, Pyro has no part in it.
+
+    Raises `FloatingPointError` where the loss stops being a number.
+    """
+    elbo, device = estimator(), model.device
+    model.train()
+    losses = []
+    for minibatch in minibatches:
+        minibatch = minibatch.to(device)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Encountered NaN")  # said below
+            if fast is None:
+                loss = loss_of(model, minibatch, elbo, kl_weight, objective)
+            else:
+                loss = fast.loss(minibatch, kl_weight, objective)
+        _refuse_no_number(loss, optimizer.param_groups[0]["lr"])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if schedule is not None:
+            schedule.step()
+        losses.append(loss.item())
+    return float(np.mean(losses))
+
+
+def _refuse_no_number(loss: Tensor, rate: float) -> None:
+    if not torch.isfinite(loss):
+        raise FloatingPointError(
+            f"The loss is {loss.item()} at learning rate {rate:g}. Lower TrainConfig.learning_rate, and look for "
+            "counts far beyond the others."
+        )
+
+
+def fit(
+    model: SCANVI,
+    adata: AnnData,
+    config: TrainConfig | None = None,
+    *,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 10,
+) -> History:
+    """Train `model` on `adata` in place and leave it on the CPU, in evaluation mode and in its best watched state.
+
+    Counts, labels and batches are where `from_anndata` was told. The bound is watched on held-out unlabelled cells (on
+    training cells where there are too few), or the accuracy on held-out labels where `config.monitor` says so.
+
+    In the folder `checkpoint`, where one is named, the fit keeps its state every `checkpoint_every` epochs. Called
+    again with an equal model, equal cells and an equal configuration, a fit that was killed goes on from there and
+    ends, on as many threads, in the same parameters to the bit. The folder is removed once the fit is done.
+
+    Raises:
+        InputError: Where counts, labels or batches cannot be used, or a label that is to be learned has no cell.
+        FloatingPointError: Where the loss stops being a number.
+        PersistenceError: Where the checkpoint is damaged, or that of another fit.
+    """
+    if checkpoint_every < 1:
+        raise ValueError(f"checkpoint_every must be at least 1, got {checkpoint_every!r}.")
+    config = config or TrainConfig()
+    cells = Cells.from_anndata(
+        adata,
+        genes=model.genes,
+        labels=model.labels,
+        label_key=model.label_key,
+        unlabelled=model.unlabelled,
+        layer=model.layer,
+        batches=model.batches,
+    )
+    if config.objective == "unlabelled":
+        cells = cells.without_labels()
+    elif missing := [name for code, name in enumerate(model.labels) if code not in cells.codes]:
+        raise InputError(
+            f"No cell is labelled {listed(missing)} in adata.obs[{model.label_key!r}]; a class without a seed cannot "
+            "be learned. Label some of its cells, or make a new model with SCANVI.from_anndata."
+        )
+    split = split_cells(cells.codes, config, model.labels)
+    device = choose_device(config.device)
+    kept = None if checkpoint is None else Checkpoint(checkpoint, origin(model, cells, config, device))
+    history = _Fit(model, cells, split, config, device).run(kept, checkpoint_every)
+    if kept is not None:
+        kept.remove()
+    return history
+
+
+class _Fit:
+    """The state of one run of `fit`."""
+
+    def __init__(self, model: SCANVI, cells: Cells, split: Split, config: TrainConfig, device: torch.device) -> None:
+        self.model, self.cells, self.split, self.config = model, cells, split, config
+        self.steps = len(chunks(split.unlabelled, config.minibatch))
+        self.epochs = max(1, min(config.max_epochs, config.max_steps // self.steps))
+        self.warm_epochs = min(round(config.warmup * self.epochs), self.epochs - 1)
+        self.rng = np.random.default_rng(config.seed)
+        self.model.to(device)
+        self.fast = FastBound(model) if config.engine == "fast" else None
+        self.optimizer = Adam(parameter_groups(model, config.learning_rate), fused=model.device.type != "mps")
+        peaks, steps = [group["lr"] for group in self.optimizer.param_groups], self.epochs * self.steps + 1
+        self.schedule = OneCycleLR(self.optimizer, peaks, total_steps=steps)
+        # the bound is watched on as many training cells as are held out, so that the two can be compared
+        learned = split.unlabelled if len(split.unlabelled) else split.labelled
+        self.sample = np.sort(self.rng.permutation(learned)[: max(len(split.held_out), 2)])
+
+    def run(self, checkpoint: Checkpoint | None, every: int) -> History:
+        started, state = time.perf_counter(), (self.model, self.optimizer, self.schedule, self.rng)
+        with torch.random.fork_rng(), pyro.validation_enabled(False):
+            torch.manual_seed(self.config.seed)
+            so_far = Progress() if checkpoint is None else checkpoint.restore(*state)
+            spent = so_far.seconds
+            bar = progress(range(len(so_far.rows), self.epochs), "fit", unit="epoch")
+            for epoch in bar:
+                kl_weight = min(1.0, (epoch + 1) / (self.warm_epochs + 1))
+                row = self.learn(kl_weight) | self.watch()
+                score = row["held_out_accuracy" if self.config.monitor == "labels" else "bound_held_out"]
+                bar.set_postfix_str(f"loss {row['loss']:.1f}, held-out bound {row['bound_held_out']:.1f}")
+                # before the end of the warm-up the KL terms are not in full force
+                so_far.add(row, score if epoch >= self.warm_epochs else -math.inf, self.model)
+                if epoch - max(so_far.best_epoch, self.warm_epochs) >= self.config.patience:
+                    break
+                if checkpoint is not None and (epoch + 1) % every == 0:
+                    so_far.seconds = spent + time.perf_counter() - started
+                    checkpoint.write(so_far, *state)
+        if so_far.best_state is None:
+            raise FloatingPointError(
+                "What is watched on held-out cells was never a number. Look for counts far beyond the others."
+            )
+        self.model.load_state_dict(so_far.best_state)
+        self.model.cpu().eval()
+        for parameter in self.model.parameters():  # the fast engine laid one out by genes
+            parameter.data = parameter.data.contiguous()
+        rows, seconds = so_far.rows, spent + time.perf_counter() - started
+        return History.from_rows(rows, so_far.best_epoch, len(rows) < self.epochs, seconds)
+
+    def learn(self, kl_weight: float) -> dict[str, float]:
+        """Train one epoch."""
+        config, split = self.config, self.split
+        minibatches = paired_minibatches(
+            self.cells,
+            split.unlabelled,
+            split.labelled,
+            size=config.minibatch,
+            labelled_size=config.labelled_minibatch,
+            balanced=config.class_balanced,
+            thin_to=config.thin_to,
+            sparse=self.fast is not None,
+            rng=self.rng,
+        )
+        rate = self.schedule.get_last_lr()[0]
+        loss = run_epoch(
+            self.model,
+            minibatches,
+            self.optimizer,
+            self.schedule,
+            kl_weight=kl_weight,
+            objective=config.objective,
+            fast=self.fast,
+        )
+        return {"loss": loss, "kl_weight": kl_weight, "learning_rate": rate}
+
+    def watch(self) -> dict[str, float]:
+        """Look at cells without learning from them, with the same noise every time."""
+        model, split = self.model, self.split
+        with evaluating(model, self.config.seed):
+            held_out = self.mean_terms(split.held_out if len(split.held_out) else self.sample)
+            train = self.mean_terms(self.sample)
+            row = {"bound_train": bound_of(train), "bound_held_out": bound_of(held_out), **held_out}
+            if len(split.labelled):
+                row["cross_entropy"] = cross_entropy(self.logits(split.labelled), self.truth(split.labelled)).item()
+            if len(split.held_out_labelled):
+                guess = self.logits(split.held_out_labelled).argmax(-1)
+                row["held_out_accuracy"] = (guess == self.truth(split.held_out_labelled)).float().mean().item()
+        return row
+
+    def mean_terms(self, rows: np.ndarray) -> dict[str, float]:
+        """Return the mean over cells of every term of U."""
+        terms = partial(bound_terms, self.model) if self.fast is None else self.fast.terms
+        parts = [terms(self.x(part), batch=self.batch(part)) for part in chunks(rows, 512)]
+        return {name: torch.cat([part[name] for part in parts]).mean().item() for name in BOUND_TERMS}
+
+    def x(self, rows: np.ndarray) -> Tensor | SparseCounts:
+        return (self.cells.x if self.fast is None else self.cells.sparse_x)(rows).to(self.model.device)
+
+    def batch(self, rows: np.ndarray) -> Tensor | None:
+        batch = self.cells.batch(rows)
+        return None if batch is None else batch.to(self.model.device)
+
+    def truth(self, rows: np.ndarray) -> Tensor:
+        return self.cells.y(rows).argmax(-1).to(self.model.device)
+
+    def logits(self, rows: np.ndarray) -> Tensor:
+        """Ask the classifier at the posterior mean."""
+        ask = self.fast.logits if self.fast else lambda x: self.model.classifier(self.model.z2l_encoder(x)[0])
+        return torch.cat([ask(self.x(part)) for part in chunks(rows, 512)])
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called `name`; "auto" is CUDA where there is one, then MPS, then the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+_DISPERSION_PACE = 10  # Adam moves a parameter by about its rate a step, and log θ starts decades from where it ends
+
+
+def parameter_groups(model: SCANVI, rate: float) -> list[dict[str, Any]]:
+    """Return the parameters with their peak learning rates; θ goes faster than the networks."""
+    networks = [p for name, p in model.named_parameters() if name != "log_inverse_dispersion"]
+    groups = [{"params": networks, "lr": rate}]
+    if model.log_inverse_dispersion is not None:
+        groups.append({"params": [model.log_inverse_dispersion], "lr": _DISPERSION_PACE * rate})
+    return groups
