@@ -28,20 +28,19 @@ from provenance import PACKAGES, provenance, versions, write_json
 
 import scanvi_tutorial as st
 from scanvi_tutorial.annotation.ensemble import Ensemble, StateClassifier
-from scanvi_tutorial.annotation.methods import FrozenLatent, ScANVI
+from scanvi_tutorial.annotation.methods import FrozenLatent, SingleFit
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.data.simulated import bayes_probabilities
 from scanvi_tutorial.evaluation import (
     BASELINES,
     cross_fit,
-    evaluate,
     fit_temperature,
     largest_class_scores,
     pooled,
     principal_components,
+    scores,
     stack,
     tempered,
-    unlabelled,
 )
 from scanvi_tutorial.inference.predictions import latent
 
@@ -64,15 +63,15 @@ OPTIONS: dict[str, dict[str, Any]] = {"simulated": {"cells": 5_000, "effect": 1.
 
 _model, _train = ModelConfig(), TrainConfig()
 VARIANTS: dict[str, ScANVI | FrozenLatent] = {
-    "U everywhere": ScANVI(train=replace(_train, objective="everywhere")),
+    "U everywhere": SingleFit(train=replace(_train, objective="everywhere")),
     "classifier on frozen latent": FrozenLatent(),
-    "no KL warm-up": ScANVI(train=replace(_train, warmup=0.0)),
-    "no thinning": ScANVI(train=replace(_train, thin_to=1.0)),
-    "negative binomial": ScANVI(replace(_model, likelihood="nb")),
-    "Poisson": ScANVI(replace(_model, likelihood="poisson")),
-    "observed library": ScANVI(replace(_model, library="observed")),
-    "LayerNorm": ScANVI(replace(_model, norm="layer")),
-    "w = 200": ScANVI(replace(_model, label_weight=200.0)),
+    "no KL warm-up": SingleFit(train=replace(_train, warmup=0.0)),
+    "no thinning": SingleFit(train=replace(_train, min_depth=1.0)),
+    "negative binomial": SingleFit(replace(_model, gene_likelihood="nb")),
+    "Poisson": SingleFit(replace(_model, gene_likelihood="poisson")),
+    "observed library": SingleFit(replace(_model, library="observed")),
+    "LayerNorm": SingleFit(replace(_model, norm="layer")),
+    "w = 200": SingleFit(replace(_model, label_weight=200.0)),
 }
 SHALLOW = "same rules on principal components"
 STACKED = ("logistic regression", "label spreading")  # with the recommended answer, to see whether stacking adds to it
@@ -123,9 +122,9 @@ def work(task: Task) -> list[dict[str, Any]]:
         answers = _WORK[task.group](task, shown, Path(folder))
     if task.group == "baselines" and task.dataset == "simulated":
         answers.append(("Bayes", bayes_probabilities(adata), {}))
-    rows = [asdict(task) | {"method": name} | evaluate(adata, said).to_dict() | more for name, said, more in answers]
+    rows = [asdict(task) | {"method": name} | scores(adata, said).to_dict() | more for name, said, more in answers]
     if task.group == "baselines":
-        free = adata.obs["truth"][unlabelled(adata)]
+        free = adata.obs["truth"][scored_cells(adata)]
         rows.append(asdict(task) | {"method": "largest class"} | largest_class_scores(free).to_dict())
     return rows
 
@@ -137,21 +136,21 @@ def _baselines(task: Task, shown: AnnData, folder: Path) -> list[Answer]:
     return [_timed(name, method, shown, task) for name, method in (BASELINES | {SHALLOW: _shallow}).items()]
 
 
-def _shallow(adata: AnnData, *, labels: str = "label", seed: int = 0) -> pd.DataFrame:
+def _shallow(adata: AnnData, *, labels_key: str = "label", seed: int = 0) -> pd.DataFrame:
     """Ask the recommended rules about states that no network made."""
-    return StateClassifier([principal_components(adata, seed=seed)])(adata, labels=labels)
+    return StateClassifier([principal_components(adata, seed=seed)])(adata, labels_key=labels_key)
 
 
 def _single(task: Task, shown: AnnData, folder: Path) -> list[Answer]:
-    averaged = _fitted("scANVI", ScANVI(folder=folder), shown, task)
-    plug_in = ScANVI(samples=0, folder=folder)(shown, seed=task.draw)  # of the same fit
+    averaged = _fitted("scANVI", SingleFit(folder=folder), shown, task)
+    plug_in = SingleFit(samples=0, folder=folder)(shown, seed=task.draw)  # of the same fit
     return [averaged, ("scANVI, plug-in", plug_in, {})]
 
 
 def _variants(task: Task, shown: AnnData, folder: Path) -> list[Answer]:
     single = [_fitted(name, replace(method, folder=folder), shown, task) for name, method in VARIANTS.items()]
     told = [
-        ScANVI(replace(_model, norm=norm), folder=folder)(shown, seed=seed)
+        SingleFit(replace(_model, norm=norm), folder=folder)(shown, seed=seed)
         for seed in (task.draw, task.draw + 1_000)
         for norm in ("layer", "batch")
     ]

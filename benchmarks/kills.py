@@ -31,12 +31,12 @@ from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.model.persistence import PersistenceError, holds, read_folder
 
 SIZES = ModelConfig(gene_hidden=(64,))
-LENGTH = TrainConfig(max_epochs=20, minibatch=64)
+LENGTH = TrainConfig(max_epochs=20, batch_size=64)
 
 
 def new_model(adata: AnnData) -> st.SCANVI:
     """Return the untrained model that every process begins with."""
-    return st.SCANVI.from_anndata(adata, SIZES, batch="batch")
+    return st.SCANVI.from_anndata(adata, SIZES, batch_key="batch")
 
 
 def fit_and_save(adata: AnnData, checkpoint: Path, out: Path) -> None:
@@ -109,7 +109,7 @@ def kill_fits(kills: int, draw: random.Random, place: Path) -> Counter[str]:
 def kill_saves(kills: int, draw: random.Random, place: Path) -> Counter[str]:
     """Kill saves; return what came of it."""
     adata, found = st.load("simulated", batches=2), Counter()
-    models = tuple(st.SCANVI.from_anndata(adata, SIZES, batch="batch", seed=seed) for seed in (0, 1))
+    models = tuple(st.SCANVI.from_anndata(adata, SIZES, batch_key="batch", seed=seed) for seed in (0, 1))
     folder = models[0].save(place / "saved")
     for _ in range(kills):
         found["saves killed"] += killed_after(draw.uniform(0, 0.3), partial(save_by_turns, models, folder))

@@ -25,7 +25,7 @@ from provenance import hardware, provenance, write_json
 
 import scanvi_tutorial as st
 from scanvi_tutorial.config import DATASETS
-from scanvi_tutorial.evaluation import evaluate, largest_class_rate, unlabelled
+from scanvi_tutorial.evaluation import largest_class_rate, scores
 
 __all__ = ["METHODS", "Method", "WorkerError", "bare", "compare", "draw", "show", "work"]
 
@@ -69,9 +69,9 @@ def draw(seed: int, *, dataset: str, per_label: int, how: str, genes: int) -> An
     return st.select_genes(st.seed_labels(st.load(dataset), per_label, how, seed), genes)
 
 
-def bare(adata: AnnData, labels: str = "label") -> AnnData:
+def bare(adata: AnnData, labels_key: str = "label") -> AnnData:
     """Return what a method may see: counts, seed labels, names of cells and genes."""
-    return AnnData(adata.X, obs=adata.obs[[labels]].copy(), var=adata.var[[]].copy())
+    return AnnData(adata.X, obs=adata.obs[[labels_key]].copy(), var=adata.var[[]].copy())
 
 
 def work(
@@ -130,13 +130,13 @@ def compare(
             for number, (name, method) in enumerate(methods.items()):
                 (own := Path(folder) / str(number)).mkdir()
                 table, answer = work(name, method, cells, own, seed=seed, threads=threads)
-                scores = evaluate(adata, table).round(5).to_dict()
+                found = scores(adata, table).round(5).to_dict()
                 results["rows"].append(
-                    {"method": name, "seed": seed, **{key: answer[key] for key in MEASURED}, **scores}
+                    {"method": name, "seed": seed, **{key: answer[key] for key in MEASURED}, **found}
                 )
                 about = {key: answer[key] for key in ("versions", "threads", "resolved")}
                 results["methods"][name] = {"call": method.call, "settings": dict(method.settings), **about}
-                report(f"draw {seed}: {name}: accuracy {scores['accuracy']:.3f}, {answer['seconds']:.0f} s")
+                report(f"draw {seed}: {name}: accuracy {found['accuracy']:.3f}, {answer['seconds']:.0f} s")
         finished(results)
     return results
 
@@ -164,7 +164,7 @@ def show(rows: Iterable[Mapping[str, Any]]) -> str:
 
 def _data(adata: AnnData) -> dict[str, Any]:
     """Return what is worth knowing of the last draw of cells."""
-    scored = adata[unlabelled(adata)]
+    scored = adata[scored_cells(adata)]
     return {
         "cells": adata.n_obs,
         "genes": adata.n_vars,

@@ -17,7 +17,7 @@ __all__ = ["scanvi"]
 def scanvi(
     adata: AnnData,
     *,
-    labels: str = "label",
+    labels_key: str = "label",
     seed: int = 0,
     model: Mapping[str, Any] | None = None,
     train: Mapping[str, Any] | None = None,
@@ -28,7 +28,7 @@ def scanvi(
     """
     model_config = st.ModelConfig(**(model or {}))
     train_config = st.TrainConfig(**{"seed": seed, "device": "cpu", **(train or {})})
-    fitted = st.SCANVI.from_anndata(adata, model_config, labels=labels, seed=seed)
+    fitted = st.SCANVI.from_anndata(adata, model_config, labels_key=labels_key, seed=seed)
     history = st.fit(fitted, adata, train_config)
     table = st.label_probabilities(fitted, adata, seed=seed)
     table.attrs = {"model": asdict(model_config), "train": asdict(train_config), "epochs": len(history.frame)}

@@ -15,7 +15,7 @@ __all__ = ["scanvi"]
 def scanvi(
     adata: AnnData,
     *,
-    labels: str = "label",
+    labels_key: str = "label",
     seed: int = 0,
     model: Mapping[str, Any] | None = None,
     scvi_epochs: int | None = None,
@@ -26,7 +26,7 @@ def scanvi(
 
     Args:
         adata: Raw counts; cells without a label are "Unknown".
-        labels: Column of `obs` with the labels.
+        labels_key: Column of `obs` with the labels.
         seed: Of everything drawn.
         model: Arguments of `scvi.model.SCVI`, which SCANVI takes over.
         scvi_epochs: Epochs without labels; None leaves it to scvi-tools (400 up to 20,000 cells).
@@ -34,7 +34,7 @@ def scanvi(
         train_size: Share of the cells, and of the seeds, that is trained on; None leaves it to scvi-tools (0.9).
     """
     scvi.settings.seed = seed
-    scvi.model.SCVI.setup_anndata(adata, labels_key=labels)
+    scvi.model.SCVI.setup_anndata(adata, labels_key=labels_key)
     vae = scvi.model.SCVI(adata, **(model or {}))
     plain = {"accelerator": "cpu", "train_size": train_size, "enable_progress_bar": False}
     vae.train(max_epochs=scvi_epochs, **plain)
@@ -44,11 +44,11 @@ def scanvi(
     table.attrs = {
         "scvi_epochs": vae.trainer.current_epoch,
         "scanvi_epochs": classifier.trainer.current_epoch,
-        "seeds_trained_on": _seeds_trained_on(classifier, adata, labels),
+        "seeds_trained_on": _seeds_trained_on(classifier, adata, labels_key),
         "module": {"n_latent": classifier.module.n_latent, "n_layers": classifier.module.n_layers},
     }
     return table
 
 
-def _seeds_trained_on(model: scvi.model.SCANVI, adata: AnnData, labels: str) -> int:
-    return int((adata.obs[labels].iloc[model.train_indices] != "Unknown").sum())
+def _seeds_trained_on(model: scvi.model.SCANVI, adata: AnnData, labels_key: str) -> int:
+    return int((adata.obs[labels_key].iloc[model.train_indices] != "Unknown").sum())

@@ -44,7 +44,7 @@ def run(request: dict[str, Any], folder: Path) -> None:
     adata = anndata.read_h5ad(request["cells"]) if request.get("read", True) else request["cells"]
     wall, cpu = time.perf_counter(), time.process_time()
     with held:
-        table = method(adata, labels=request["labels"], seed=request["seed"], **request["settings"])
+        table = method(adata, labels_key=request["labels"], seed=request["seed"], **request["settings"])
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     peak = resident("VmHWM")
     _write_table(folder / "probabilities.npz", table)
@@ -132,7 +132,7 @@ def _write_table(path: Path, table: pd.DataFrame) -> None:
             file,
             probabilities=table.to_numpy(np.float64),
             cells=np.asarray(table.index, dtype=str),
-            labels=np.asarray(table.columns, dtype=str),
+            labels_key=np.asarray(table.columns, dtype=str),
         )
     beside.replace(path)
 

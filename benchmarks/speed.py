@@ -24,7 +24,6 @@ from peers import FOLDER, PEERS_PYTHON, Method, work
 from provenance import hardware, provenance, write_json
 
 import scanvi_tutorial as st
-from scanvi_tutorial.evaluation import evaluate
 
 __all__ = ["ARMS", "epoch_of", "main"]
 
@@ -101,10 +100,10 @@ def whole(cells: Path, name: str, *, threads: int) -> dict[str, Any]:
     """Return what a whole run of ours costs, from the file to labels, and how right it is."""
     table, answer = once(RUNS[name], cells, threads=threads)
     with_truth = anndata.read_h5ad(cells, backed="r")
-    scores = evaluate(anndata.AnnData(obs=with_truth.obs), table)
+    found = scores(anndata.AnnData(obs=with_truth.obs), table)
     with_truth.file.close()
     kept = ("seconds", "cpu_seconds", "added_mb")
-    return {"run": name, **{key: answer[key] for key in kept}, **scores.round(4)[["accuracy", "log_loss"]].to_dict()}
+    return {"run": name, **{key: answer[key] for key in kept}, **found.round(4)[["accuracy", "log_loss"]].to_dict()}
 
 
 def multiplied(epochs: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ __all__ = ["from_file", "recommended_from_file"]
 def from_file(
     path: str,
     *,
-    labels: str = "label",
+    labels_key: str = "label",
     seed: int = 0,
     genes: int = 2_000,
     tutorial: bool = False,
@@ -30,7 +30,7 @@ def from_file(
 
     Args:
         path: An `.h5ad` file; `genes` of it are read, in blocks.
-        labels: Column of `obs` with the labels.
+        labels_key: Column of `obs` with the labels.
         seed: Of everything drawn.
         genes: How many of them the model sees.
         tutorial: Take the network sizes and minibatches of Pyro's tutorial, and learn from all that it learns from.
@@ -40,12 +40,14 @@ def from_file(
     """
     config = st.ModelConfig.tutorial() if tutorial else st.ModelConfig()
     settings = st.TrainConfig(seed=seed, device="cpu", **(train or {}))
-    if tutorial:  # 200 labelled cells pass in an epoch of 200 steps there; all cells are learned from, none is thinned
-        settings = replace(settings, minibatch=100, labelled_minibatch=2, held_out=1e-9, thin_to=1.0)
+    if (
+        tutorial
+    ):  # 200 labeled cells pass in an epoch of 200 steps there; all cells are learned from, none is downsample_counts
+        settings = replace(settings, batch_size=100, labeled_batch_size=2, held_out=1e-9, min_depth=1.0)
     if epochs is not None:
         settings = replace(settings, max_epochs=epochs, max_steps=10**9, patience=10**9)
     adata = st.read_selected(path, genes, folder=Path(path).parent if on_disk else None)
-    model = st.SCANVI.from_anndata(adata, config, labels=labels, seed=seed)
+    model = st.SCANVI.from_anndata(adata, config, labels_key=labels_key, seed=seed)
     history = st.fit(model, adata, settings)
     table = st.label_probabilities(model, adata, seed=seed)
     table.attrs = {"model": asdict(config), "train": asdict(settings), "epochs": len(history.frame)}
@@ -55,7 +57,7 @@ def from_file(
 def recommended_from_file(
     path: str,
     *,
-    labels: str = "label",
+    labels_key: str = "label",
     seed: int = 0,
     genes: int = 2_000,
     fits: int | None = None,
@@ -63,4 +65,4 @@ def recommended_from_file(
 ) -> pd.DataFrame:
     """Return the probabilities (cells, labels) of what the book recommends, fitted anew; arguments as above."""
     ensemble = Ensemble(train=st.TrainConfig(device="cpu", **(train or {})), fits=fits, keep=False)
-    return ensemble(st.read_selected(path, genes), labels=labels, seed=seed)
+    return ensemble(st.read_selected(path, genes), labels_key=labels_key, seed=seed)

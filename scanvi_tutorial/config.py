@@ -14,12 +14,12 @@ from typing import Any, Literal, TypeVar, get_args
 
 from tqdm.auto import tqdm
 
-__all__ = ["DATASETS", "UNLABELLED", "ModelConfig", "Objective", "RunConfig", "TrainConfig", "no_progress", "progress"]
+__all__ = ["DATASETS", "UNLABELED", "ModelConfig", "Objective", "RunConfig", "TrainConfig", "no_progress", "progress"]
 
 DATASETS = ("simulated", "pbmc68k", "facs", "facs-t", "pbmc")
-UNLABELLED = "Unknown"  # the category of a cell whose type nobody has told us
-Objective = Literal["labels", "everywhere", "unlabelled"]
-"""What a labelled cell adds to the loss: L and its cross-entropy, U (as if it had no label) and its cross-entropy, or
+UNLABELED = "Unknown"  # the category of a cell whose type nobody has told us
+Objective = Literal["labels", "everywhere", "unlabeled"]
+"""What a labeled cell adds to the loss: L and its cross-entropy, U (as if it had no label) and its cross-entropy, or
 U alone, so that no label is looked at."""
 
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}
@@ -30,27 +30,27 @@ T = TypeVar("T")
 class ModelConfig:
     """What the model is: its likelihood, the sizes of its networks, the weight of a label.
 
-    `label_weight` is w in: loss = mean bound per cell + w · mean cross-entropy over labelled cells.
+    `label_weight` is w in: loss = mean bound per cell + w · mean cross-entropy over labeled cells.
     """
 
-    likelihood: Literal["zinb", "nb", "poisson"] = "zinb"  #: distribution of the counts
+    gene_likelihood: Literal["zinb", "nb", "poisson"] = "zinb"  #: distribution of the counts
     library: Literal["latent", "observed"] = "latent"  #: is the library size inferred or read off?
-    latent_dim: int = 10  #: dimensions of z1 and of z2
+    n_latent: int = 10  #: dimensions of z1 and of z2
     gene_hidden: tuple[int, ...] = (128,)  #: hidden layers of the two networks that see genes
     label_hidden: tuple[int, ...] = (128,)  #: hidden layers of Z2Decoder and Z1Encoder
     classifier_hidden: tuple[int, ...] = (128,)  #: hidden layers of Classifier; () makes it linear
     norm: Literal["batch", "layer", "none"] = "batch"  #: normalization inside hidden layers only
-    dropout: float = 0.1  #: share of hidden units silenced while training
+    dropout_rate: float = 0.1  #: share of hidden units silenced while training
     label_weight: float = 50.0  #: w, the weight of the mean cross-entropy
 
     def __post_init__(self) -> None:
-        _one_of("likelihood", self.likelihood, ("zinb", "nb", "poisson"))
+        _one_of("gene_likelihood", self.gene_likelihood, ("zinb", "nb", "poisson"))
         _one_of("library", self.library, ("latent", "observed"))
         _one_of("norm", self.norm, ("batch", "layer", "none"))
-        _at_least("latent_dim", self.latent_dim, 1)
+        _at_least("n_latent", self.n_latent, 1)
         _at_least("label_weight", self.label_weight, 0)
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1), got {self.dropout!r}.")
+        if not 0 <= self.dropout_rate < 1:
+            raise ValueError(f"dropout_rate must lie in [0, 1), got {self.dropout_rate!r}.")
         for name in ("gene_hidden", "label_hidden", "classifier_hidden"):
             for width in getattr(self, name):
                 _at_least(name, width, 1)
@@ -71,16 +71,16 @@ class TrainConfig:
     """How long and how fast to learn."""
 
     seed: int = 0  #: draws minibatches, latents, dropout and the held-out cells
-    max_epochs: int = 100  #: at most so many passes over the unlabelled cells
+    max_epochs: int = 100  #: at most so many passes over the unlabeled cells
     max_steps: int = 2_000  #: no further epoch once there would be more optimizer steps than this
-    minibatch: int = 128  #: unlabelled cells in a step
-    labelled_minibatch: int = 256  #: labelled cells in a step: all of them while they are fewer
-    thin_to: float = 0.1  #: a training cell keeps a share of its molecules, drawn between this and 1
-    objective: Objective = "labels"  #: what a labelled cell adds to the loss
-    class_balanced: bool = False  #: draw the labelled cells of a step with equal chances for every class
+    batch_size: int = 128  #: unlabeled cells in a step
+    labeled_batch_size: int = 256  #: labeled cells in a step: all of them while they are fewer
+    min_depth: float = 0.1  #: a training cell keeps a share of its molecules, its depth, drawn between this and 1
+    objective: Objective = "labels"  #: what a labeled cell adds to the loss
+    class_balanced: bool = False  #: draw the labeled cells of a step with equal chances for every class
     learning_rate: float = 3e-3  #: the peak of the one-cycle schedule
     warmup: float = 0.5  #: share of the steps over which the weight of the KL terms rises to one
-    held_out: float = 0.1  #: share of the unlabelled cells kept aside to watch the bound
+    held_out: float = 0.1  #: share of the unlabeled cells kept aside to watch the bound
     monitor: Literal["bound", "labels"] = "bound"  #: what early stopping and the best state look at
     patience: int = 20  #: epochs without improvement before the run ends
     engine: Literal["fast", "pyro"] = "fast"  #: who works the bound out; both give the same
@@ -89,15 +89,15 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("max_epochs", "max_steps", "patience"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("minibatch", "labelled_minibatch"):
+        for name in ("batch_size", "labeled_batch_size"):
             _at_least(name, getattr(self, name), 2)
         _one_of("monitor", self.monitor, ("bound", "labels"))
         _one_of("objective", self.objective, get_args(Objective))
         _one_of("engine", self.engine, ("fast", "pyro"))
-        if (self.objective, self.monitor) == ("unlabelled", "labels"):
+        if (self.objective, self.monitor) == ("unlabeled", "labels"):
             raise ValueError("A fit that looks at no label cannot watch held-out labels: use monitor='bound'.")
-        if not 0 < self.thin_to <= 1:
-            raise ValueError(f"thin_to must lie in (0, 1], got {self.thin_to!r}.")
+        if not 0 < self.min_depth <= 1:
+            raise ValueError(f"min_depth must lie in (0, 1], got {self.min_depth!r}.")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate!r}.")
         if not 0 <= self.warmup <= 1:
@@ -142,7 +142,7 @@ class RunConfig:
     @property
     def train(self) -> TrainConfig:
         """How long a chapter trains."""
-        return TrainConfig(max_epochs=40, minibatch=64, warmup=0.25) if self.smoke else TrainConfig()
+        return TrainConfig(max_epochs=40, batch_size=64, warmup=0.25) if self.smoke else TrainConfig()
 
     @property
     def per_label(self) -> int:

@@ -45,7 +45,7 @@ def chapters() -> dict[str, int]:
 
 @cache
 def numbers() -> dict[str, str]:
-    """Return the number that the book gives to each labelled equation and exercise."""
+    """Return the number that the book gives to each labeled equation and exercise."""
     found = {}
     for name, chapter in chapters().items():
         text = (BOOK / f"{name}.md").read_text(encoding="utf-8")

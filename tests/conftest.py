@@ -14,15 +14,15 @@ LABELS = ["B", "NK", "T"]
 
 @pytest.fixture
 def tiny():
-    """Return a function that makes counts (cells, 9) of three types, every third cell of a type labelled."""
+    """Return a function that makes counts (cells, 9) of three types, every third cell of a type labeled."""
 
-    def make(cells: int = 30, seed: int = 0, labelled: int = 3) -> AnnData:
+    def make(cells: int = 30, seed: int = 0, labeled: int = 3) -> AnnData:
         rng = np.random.default_rng(seed)
         profiles = rng.gamma(1.0, 3.0, (3, 9)) + 0.2
         truth = rng.permutation(np.arange(cells) % 3)
         counts = rng.poisson(profiles[truth])
         counts[:, 0] += 1  # no cell is empty
-        label = np.where(np.arange(cells) % labelled == 0, np.array(LABELS)[truth], "Unknown")
+        label = np.where(np.arange(cells) % labeled == 0, np.array(LABELS)[truth], "Unknown")
         return AnnData(
             scipy.sparse.csr_matrix(counts.astype(np.float32)),
             obs=pd.DataFrame(
@@ -41,7 +41,7 @@ def tiny():
 @pytest.fixture
 def small_config():
     """Return sizes that train in a blink, without dropout, whose noise an oracle cannot follow."""
-    return ModelConfig(latent_dim=2, gene_hidden=(8,), label_hidden=(6,), classifier_hidden=(5,), dropout=0.0)
+    return ModelConfig(n_latent=2, gene_hidden=(8,), label_hidden=(6,), classifier_hidden=(5,), dropout_rate=0.0)
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from scanvi_tutorial.model.persistence import PersistenceError
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.loop import fit
 
-TINY = ModelConfig(latent_dim=2, gene_hidden=(4,), label_hidden=(4,), classifier_hidden=(4,))
-BRIEF = TrainConfig(max_epochs=1, minibatch=16)
+TINY = ModelConfig(n_latent=2, gene_hidden=(4,), label_hidden=(4,), classifier_hidden=(4,))
+BRIEF = TrainConfig(max_epochs=1, batch_size=16)
 OURS = (InputError, PersistenceError)
 
 FORMS = {
@@ -95,7 +95,7 @@ def cells(draw):
     options = {
         "layer": layer,
         "batch": draw(st.sampled_from(["run", "kind", "donor"])) if rarely(5) else None,
-        "unlabelled": draw(st.sampled_from(["T", 1, "absent"])) if rarely() else "Unknown",
+        "unlabeled": draw(st.sampled_from(["T", 1, "absent"])) if rarely() else "Unknown",
         "genes": draw(st.sampled_from([5, 1])) if rarely(6) else 2_000,
         "keep_labels": draw(st.booleans()),
         "seed": draw(st.integers(0, 3)),

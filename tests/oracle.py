@@ -50,7 +50,7 @@ def minus_bound(model, x, noise, y=None, kl_weight=1.0, share=None, batch=None):
     `noise` holds standard-normal draws: z2 (cells latent), l (cells 1), z1 (labels cells latent), or (cells latent)
     where y is given. `batch` holds the number of each cell's batch.
     """
-    config, n, k = model.config, len(x), len(model.labels)
+    config, n, k = model.config, len(x), len(model.label_names)
     typical = math.exp(model.library_loc) * x / x.sum(-1, keepdim=True)
     z2_loc, z2_raw, l_shift, l_raw = split(model.z2l_encoder, torch.log1p(typical))
     l_loc = x.sum(-1, keepdim=True).log() + l_shift
@@ -71,8 +71,8 @@ def minus_bound(model, x, noise, y=None, kl_weight=1.0, share=None, batch=None):
     seen = z2 if batch is None else torch.cat([z2, torch.eye(len(model.batches.names), dtype=x.dtype)[batch]], -1)
     out = split(model.x_decoder, seen)
     gate = out[1] if len(out) == 2 else None
-    theta = None if config.likelihood == "poisson" else model.log_inverse_dispersion.exp()
-    log_likelihood = counts(config.likelihood, x, ell * out[0].softmax(-1), theta, gate)
+    theta = None if config.gene_likelihood == "poisson" else model.log_inverse_dispersion.exp()
+    log_likelihood = counts(config.gene_likelihood, x, ell * out[0].softmax(-1), theta, gate)
 
     logits = split(model.classifier, z2)[0]
     log_q_y = log_softmax(logits, -1)
@@ -94,7 +94,7 @@ def minus_bound(model, x, noise, y=None, kl_weight=1.0, share=None, batch=None):
     log_label = (log_q_y * y).sum(-1)
     # y is observed, so no KL weight touches log p(y) = −log K
     bound = log_likelihood - kl_weight * (kl - inner) - math.log(k)
-    return -(bound + model.config.label_weight / model.labelled_fraction * log_label).sum()
+    return -(bound + model.config.label_weight / model.labeled_fraction * log_label).sum()
 
 
 def noise_of(guide):

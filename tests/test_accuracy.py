@@ -9,7 +9,7 @@ from scanvi_tutorial.data import load
 from scanvi_tutorial.data.download import DownloadError
 from scanvi_tutorial.data.seeds import seed_labels
 from scanvi_tutorial.data.selection import select_genes
-from scanvi_tutorial.evaluation import compare, logistic_regression
+from scanvi_tutorial.evaluation import logistic_regression, score_table, summary
 from scanvi_tutorial.inference.predictions import label_probabilities
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.loop import fit
@@ -17,8 +17,8 @@ from scanvi_tutorial.training.loop import fit
 pytestmark = pytest.mark.slow
 
 
-def scanvi(adata, *, labels="label", seed=0):
-    model = SCANVI.from_anndata(adata, ModelConfig(), labels=labels, seed=seed)
+def scanvi(adata, *, labels_key="label", seed=0):
+    model = SCANVI.from_anndata(adata, ModelConfig(), labels_key=labels_key, seed=seed)
     fit(model, adata, replace(TrainConfig(), seed=seed))
     return label_probabilities(model, adata, seed=seed)
 
@@ -29,7 +29,8 @@ def accuracies(name):
     def draw(seed):
         return select_genes(seed_labels(adata, per_label=10, how="random", seed=seed), 2_000)
 
-    return compare({"scANVI": scanvi, "logistic regression": logistic_regression}, draw, range(3)).mean()
+    methods = {"scANVI": scanvi, "logistic regression": logistic_regression}
+    return summary(score_table(methods, draw, range(3)))["mean"]
 
 
 def test_blood_cells_are_named_nearly_as_well_as_by_logistic_regression():

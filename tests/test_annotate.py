@@ -14,13 +14,13 @@ from scanvi_tutorial.annotation.new_cells import predict
 from scanvi_tutorial.annotation.pipeline import _contradictions, annotate
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.data import load
-from scanvi_tutorial.evaluation import cross_fit, evaluate, logistic_regression, unlabelled
+from scanvi_tutorial.evaluation import cross_fit, logistic_regression, scores
 from scanvi_tutorial.inputs import InputError
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning
 from scanvi_tutorial.model.persistence import PersistenceError
 
-SMALL = ModelConfig(latent_dim=4, gene_hidden=(16,), label_hidden=(8,), classifier_hidden=(8,))
-SHORT = TrainConfig(max_epochs=4, minibatch=64)
+SMALL = ModelConfig(n_latent=4, gene_hidden=(16,), label_hidden=(8,), classifier_hidden=(8,))
+SHORT = TrainConfig(max_epochs=4, batch_size=64)
 QUICK = {"model_config": SMALL, "train_config": SHORT, "fits": 2}
 LONGER = QUICK | {"train_config": replace(SHORT, max_epochs=40)}
 
@@ -66,7 +66,7 @@ def test_rows_are_probabilities_and_the_probability_is_that_of_the_label(pair):
     assert list(table.index) == list(obs.index)
 
 
-def test_a_cell_without_a_label_gets_the_most_probable_one_and_a_labelled_cell_keeps_its_own(pair):
+def test_a_cell_without_a_label_gets_the_most_probable_one_and_a_labeled_cell_keeps_its_own(pair):
     obs, table = pair[1].obs, pair[1].obsm["scanvi_probabilities"]
     told = obs["kind"].notna()
     assert (obs["scanvi_label"][told].astype(str) == obs["kind"][told]).all()
@@ -103,7 +103,7 @@ def test_hidden_labels_are_said_to_be_found_as_often_as_they_are_and_by_which_me
 
 def test_what_is_said_of_the_fits_is_what_they_were(pair):
     said = pair[1].uns["scanvi"]["parameters"]
-    assert said["train"]["objective"] == "unlabelled"
+    assert said["train"]["objective"] == "unlabeled"
     assert said["model"]["norm"] == "layer"
     assert (said["fits"], said["norms"]) == (2, "layer, batch")
 
@@ -133,8 +133,8 @@ def test_the_kept_model_names_the_same_cells_alike(tmp_path):
 
 def test_it_names_far_more_cells_rightly_than_chance(pair):
     named = pair[1].copy()
-    assert evaluate(named, labels="kind")["accuracy"] > 0.6
-    assert unlabelled(named, "kind").sum() == 160 - 32
+    assert scores(named, labels_key="kind")["accuracy"] > 0.6
+    assert scored_cells(named, "kind").sum() == 160 - 32
 
 
 def test_the_result_survives_a_file(pair, tmp_path):
@@ -144,7 +144,7 @@ def test_the_result_survives_a_file(pair, tmp_path):
     about, was = again.uns["scanvi"], pair[1].uns["scanvi"]
     np.testing.assert_array_equal(about["held_out"]["probabilities"], was["held_out"]["probabilities"])
     assert list(about["history"]["loss"]) == list(was["history"]["loss"])
-    assert about["parameters"]["model"]["latent_dim"] == 4
+    assert about["parameters"]["model"]["n_latent"] == 4
 
 
 @pytest.mark.filterwarnings("ignore:The set_bad function")  # scanpy's own call
@@ -158,13 +158,13 @@ def test_scanpy_draws_the_result_at_once(pair):
     plt.close("all")
 
 
-def test_layer_unlabelled_numbers_and_sparse_formats_change_nothing_of_the_answer(pair):
+def test_layer_unlabeled_numbers_and_sparse_formats_change_nothing_of_the_answer(pair):
     twin = cells()
     twin.layers["raw"] = sparse.csc_matrix(twin.X, dtype=np.int64)
     twin.X = np.log1p(twin.X.toarray())
     codes = pd.Categorical(twin.obs["kind"]).codes.astype(int)
     twin.obs["kind"] = np.where(codes < 0, 99, codes)
-    annotate(twin, "kind", layer="raw", unlabelled=99, **QUICK)
+    annotate(twin, "kind", layer="raw", unlabeled_category=99, **QUICK)
     ours, theirs = (adata.obsm["scanvi_probabilities"].to_numpy() for adata in (pair[1], twin))
     np.testing.assert_array_equal(ours, theirs)
     assert list(twin.obsm["scanvi_probabilities"]) == ["0", "1", "2", "3"]
@@ -186,7 +186,7 @@ def test_a_class_with_one_seed_is_learned_and_said_to_be_untested():
     adata.obs.loc[adata.obs_names[lonely][1:], "kind"] = None
     annotate(adata, "kind", **QUICK)
     assert "type D" in adata.obsm["scanvi_probabilities"]
-    assert any("type D: a single labelled cell" in text for text in adata.uns["scanvi"]["warnings"])
+    assert any("type D: a single labeled cell" in text for text in adata.uns["scanvi"]["warnings"])
 
 
 def test_with_one_seed_a_type_nothing_can_be_hidden_and_a_warning_says_so():
@@ -195,7 +195,7 @@ def test_with_one_seed_a_type_nothing_can_be_hidden_and_a_warning_says_so():
     about = adata.uns["scanvi"]
     assert "compared" not in about
     assert len(about["held_out"]["cells"]) == 0
-    assert any("No type has two labelled cells" in text for text in about["warnings"])
+    assert any("No type has two labeled cells" in text for text in about["warnings"])
 
 
 def test_labels_that_say_nothing_are_noticed_without_the_truth():
@@ -222,14 +222,14 @@ def test_a_batch_that_gives_the_type_away_is_warned_of_once():
     adata = cells()
     adata.obs["run"] = np.where(adata.obs["truth"].isin(["type A", "type B"]), "one", "two")
     with pytest.warns(ConfoundedBatchWarning, match="hardly be told apart") as caught:
-        annotate(adata, "kind", batch="run", **QUICK)
+        annotate(adata, "kind", batch_key="run", **QUICK)
     assert len(caught) == 1
     assert any("hardly be told apart" in text for text in adata.uns["scanvi"]["warnings"])
 
 
 def test_a_batch_that_crosses_types_is_used_without_a_warning():
     adata = cells(batches=2)
-    annotate(adata, "kind", batch="batch", **QUICK)
+    annotate(adata, "kind", batch_key="batch", **QUICK)
     assert adata.uns["scanvi"]["parameters"]["batch"] == "batch"
     assert not any("mutual information" in text for text in adata.uns["scanvi"]["warnings"])
 
@@ -255,7 +255,7 @@ def test_a_batch_that_all_cells_share_is_passed_over_and_said():
     plain, one = cells(), cells()
     one.obs["run"] = "the only one"
     for adata, batch in ((plain, None), (one, "run")):
-        annotate(adata, "kind", batch=batch, **QUICK)
+        annotate(adata, "kind", batch_key=batch, **QUICK)
     np.testing.assert_array_equal(one.obsm["X_scanvi"], plain.obsm["X_scanvi"])
     assert any("All cells are of one batch in obs['run']" in text for text in one.uns["scanvi"]["warnings"])
 

@@ -14,7 +14,6 @@ from three_types import TYPES, three_types
 from scanvi_tutorial.data.seeds import seed_labels
 from scanvi_tutorial.evaluation import (
     BASELINES,
-    evaluate,
     fit_on_seeds,
     label_spreading,
     log_cp10k,
@@ -22,7 +21,8 @@ from scanvi_tutorial.evaluation import (
     marker_score,
     nearest_neighbors,
     principal_components,
-    unlabelled,
+    scored_cells,
+    scores,
 )
 from scanvi_tutorial.inputs import InputError
 
@@ -47,7 +47,7 @@ def test_a_baseline_finds_types_that_differ(method, cells):
     assert p.index.equals(cells.obs_names)
     assert (p >= 0).all(axis=None)
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-9)
-    assert evaluate(cells, p)["accuracy"] > 0.95
+    assert scores(cells, p)["accuracy"] > 0.95
 
 
 @every
@@ -84,7 +84,7 @@ def test_one_seed_a_type_is_enough_to_start_with(method):
     cells = three_types(seeds=1)
     p = method(cells)
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-9)
-    assert evaluate(cells, p)["accuracy"] > 0.8
+    assert scores(cells, p)["accuracy"] > 0.8
 
 
 @every
@@ -106,14 +106,14 @@ def test_equal_seeds_give_equal_probabilities(method, cells):
 @taught
 def test_wrong_seeds_teach_wrong_names(method, cells):
     cells.obs["label"] = cells.obs["label"].cat.rename_categories({"T": "B", "B": "NK", "NK": "T"})
-    assert evaluate(cells, method(cells))["accuracy"] < 0.05
+    assert scores(cells, method(cells))["accuracy"] < 0.05
 
 
 @every
 def test_another_column_of_labels_can_be_named(method, cells):
     before = method(cells)
     cells.obs = cells.obs.rename(columns={"label": "annotation"})
-    pd.testing.assert_frame_equal(before, method(cells, labels="annotation"))
+    pd.testing.assert_frame_equal(before, method(cells, labels_key="annotation"))
 
 
 @every
@@ -143,14 +143,14 @@ def test_components_are_as_many_as_cells_and_genes_allow(cells):
 
 
 def test_neighbors_vote_by_their_nearness(cells):
-    z, seeds = principal_components(cells), np.flatnonzero(~unlabelled(cells))
+    z, seeds = principal_components(cells), np.flatnonzero(~scored_cells(cells))
     distance = cdist(z, z[seeds])
     want = np.zeros((90, 3))
-    for cell in unlabelled(cells).nonzero()[0]:
+    for cell in scored_cells(cells).nonzero()[0]:
         for voter in np.argsort(distance[cell])[:5]:
             want[cell, TYPES.index(cells.obs["label"].iloc[seeds[voter]])] += 1 / distance[cell, voter]
     want /= np.maximum(want.sum(1, keepdims=True), 1e-300)
-    np.testing.assert_allclose(nearest_neighbors(cells)[unlabelled(cells)], want[unlabelled(cells)], atol=1e-9)
+    np.testing.assert_allclose(nearest_neighbors(cells)[scored_cells(cells)], want[scored_cells(cells)], atol=1e-9)
 
 
 def test_spreading_ends_where_its_equation_says(cells):
@@ -188,7 +188,7 @@ def test_spreading_follows_the_shape_of_a_type():
         sp.csr_matrix(counts, dtype=np.float32), obs=labels_of(np.where(seeds, np.array(["a", "b"])[truth], "Unknown"))
     )
     cells.obs["truth"] = np.array(["a", "b"])[truth]
-    spread_out, nearest = (evaluate(cells, method(cells)) for method in (label_spreading, nearest_neighbors))
+    spread_out, nearest = (scores(cells, method(cells)) for method in (label_spreading, nearest_neighbors))
     assert spread_out["accuracy"] > 0.98
     assert nearest["accuracy"] < 0.9
 
@@ -208,7 +208,7 @@ def test_marker_scores_are_logits(cells):
 def test_marker_score_picks_the_cells_that_marker_seeds_pick(cells):
     seeded = seed_labels(cells, 1, "markers")
     p = marker_score(seeded)
-    seeds = seeded.obs["label"][~unlabelled(seeded)]
+    seeds = seeded.obs["label"][~scored_cells(seeded)]
     assert (p.loc[seeds.index].idxmax(axis=1) == seeds.astype(str)).all()
 
 
@@ -229,7 +229,7 @@ def test_markers_of_types_that_are_not_asked_for_are_passed_over(cells):
 
 def test_logistic_regression_is_at_the_optimum_of_its_loss(cells):
     """The gradient of the penalized loss with respect to the intercepts is mean probability − class share: zero."""
-    seeds = ~unlabelled(cells)
+    seeds = ~scored_cells(cells)
     p = logistic_regression(cells)[seeds]
     np.testing.assert_allclose(p.mean(), np.full(3, 1 / 3), atol=1e-3)
 
@@ -239,7 +239,7 @@ def test_logistic_regression_is_at_the_optimum_of_its_loss(cells):
 
 def test_any_classifier_can_be_a_baseline(cells):
     p = fit_on_seeds(KNeighborsClassifier(3), cells)
-    assert evaluate(cells, p)["accuracy"] > 0.9
+    assert scores(cells, p)["accuracy"] > 0.9
     np.testing.assert_allclose(p.sum(1), 1)
 
 

@@ -48,7 +48,7 @@ def runs(tiny):
 
 def moved(adata, config):
     """Return a model in float64 with no parameter where it started."""
-    model = SCANVI.from_anndata(adata, config, batch="run").double()
+    model = SCANVI.from_anndata(adata, config, batch_key="run").double()
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -68,14 +68,14 @@ def inputs(adata):
 
 @pytest.mark.parametrize("likelihood", ["zinb", "nb", "poisson"])
 @pytest.mark.parametrize("library", ["latent", "observed"])
-@pytest.mark.parametrize("labelled", [False, True], ids=["unlabelled", "labelled"])
+@pytest.mark.parametrize("labeled", [False, True], ids=["unlabeled", "labeled"])
 def test_pyros_loss_and_every_gradient_are_those_of_the_bound_by_hand(
-    runs, small_config, likelihood, library, labelled
+    runs, small_config, gene_likelihood, library, labeled
 ):
     adata = runs()
-    model = moved(adata, replace(small_config, likelihood=likelihood, library=library))
+    model = moved(adata, replace(small_config, gene_likelihood=gene_likelihood, library=library))
     x, y, run, b = inputs(adata)
-    y = y if labelled else None
+    y = y if labeled else None
     share = torch.linspace(0.1, 1, len(x), dtype=torch.float64)[:, None]
     torch.manual_seed(1)
     noise = oracle.noise_of(traces(model, x, y, b)[0])
@@ -94,9 +94,9 @@ def test_pyros_loss_and_every_gradient_are_those_of_the_bound_by_hand(
 @pytest.mark.parametrize("likelihood", ["zinb", "nb", "poisson"])
 @pytest.mark.parametrize("library", ["latent", "observed"])
 @pytest.mark.parametrize("objective", ["labels", "everywhere"])
-def test_both_engines_agree_in_loss_and_every_gradient(runs, small_config, likelihood, library, objective):
+def test_both_engines_agree_in_loss_and_every_gradient(runs, small_config, gene_likelihood, library, objective):
     adata = runs()
-    config = replace(small_config, likelihood=likelihood, library=library, dropout=0.3, label_weight=7.0)
+    config = replace(small_config, gene_likelihood=gene_likelihood, library=library, dropout_rate=0.3, label_weight=7.0)
     model = moved(adata, config)
     x, y, _, b = inputs(adata)
     counts = csr_matrix(adata.X, dtype=np.float64)
@@ -116,12 +116,12 @@ def test_both_engines_agree_in_loss_and_every_gradient(runs, small_config, likel
         torch.testing.assert_close(found[name], wanted[name], rtol=1e-8, atol=1e-10, msg=name)
 
 
-@pytest.mark.parametrize("labelled", [False, True])
-def test_terms_of_the_fast_engine_are_those_of_the_traces(runs, small_config, labelled):
+@pytest.mark.parametrize("labeled", [False, True])
+def test_terms_of_the_fast_engine_are_those_of_the_traces(runs, small_config, labeled):
     adata = runs()
     model = moved(adata, small_config).eval()
     x, y, _, b = inputs(adata)
-    y = y if labelled else None
+    y = y if labeled else None
     with torch.no_grad():
         torch.manual_seed(2)
         wanted = bound_terms(model, x, y, b)
@@ -133,7 +133,7 @@ def test_terms_of_the_fast_engine_are_those_of_the_traces(runs, small_config, la
 
 def test_the_library_prior_of_a_batch_is_that_of_its_own_log_totals(runs):
     adata = runs()
-    model = SCANVI.from_anndata(adata, batch="run")
+    model = SCANVI.from_anndata(adata, batch_key="run")
     totals = np.log(np.asarray(adata.X.sum(1)).ravel())
     loc, scale = model.batches.library_prior(torch.eye(3))
     for number, run in enumerate(RUNS):
@@ -143,7 +143,7 @@ def test_the_library_prior_of_a_batch_is_that_of_its_own_log_totals(runs):
 
 
 def test_a_batch_enters_the_decoder_of_counts_and_no_other_network(runs, small_config):
-    with_runs, without = (SCANVI.from_anndata(runs(), small_config, batch=batch) for batch in ("run", None))
+    with_runs, without = (SCANVI.from_anndata(runs(), small_config, batch_key=batch) for batch in ("run", None))
     shapes = [{name: value.shape for name, value in model.state_dict().items()} for model in (with_runs, without)]
     assert shapes[0].keys() == shapes[1].keys()
     assert [name for name in shapes[0] if shapes[0][name] != shapes[1][name]] == ["x_decoder.heads.layers.0.weight"]
@@ -157,9 +157,9 @@ def test_a_fit_is_told_the_batch_of_every_cell(runs, small_config, engine, monke
     """Cells of another batch make another fit; to the bit the same batches make the same."""
     adata, other = runs(60), runs(60)
     other.obs["run"] = pd.Categorical(other.obs["run"].to_numpy()[::-1], categories=RUNS)
-    config, states = TrainConfig(max_epochs=2, minibatch=16, engine=engine), []
+    config, states = TrainConfig(max_epochs=2, batch_size=16, engine=engine), []
     for cells in (adata, adata, other):
-        model = SCANVI.from_anndata(adata, small_config, batch="run")
+        model = SCANVI.from_anndata(adata, small_config, batch_key="run")
         fit(model, cells, config)
         states.append(model.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -169,14 +169,14 @@ def test_a_fit_is_told_the_batch_of_every_cell(runs, small_config, engine, monke
 def test_both_engines_make_the_same_fit(runs):
     adata, frames = runs(120), []
     for engine in ("fast", "pyro"):
-        model = SCANVI.from_anndata(adata, ModelConfig(latent_dim=2, gene_hidden=(8,)), batch="run")
-        frames.append(fit(model, adata, TrainConfig(max_epochs=4, minibatch=16, engine=engine)).frame)
+        model = SCANVI.from_anndata(adata, ModelConfig(n_latent=2, gene_hidden=(8,)), batch_key="run")
+        frames.append(fit(model, adata, TrainConfig(max_epochs=4, batch_size=16, engine=engine)).frame)
     np.testing.assert_allclose(frames[0].to_numpy(), frames[1].to_numpy(), rtol=2e-3, atol=2e-3)
 
 
 def test_a_saved_model_remembers_its_batches_and_predicts_the_same(runs, small_config, tmp_path):
     adata = runs()
-    model = SCANVI.from_anndata(adata, small_config, batch="run").eval()
+    model = SCANVI.from_anndata(adata, small_config, batch_key="run").eval()
     back = SCANVI.load(model.save(tmp_path / "model"))
     assert back.batches == model.batches
     for ask in (label_probabilities, posterior_predictive):
@@ -185,12 +185,12 @@ def test_a_saved_model_remembers_its_batches_and_predicts_the_same(runs, small_c
 
 def test_the_cache_tells_models_with_batches_from_those_without(runs, tmp_path):
     adata = runs()
-    config = ModelConfig(latent_dim=2, gene_hidden=(8,)), TrainConfig(max_epochs=1, minibatch=16)
+    config = ModelConfig(n_latent=2, gene_hidden=(8,)), TrainConfig(max_epochs=1, batch_size=16)
     keys = []
     for change in (lambda obs: None, lambda obs: obs.__setitem__("run", obs["run"].to_numpy()[::-1])):
         change(adata.obs)
         for batch in (None, "run"):
-            model, _ = fit_or_load(adata, *config, batch=batch, folder=tmp_path)
+            model, _ = fit_or_load(adata, *config, batch_key=batch, folder=tmp_path)
             assert (model.batches is None) == (batch is None)
             keys.append({path.name for path in tmp_path.iterdir() if path.is_dir()})
     assert [len(found) for found in keys] == [1, 2, 2, 3]  # other batches do not matter where they are not asked for
@@ -200,7 +200,7 @@ def test_the_predictive_check_tells_every_cell_in_its_own_batch(runs, small_conf
     """With a decoder that puts all counts of one run on one gene, cells of that run alone show them."""
     adata = runs(300)
     model = SCANVI.from_anndata(
-        adata, replace(small_config, norm="none", likelihood="poisson", library="observed"), batch="run"
+        adata, replace(small_config, norm="none", gene_likelihood="poisson", library="observed"), batch_key="run"
     )
     with torch.no_grad():
         for layer in (0, 2):
@@ -218,7 +218,7 @@ def test_the_predictive_check_tells_every_cell_in_its_own_batch(runs, small_conf
 
 def test_cells_drawn_from_a_batch_are_of_its_depth_and_can_be_inferred_again(runs, small_config):
     adata = runs(90)
-    model = SCANVI.from_anndata(adata, small_config, batch="run").eval()
+    model = SCANVI.from_anndata(adata, small_config, batch_key="run").eval()
     drawn = {run: draw_cells(model, 400, batch=run) for run in RUNS}
     for number, run in enumerate(RUNS):
         log_l = np.log(drawn[run].obs["library_size"])
@@ -241,25 +241,25 @@ def test_cells_drawn_from_a_batch_are_of_its_depth_and_can_be_inferred_again(run
 def test_a_column_that_is_missing_or_says_nothing_of_some_cells_is_refused(runs):
     adata = runs()
     with pytest.raises(InputError, match="no column 'donor'"):
-        SCANVI.from_anndata(adata, batch="donor")
+        SCANVI.from_anndata(adata, batch_key="donor")
     adata.obs.loc[adata.obs_names[:4], "run"] = np.nan
     with pytest.raises(InputError, match="4 of 30 cells"):
-        SCANVI.from_anndata(adata, batch="run")
+        SCANVI.from_anndata(adata, batch_key="run")
 
 
 def test_one_batch_and_a_batch_a_cell_are_refused(runs):
     adata = runs()
     adata.obs["place"] = "here"
     with pytest.raises(InputError, match=r"one batch \(here\).*Leave batch out"):
-        SCANVI.from_anndata(adata, batch="place")
+        SCANVI.from_anndata(adata, batch_key="place")
     adata.obs["barcode"] = adata.obs_names
     with pytest.raises(InputError, match=r"30 different values for 30 cells"):
-        SCANVI.from_anndata(adata, batch="barcode")
+        SCANVI.from_anndata(adata, batch_key="barcode")
 
 
-def test_an_unknown_batch_is_labelled_and_mapped_but_neither_fitted_nor_told_again(runs, small_config):
+def test_an_unknown_batch_is_labeled_and_mapped_but_neither_fitted_nor_told_again(runs, small_config):
     adata, query = runs(), runs()
-    model = SCANVI.from_anndata(adata, small_config, batch="run")
+    model = SCANVI.from_anndata(adata, small_config, batch_key="run")
     query.obs["run"] = "run 7"
     np.testing.assert_array_equal(latent(model, query), latent(model, adata))
     del adata.obs["run"]
@@ -274,7 +274,7 @@ def test_a_bound_without_the_batch_or_with_one_too_many_is_refused_in_words(runs
     x, _, _, b = (part.float() for part in inputs(adata))
     for config in (small_config, replace(small_config, library="observed")):
         with pytest.raises(InputError, match="give the batch of every cell"):
-            bound_terms(SCANVI.from_anndata(adata, config, batch="run"), x)
+            bound_terms(SCANVI.from_anndata(adata, config, batch_key="run"), x)
         with pytest.raises(InputError, match="knows no batches"):
             bound_terms(SCANVI.from_anndata(adata, config), x, batch=b)
 
@@ -321,7 +321,7 @@ def with_and_without(adata):
     rest, truth = (adata.obs["label"] == "Unknown").to_numpy(), adata.obs["truth"].astype(str).to_numpy()
     found = []
     for batch in (None, "batch"):
-        model = SCANVI.from_anndata(adata, batch=batch)
+        model = SCANVI.from_anndata(adata, batch_key=batch)
         fit(model, adata, TrainConfig(max_epochs=40))
         z, guess = latent(model, adata), label_probabilities(model, adata).idxmax(axis=1).to_numpy()
         found.append((neighbors_of_own_batch(adata, z), guessed_batch(adata, z), (guess == truth)[rest].mean()))
@@ -338,8 +338,8 @@ def test_batches_mix_in_the_latent_space_once_the_model_is_told_of_them_and_type
     assert accuracy > accuracy_before
 
 
-def labelled_in(batches):
-    """Return simulated cells, ten of each type labelled, the batch of each chosen by its type."""
+def labeled_in(batches):
+    """Return simulated cells, ten of each type labeled, the batch of each chosen by its type."""
     adata = seed_labels(load("simulated"), per_label=10, how="random", seed=0)
     codes = adata.obs["truth"].cat.codes.to_numpy()
     adata.obs["batch"] = pd.Categorical(np.array(batches)[codes])
@@ -348,24 +348,24 @@ def labelled_in(batches):
 
 @pytest.mark.parametrize("batches", [["a", "a", "b", "b"], ["a", "b", "c", "d"]], ids=["two types a batch", "one"])
 def test_types_that_share_no_batch_are_warned_of(batches):
-    adata = labelled_in(batches)
+    adata = labeled_in(batches)
     with pytest.warns(ConfoundedBatchWarning, match="type A, type B, type C, type D"):
-        SCANVI.from_anndata(adata, batch="batch")
+        SCANVI.from_anndata(adata, batch_key="batch")
 
 
-def test_nearly_is_warned_of_too_and_what_counts_are_the_labelled_cells():
-    adata = labelled_in(["a", "a", "b", "b"])
+def test_nearly_is_warned_of_too_and_what_counts_are_the_labeled_cells():
+    adata = labeled_in(["a", "a", "b", "b"])
     seeds = np.flatnonzero(adata.obs["label"] != "Unknown")
     batch = adata.obs["batch"].to_numpy().copy()
     batch[seeds[0]] = "b" if batch[seeds[0]] == "a" else "a"
     adata.obs["batch"] = pd.Categorical(batch)
     with pytest.warns(ConfoundedBatchWarning):
-        SCANVI.from_anndata(adata, batch="batch")
+        SCANVI.from_anndata(adata, batch_key="batch")
     batch[seeds] = np.where(np.arange(len(seeds)) % 2, "a", "b")  # the others stay as confounded as they were
     adata.obs["batch"] = pd.Categorical(batch)
-    SCANVI.from_anndata(adata, batch="batch")
+    SCANVI.from_anndata(adata, batch_key="batch")
 
 
 def test_batches_that_cross_the_types_bring_no_warning():
     for seed in range(5):
-        SCANVI.from_anndata(load("simulated", batches=3, seed=seed), batch="batch")
+        SCANVI.from_anndata(load("simulated", batches=3, seed=seed), batch_key="batch")

@@ -1,4 +1,4 @@
-"""Minibatches: every unlabelled cell once, labels beside each, no cell alone, nothing dense before its turn."""
+"""Minibatches: every unlabeled cell once, labels beside each, no cell alone, nothing dense before its turn."""
 
 import numpy as np
 import pytest
@@ -8,19 +8,19 @@ from scipy.sparse import csr_matrix
 
 from scanvi_tutorial.inputs import InputError
 from scanvi_tutorial.inputs.arrays import Cells, chunks, dense
-from scanvi_tutorial.training.minibatches import paired_minibatches, thinned
+from scanvi_tutorial.training.minibatches import downsample_counts, paired_minibatches
 
-NAMES = {"labels": ["B", "NK", "T"], "label_key": "label"}
+NAMES = {"labels": ["B", "NK", "T"], "labels_key": "label"}
 
 
 def read(adata, **names):
     return Cells.from_anndata(adata, genes=list(adata.var_names), **(NAMES | names))
 
 
-def epoch(cells, *, seed=0, size=8, labelled_size=100, balanced=False):
+def epoch(cells, *, seed=0, size=8, labeled_size=100, balanced=False):
     rows = np.flatnonzero(cells.codes < 0), np.flatnonzero(cells.codes >= 0)
     rng = np.random.default_rng(seed)
-    return list(paired_minibatches(cells, *rows, size=size, labelled_size=labelled_size, balanced=balanced, rng=rng))
+    return list(paired_minibatches(cells, *rows, size=size, labeled_size=labeled_size, balanced=balanced, rng=rng))
 
 
 @pytest.mark.parametrize("number", [2, 7, 8, 9, 16, 17, 63, 64, 65])
@@ -31,32 +31,32 @@ def test_no_chunk_holds_one_cell_and_none_is_lost(number):
     assert max(map(len, pieces)) < 16
 
 
-def test_an_epoch_shows_every_unlabelled_cell_once(tiny):
+def test_an_epoch_shows_every_unlabeled_cell_once(tiny):
     adata = tiny(cells=50)
     minibatches = epoch(read(adata))
     seen = torch.cat([m.x for m in minibatches])
-    unlabelled = adata.X[(adata.obs["label"] == "Unknown").to_numpy()].toarray()
-    assert sorted(map(tuple, seen.numpy())) == sorted(map(tuple, unlabelled))
+    unlabeled = adata.X[(adata.obs["label"] == "Unknown").to_numpy()].toarray()
+    assert sorted(map(tuple, seen.numpy())) == sorted(map(tuple, unlabeled))
 
 
-def test_every_minibatch_has_all_labelled_cells_while_they_are_few(tiny):
+def test_every_minibatch_has_all_labeled_cells_while_they_are_few(tiny):
     adata = tiny(cells=50)
-    labelled = (adata.obs["label"] != "Unknown").to_numpy()
+    labeled = (adata.obs["label"] != "Unknown").to_numpy()
     for minibatch in epoch(read(adata)):
-        np.testing.assert_array_equal(minibatch.x_labelled, adata.X[labelled].toarray())
+        np.testing.assert_array_equal(minibatch.x_labeled, adata.X[labeled].toarray())
         names = np.array(NAMES["labels"])[minibatch.y.argmax(-1)]
-        assert list(names) == list(adata.obs["label"][labelled])
-        assert torch.equal(minibatch.y.sum(-1), torch.ones(labelled.sum()))
+        assert list(names) == list(adata.obs["label"][labeled])
+        assert torch.equal(minibatch.y.sum(-1), torch.ones(labeled.sum()))
 
 
-def test_many_labelled_cells_are_sampled_without_replacement(tiny):
-    cells = read(tiny(cells=60, labelled=2))
-    for minibatch in epoch(cells, labelled_size=10):
+def test_many_labeled_cells_are_sampled_without_replacement(tiny):
+    cells = read(tiny(cells=60, labeled=2))
+    for minibatch in epoch(cells, labeled_size=10):
         assert len(minibatch.y) == 10
 
 
 def test_balanced_sampling_evens_out_the_classes(tiny):
-    cells = read(tiny(cells=300, labelled=2))
+    cells = read(tiny(cells=300, labeled=2))
     rare = np.flatnonzero(cells.codes == 0)[2:]
     cells.codes[rare] = -1  # two cells of class 0 are left among about a hundred
     drawn = torch.cat([m.y for m in epoch(cells, balanced=True)]).mean(0)
@@ -72,14 +72,14 @@ def test_order_follows_the_generator(tiny):
     assert not all(torch.equal(a.x, b.x) for a, b in zip(first, other, strict=True))
 
 
-def test_all_cells_labelled_leaves_one_minibatch_of_labels(tiny):
-    (minibatch,) = epoch(read(tiny(labelled=1)))
+def test_all_cells_labeled_leaves_one_minibatch_of_labels(tiny):
+    (minibatch,) = epoch(read(tiny(labeled=1)))
     assert minibatch.x is None
     assert len(minibatch.y) == 30
 
 
-def test_a_single_unlabelled_cell_stands_twice(tiny):
-    cells = read(tiny(labelled=1))
+def test_a_single_unlabeled_cell_stands_twice(tiny):
+    cells = read(tiny(labeled=1))
     cells.codes[4] = -1
     (minibatch,) = epoch(cells)
     assert minibatch.x.shape == (2, 9)
@@ -101,7 +101,7 @@ def test_genes_in_another_order_are_put_right(tiny):
 
 def test_codes_follow_the_models_labels_not_the_datas(tiny):
     adata = tiny()
-    cells = read(adata, labels=["T", "B", "NK"])
+    cells = read(adata, label_names=["T", "B", "NK"])
     row = int(np.flatnonzero(adata.obs["label"] == "T")[0])
     assert cells.codes[row] == 0
     assert (cells.codes == -1).sum() == (adata.obs["label"] == "Unknown").sum()
@@ -109,12 +109,12 @@ def test_codes_follow_the_models_labels_not_the_datas(tiny):
 
 def test_a_label_the_model_does_not_know_is_named(tiny):
     with pytest.raises(InputError, match=r"NK.*does not know"):
-        read(tiny(), labels=["B", "T"])
+        read(tiny(), label_names=["B", "T"])
 
 
 def test_every_molecule_of_a_cell_is_kept_with_the_share_of_its_cell():
     counts = csr_matrix(np.full((400, 50), 40, dtype=np.float32))
-    kept, shares = thinned(counts, 0.2, np.random.default_rng(0))
+    kept, shares = downsample_counts(counts, 0.2, np.random.default_rng(0))
     kept = kept.toarray()
     assert (kept <= 40).all()
     assert scipy.stats.kstest(shares[:, 0], scipy.stats.uniform(0.2, 0.8).cdf).pvalue > 0.01
@@ -126,7 +126,7 @@ def test_every_molecule_of_a_cell_is_kept_with_the_share_of_its_cell():
 def test_thinning_makes_no_count_from_nothing_and_leaves_the_counts_as_they_were(tiny):
     counts = csr_matrix(tiny().X)
     before = counts.copy()
-    kept, _ = thinned(counts, 0.1, np.random.default_rng(0))
+    kept, _ = downsample_counts(counts, 0.1, np.random.default_rng(0))
     kept.eliminate_zeros()  # which would spoil the counts, were their indices shared
     assert (kept.toarray() <= counts.toarray()).all()
     assert (counts != before).nnz == 0
@@ -136,13 +136,13 @@ def test_thinning_makes_no_count_from_nothing_and_leaves_the_counts_as_they_were
 def test_minibatches_are_thinned_where_asked_and_know_the_shares(tiny):
     cells = read(tiny(cells=50))
     rows = np.flatnonzero(cells.codes < 0), np.flatnonzero(cells.codes >= 0)
-    sizes = {"size": 8, "labelled_size": 100}
+    sizes = {"size": 8, "labeled_size": 100}
     whole = list(paired_minibatches(cells, *rows, **sizes, rng=np.random.default_rng(0)))
-    assert all(m.share is None and m.share_labelled is None for m in whole)
-    thin = list(paired_minibatches(cells, *rows, **sizes, thin_to=0.3, rng=np.random.default_rng(0)))
+    assert all(m.share is None and m.share_labeled is None for m in whole)
+    thin = list(paired_minibatches(cells, *rows, **sizes, min_depth=0.3, rng=np.random.default_rng(0)))
     assert sum(m.x.sum() for m in thin) < sum(m.x.sum() for m in whole)
     for m in thin:
         assert m.share.shape == (len(m.x), 1)
-        assert m.share_labelled.shape == (len(m.y), 1)
+        assert m.share_labeled.shape == (len(m.y), 1)
         assert 0.3 <= m.share.min() <= m.share.max() <= 1
-    assert not torch.equal(thin[0].x_labelled, thin[1].x_labelled)  # no seed is shown twice alike
+    assert not torch.equal(thin[0].x_labeled, thin[1].x_labeled)  # no seed is shown twice alike

@@ -209,7 +209,7 @@ def test_every_method_takes_the_settings_that_it_is_given(name, monkeypatch):
     method = peers.METHODS[name]
     module, function = method.call.split(":")
     call = getattr(import_module(module), function)
-    inspect.signature(call).bind("cells", labels="label", seed=0, **method.settings)
+    inspect.signature(call).bind("cells", labels_key="label", seed=0, **method.settings)
     json.dumps(dict(method.settings))
     monkeypatch.delitem(sys.modules, "peers_scvi", raising=False)
 
@@ -217,7 +217,7 @@ def test_every_method_takes_the_settings_that_it_is_given(name, monkeypatch):
 def test_our_method_is_the_fit_of_the_book(tiny):
     adata = tiny()
     config = st.TrainConfig(seed=5, max_epochs=2)
-    model = st.SCANVI.from_anndata(adata, st.ModelConfig(likelihood="nb"), seed=5)
+    model = st.SCANVI.from_anndata(adata, st.ModelConfig(gene_likelihood="nb"), seed=5)
     st.fit(model, adata, config)
     ours = partial(import_module("peers_ours").scanvi, model={"likelihood": "nb"}, train={"max_epochs": 2})
     table = ours(adata, seed=5)

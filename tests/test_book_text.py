@@ -92,7 +92,7 @@ def test_a_line_holds_one_sentence(page):
 def test_no_page_speaks_of_itself_or_of_unfinished_work(page):
     words = " ".join(line for _, line in prose(page.read_text(encoding="utf-8")))
     assert not re.search(r"[Ii]n this (notebook|chapter|tutorial),? we|TODO|FIXME|[Ll]orem ipsum|coming soon", words)
-    assert not re.search(r"\b(un)?labeled\b", words), "the book spells labelled and unlabelled"
+    assert not re.search(r"\b(un)?labeled\b", words), "the book spells labeled and unlabeled"
 
 
 @pages

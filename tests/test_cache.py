@@ -11,8 +11,8 @@ from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.training import cache
 from scanvi_tutorial.training.cache import cache_folder, fit_or_load
 
-SIZES = ModelConfig(latent_dim=2, gene_hidden=(8,))
-SHORT = TrainConfig(max_epochs=2, minibatch=8)
+SIZES = ModelConfig(n_latent=2, gene_hidden=(8,))
+SHORT = TrainConfig(max_epochs=2, batch_size=8)
 
 
 @pytest.fixture
@@ -54,21 +54,21 @@ def test_other_data_are_fitted_anew(tiny, tmp_path, fits, change):
 
 
 def test_a_fit_without_labels_is_the_same_whichever_cells_have_them(tiny, tmp_path, fits):
-    blind = replace(SHORT, objective="unlabelled")
+    blind = replace(SHORT, objective="unlabeled")
     adata = tiny()
     first, _ = fit_or_load(adata, SIZES, blind, folder=tmp_path)
     moved_label(adata)
     adata.obs.loc[adata.obs_names[2], "label"] = "Unknown"
     again, _ = fit_or_load(adata, SIZES, blind, folder=tmp_path)
     assert len(fits) == 1
-    assert again.labelled_fraction == (adata.obs["label"] != "Unknown").mean() != first.labelled_fraction
+    assert again.labeled_fraction == (adata.obs["label"] != "Unknown").mean() != first.labeled_fraction
     adata.obs["label"] = adata.obs["label"].cat.rename_categories({"B": "another"})
     fit_or_load(adata, SIZES, blind, folder=tmp_path)
     assert len(fits) == 2
 
 
 def test_other_settings_are_fitted_anew(tiny, tmp_path, fits):
-    for sizes, short in ((SIZES, SHORT), (replace(SIZES, latent_dim=3), SHORT), (SIZES, replace(SHORT, seed=1))):
+    for sizes, short in ((SIZES, SHORT), (replace(SIZES, n_latent=3), SHORT), (SIZES, replace(SHORT, seed=1))):
         fit_or_load(tiny(), sizes, short, folder=tmp_path)
     assert len(fits) == 3
 

@@ -19,11 +19,11 @@ from scanvi_tutorial.model.persistence import PersistenceError
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training import loop as training
 from scanvi_tutorial.training.checkpoint import Checkpoint, digest
-from scanvi_tutorial.training.history import Progress
+from scanvi_tutorial.training.history import FitState
 from scanvi_tutorial.training.loop import fit
 
-SIZES = ModelConfig(latent_dim=2, gene_hidden=(8,))
-SHORT = TrainConfig(max_epochs=7, minibatch=8, warmup=0.3)
+SIZES = ModelConfig(n_latent=2, gene_hidden=(8,))
+SHORT = TrainConfig(max_epochs=7, batch_size=8, warmup=0.3)
 
 
 class Killed(BaseException):
@@ -31,7 +31,7 @@ class Killed(BaseException):
 
 
 def new_model(adata, batch=None, **changes):
-    return SCANVI.from_anndata(adata, replace(SIZES, **changes), batch=batch)
+    return SCANVI.from_anndata(adata, replace(SIZES, **changes), batch_key=batch)
 
 
 def killed_in(monkeypatch, epoch):
@@ -66,9 +66,9 @@ def interrupted(adata, folder, monkeypatch, *, epoch=4, config=SHORT, every=1, *
 )
 def test_a_fit_that_goes_on_ends_where_an_uninterrupted_one_does(tiny, tmp_path, monkeypatch, engine, monitor, batch):
     """Killed twice, dropout and thinning at work; parameters, running statistics and history to the bit."""
-    adata = tiny(cells=160, labelled=2)
+    adata = tiny(cells=160, labeled=2)
     adata.obs["run"] = np.where(np.arange(160) % 5 < 2, "a", "b")
-    config, folder = replace(SHORT, engine=engine, monitor=monitor, minibatch=24), tmp_path / "fit"
+    config, folder = replace(SHORT, engine=engine, monitor=monitor, batch_size=24), tmp_path / "fit"
     whole = new_model(adata, batch)
     wanted = fit(whole, adata, config)
     for epoch in (2, 1):  # the second process ends one epoch after it took over
@@ -216,7 +216,7 @@ def test_numbers_that_json_does_not_know_come_back(tmp_path):
     state = model, optimizer, schedule, np.random.default_rng(0)
     model(torch.ones(1, 2)).sum().backward()
     optimizer.step()
-    progress = Progress(rows=[{"a": float("nan"), "b": -0.0}, {"a": float("inf"), "b": 0.1}])
+    progress = FitState(rows=[{"a": float("nan"), "b": -0.0}, {"a": float("inf"), "b": 0.1}])
     Checkpoint(tmp_path / "c", {}).write(progress, *state)
     with torch.random.fork_rng():
         back = Checkpoint(tmp_path / "c", {}).restore(*state)
@@ -238,7 +238,7 @@ from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.loop import fit
 adata = anndata.read_h5ad(sys.argv[1])
-model = SCANVI.from_anndata(adata, ModelConfig(latent_dim=2, gene_hidden=(8,)))
+model = SCANVI.from_anndata(adata, ModelConfig(n_latent=2, gene_hidden=(8,)))
 print("fitting", flush=True)
 fit(model, adata, TrainConfig(max_epochs=60, minibatch=8, patience=60), checkpoint=sys.argv[2], checkpoint_every=1)
 model.save(sys.argv[3])
@@ -264,6 +264,6 @@ def test_a_process_that_is_killed_at_random_moments_ends_in_the_same_parameters(
     assert kills >= 3
     adata = read_h5ad(tmp_path / "cells.h5ad")
     whole = new_model(adata)
-    fit(whole, adata, TrainConfig(max_epochs=60, minibatch=8, patience=60))
+    fit(whole, adata, TrainConfig(max_epochs=60, batch_size=8, patience=60))
     assert same(SCANVI.load(out), whole)
     assert not folder.exists()

@@ -217,7 +217,7 @@ def codes_of(values, **options):
 
 @pytest.mark.parametrize("nothing", [None, np.nan, pd.NA, "", "-1", "Unknown"])
 @pytest.mark.parametrize("dtype", ["object", "category"])
-def test_every_way_to_say_unlabelled_gives_code_minus_one(nothing, dtype):
+def test_every_way_to_say_unlabeled_gives_code_minus_one(nothing, dtype):
     values = pd.Series(["T", nothing, "B", "T"], dtype=object).astype(dtype).to_numpy()
     assert codes_of(values) == (["B", "T"], [1, -1, 0, 1])
 
@@ -230,25 +230,25 @@ def test_numbers_that_a_missing_value_made_fractional_are_the_same_labels():
     assert codes_of([10, np.nan, 2, 10]) == (["2", "10"], [1, -1, 0, 1])
 
 
-def test_a_name_of_the_users_own_means_unlabelled_beside_ours():
+def test_a_name_of_the_users_own_means_unlabeled_beside_ours():
     values = ["T", "not sorted", "B", "Unknown"]
-    assert codes_of(values, unlabelled="not sorted") == (["B", "T"], [1, -1, 0, -1])
+    assert codes_of(values, unlabeled_category="not sorted") == (["B", "T"], [1, -1, 0, -1])
 
 
 def test_a_name_of_the_users_own_may_be_unused_if_it_is_a_category():
     values = pd.Categorical(["T", "B"], categories=["B", "T", "not sorted"])
-    assert codes_of(values, unlabelled="not sorted") == (["B", "T"], [1, 0])
+    assert codes_of(values, unlabeled_category="not sorted") == (["B", "T"], [1, 0])
 
 
-def test_a_misspelled_name_for_unlabelled_is_refused_and_does_not_become_a_type():
+def test_a_misspelled_name_for_unlabeled_is_refused_and_does_not_become_a_type():
     adata = cells(label=["T", "not sorted", "B", "B"])
-    assert "did you mean 'not sorted'?" in refused(check_labels, adata, unlabelled="not-sorted")
+    assert "did you mean 'not sorted'?" in refused(check_labels, adata, unlabeled_category="not-sorted")
 
 
-def test_a_number_may_mean_unlabelled():
-    assert codes_of([0, 1, 2, 0], unlabelled=0) == (["1", "2"], [-1, 0, 1, -1])
-    assert codes_of([0.0, 1.0, np.nan, 2.0], unlabelled=0) == (["1", "2"], [-1, 0, -1, 1])
-    assert "No cell has '0'" in refused(check_labels, cells(label=["T", "B", "B", "B"]), unlabelled=0)
+def test_a_number_may_mean_unlabeled():
+    assert codes_of([0, 1, 2, 0], unlabeled_category=0) == (["1", "2"], [-1, 0, 1, -1])
+    assert codes_of([0.0, 1.0, np.nan, 2.0], unlabeled_category=0) == (["1", "2"], [-1, 0, -1, 1])
+    assert "No cell has '0'" in refused(check_labels, cells(label=["T", "B", "B", "B"]), unlabeled_category=0)
 
 
 def test_a_whole_number_has_one_name():
@@ -355,7 +355,7 @@ def test_a_batch_that_gives_the_type_away_is_told_from_one_that_crosses_types():
     assert confounding(names, codes, pd.Categorical(np.tile(["x", "y"], 30))) is None
     text = confounding(names, codes, pd.Categorical(np.where(codes == 0, "x", "y")))
     assert "adjusted mutual information 1.00" in text
-    assert "labelled in one batch alone: A, B, C" in text
+    assert "labeled in one batch alone: A, B, C" in text
 
 
 def test_cells_without_a_label_and_a_single_batch_confound_nothing():
@@ -371,7 +371,7 @@ def test_many_donors_with_few_labels_are_not_taken_for_confounded_by_accident():
     donors = rng.integers(30, size=40).astype(str)
     assert confounding(names, codes, pd.Categorical(donors)) is None
     own = np.char.add(codes.astype(str), rng.integers(10, size=40).astype(str))  # thirty donors, each of one type
-    assert "labelled in one batch" in confounding(names, codes, pd.Categorical(own))
+    assert "labeled in one batch" in confounding(names, codes, pd.Categorical(own))
 
 
 def test_doubts_are_said_where_there_is_one_and_not_elsewhere():
@@ -379,8 +379,8 @@ def test_doubts_are_said_where_there_is_one_and_not_elsewhere():
     assert doubts(["A", "B"], codes, genes=2_000) == []
     few = np.array([*[0] * 12, *[1] * 9, 2, -1])
     said = " ".join(doubts(["A", "B", "C"], few, genes=150))
-    assert "C: a single labelled cell" in said
-    assert "Fewer than 10 labelled cells: B (9)" in said
+    assert "C: a single labeled cell" in said
+    assert "Fewer than 10 labeled cells: B (9)" in said
     assert "Only 150 genes" in said
     assert "Every cell has a label" in doubts(["A", "B"], codes[:-1], genes=2_000)[0]
 
@@ -388,7 +388,7 @@ def test_doubts_are_said_where_there_is_one_and_not_elsewhere():
 @pytest.mark.parametrize("name", ["nan", "None", "unknown", "N/A", "Unassigned"])
 def test_a_type_whose_name_sounds_like_none_is_doubted_with_a_remedy(name):
     codes = np.array([*[0] * 12, *[1] * 12, -1])
-    assert f"unlabelled={name!r}" in doubts(["A", name], codes, genes=2_000)[0]
+    assert f"unlabeled={name!r}" in doubts(["A", name], codes, genes=2_000)[0]
 
 
 # files
@@ -446,12 +446,12 @@ def test_cells_are_stripped_to_what_a_method_reads():
     adata = cells(label=["a", "later", "b", "b"], layers={"umi": COUNTS.copy()})
     adata.X = np.log1p(COUNTS)
     adata.obs["run"], adata.obs["age"] = [1, 2, 1, 2], [40, 50, 60, 70]
-    plain = plain_cells(adata, "label", layer="umi", unlabelled="later", batch="run")
+    plain = plain_cells(adata, "label", layer="umi", unlabeled_category="later", batch_key="run")
     np.testing.assert_array_equal(plain.X.toarray(), COUNTS)
     assert list(plain.obs) == ["label", "run"]
     assert list(plain.obs["label"].cat.categories) == ["a", "b"]
     assert plain.obs["label"].isna().tolist() == [False, True, False, False]
-    assert "two" in refused(plain_cells, adata, "label", batch="label").lower()
+    assert "two" in refused(plain_cells, adata, "label", batch_key="label").lower()
 
 
 DAMAGED = {

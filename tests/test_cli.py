@@ -17,8 +17,8 @@ from scanvi_tutorial.cli.shared import write
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.data import load
 
-SMALL = ModelConfig(latent_dim=4, gene_hidden=(16,), label_hidden=(8,), classifier_hidden=(8,))
-SHORT = TrainConfig(max_epochs=2, minibatch=64)
+SMALL = ModelConfig(n_latent=4, gene_hidden=(16,), label_hidden=(8,), classifier_hidden=(8,))
+SHORT = TrainConfig(max_epochs=2, batch_size=64)
 
 
 def run(*words, code=0):
@@ -52,7 +52,7 @@ def _short_fits(monkeypatch):
 def test_annotate_writes_cells_table_report_and_model_and_predict_uses_it(file, tmp_path):
     names = ["out.h5ad", "out.csv", "out.html", "model"]
     out, csv, report, model = (tmp_path / name for name in names)
-    words = ["annotate", file, "--labels", "kind", "--unlabelled", "not sorted", "--layer", "umi", "--seed", 3]
+    words = ["annotate", file, "--labels", "kind", "--unlabeled", "not sorted", "--layer", "umi", "--seed", 3]
     output = run(*words, "--out", out, "--csv", csv, "--report", report, "--model", model)
     adata, table = anndata.read_h5ad(out), pd.read_csv(csv, index_col="cell")
     assert list(adata.obs["scanvi_label"]) == list(table["scanvi_label"])
@@ -60,7 +60,7 @@ def test_annotate_writes_cells_table_report_and_model_and_predict_uses_it(file, 
     assert "CD4/CD8" in adata.uns["scanvi"]["label_names"]
     assert adata.uns["scanvi"]["parameters"]["seed"] == 3
     assert report.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
-    assert "Note: Fewer than 10 labelled cells" in output
+    assert "Note: Fewer than 10 labeled cells" in output
     assert {path.name for path in tmp_path.iterdir()} == {"in.h5ad", *names}
 
     run("predict", file, "--model", model, "--layer", "umi", "--out", tmp_path / "again.h5ad", "--quiet")
@@ -69,7 +69,7 @@ def test_annotate_writes_cells_table_report_and_model_and_predict_uses_it(file, 
 
 
 def test_given_labels_are_kept_unless_rename_is_said(file, tmp_path):
-    words = ["annotate", file, "--labels", "kind", "--unlabelled", "not sorted", "--quiet", "--overwrite"]
+    words = ["annotate", file, "--labels", "kind", "--unlabeled", "not sorted", "--quiet", "--overwrite"]
     out = tmp_path / "out.h5ad"
     for extra, kept in ((), True), (["--rename"], False):
         assert run(*words, "--out", out, *extra) == ""
@@ -77,7 +77,7 @@ def test_given_labels_are_kept_unless_rename_is_said(file, tmp_path):
 
 
 def test_train_keeps_a_model_that_predict_reads(file, tmp_path):
-    said = run("train", file, "--labels", "kind", "--unlabelled", "not sorted", "--model", tmp_path / "model")
+    said = run("train", file, "--labels", "kind", "--unlabeled", "not sorted", "--model", tmp_path / "model")
     assert "held-out bound" in said
     run("predict", file, "--model", tmp_path / "model", "--out", tmp_path / "out.h5ad")
 
@@ -140,7 +140,7 @@ def test_help_shows_an_example(command):
 
 def test_bars_are_drawn_on_a_terminal_alone(file, tmp_path, monkeypatch):
     monkeypatch.setenv("TQDM_DISABLE", "0")
-    words = ["annotate", file, "--labels", "kind", "--unlabelled", "not sorted", "--overwrite"]
+    words = ["annotate", file, "--labels", "kind", "--unlabeled", "not sorted", "--overwrite"]
     assert "2 fits, 1 at once" not in run(*words, "--out", tmp_path / "out.h5ad")
     # click's runner puts a stream of its own in the place of stderr, so a terminal is made of that
     monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda self: True, raising=False)
@@ -225,7 +225,7 @@ def test_no_result_takes_the_place_of_another_or_of_what_is_read(file, tmp_path,
 
 
 def test_cells_may_be_written_over_what_was_read_if_asked(file):
-    words = ["annotate", file, "--labels", "kind", "--unlabelled", "not sorted", "--out", file]
+    words = ["annotate", file, "--labels", "kind", "--unlabeled", "not sorted", "--out", file]
     assert "exists already" in run(*words, code=1)
     run(*words, "--overwrite")
     assert "scanvi_label" in anndata.read_h5ad(file).obs
@@ -234,7 +234,7 @@ def test_cells_may_be_written_over_what_was_read_if_asked(file):
 def test_settings_of_the_book_do_not_stop_commands_for_own_cells(file, tmp_path, monkeypatch):
     monkeypatch.setenv("SCANVI_DATASET", "mine")
     monkeypatch.setenv("SCANVI_SMOKE", "perhaps")
-    run("annotate", file, "--labels", "kind", "--unlabelled", "not sorted", "--out", tmp_path / "out.h5ad")
+    run("annotate", file, "--labels", "kind", "--unlabeled", "not sorted", "--out", tmp_path / "out.h5ad")
     assert "must be 1 or 0" in run("datasets", "where", code=1)
 
 
@@ -242,7 +242,7 @@ def test_one_batch_is_passed_over_by_train_too(file, tmp_path):
     adata = anndata.read_h5ad(file)
     adata.obs["run"] = "one"
     adata.write_h5ad(file)
-    words = ["train", file, "--labels", "kind", "--unlabelled", "not sorted", "--batch", "run"]
+    words = ["train", file, "--labels", "kind", "--unlabeled", "not sorted", "--batch", "run"]
     assert "all cells are of one batch" in run(*words, "--model", tmp_path / "m")
 
 

@@ -86,7 +86,7 @@ def test_settings_cannot_be_changed_in_place(kind):
         (ModelConfig, "likelihood", "gaussian"),
         (ModelConfig, "library", "guessed"),
         (ModelConfig, "norm", "group"),
-        (ModelConfig, "latent_dim", 0),
+        (ModelConfig, "n_latent", 0),
         (ModelConfig, "label_weight", -1.0),
         (ModelConfig, "label_weight", float("nan")),
         (ModelConfig, "dropout", 1.0),
@@ -96,11 +96,11 @@ def test_settings_cannot_be_changed_in_place(kind):
         (ModelConfig, "classifier_hidden", (0,)),
         (TrainConfig, "max_epochs", 0),
         (TrainConfig, "max_steps", 0),
-        (TrainConfig, "thin_to", 0.0),
-        (TrainConfig, "thin_to", 1.1),
+        (TrainConfig, "min_depth", 0.0),
+        (TrainConfig, "min_depth", 1.1),
         (TrainConfig, "objective", "both"),
         (TrainConfig, "minibatch", 1),
-        (TrainConfig, "labelled_minibatch", 0),
+        (TrainConfig, "labeled_batch_size", 0),
         (TrainConfig, "patience", 0),
         (TrainConfig, "learning_rate", 0.0),
         (TrainConfig, "learning_rate", float("nan")),
@@ -118,7 +118,7 @@ def test_a_setting_that_makes_no_sense_is_refused_by_name(kind, name, value):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("classifier_hidden", ()), ("dropout", 0.0), ("label_weight", 0.0), ("latent_dim", 1), ("norm", "none")],
+    [("classifier_hidden", ()), ("dropout", 0.0), ("label_weight", 0.0), ("n_latent", 1), ("norm", "none")],
 )
 def test_settings_at_their_limits_are_accepted(name, value):
     assert getattr(replace(ModelConfig(), **{name: value}), name) == value
@@ -127,7 +127,7 @@ def test_settings_at_their_limits_are_accepted(name, value):
 def test_the_tutorials_sizes_are_those_of_pyro():
     tutorial = ModelConfig.tutorial()
     assert (tutorial.gene_hidden, tutorial.label_hidden, tutorial.classifier_hidden) == ((100,), (50,), (50,))
-    assert tutorial.latent_dim == 10
+    assert tutorial.n_latent == 10
 
 
 def test_the_smoke_profile_changes_sizes_and_not_the_kind_of_training():

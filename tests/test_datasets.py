@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from scanvi_tutorial.config import DATASETS, UNLABELLED
+from scanvi_tutorial.config import DATASETS, UNLABELED
 from scanvi_tutorial.data import REGISTRY, load
 from scanvi_tutorial.inputs import InputError, check_counts
 
@@ -31,12 +31,12 @@ def test_counts_are_raw_and_csr_float32(loaded):
 def test_labels_have_the_categories_of_the_truth_with_unknown_last(loaded):
     _, adata = loaded
     assert isinstance(adata.obs["truth"].dtype, pd.CategoricalDtype)
-    assert list(adata.obs["label"].cat.categories) == [*adata.obs["truth"].cat.categories, UNLABELLED]
+    assert list(adata.obs["label"].cat.categories) == [*adata.obs["truth"].cat.categories, UNLABELED]
 
 
 def test_each_type_has_ten_seeds_and_markers_in_order_of_claim(loaded):
     _, adata = loaded
-    seeds = adata.obs["label"].value_counts(sort=False).drop(UNLABELLED)
+    seeds = adata.obs["label"].value_counts(sort=False).drop(UNLABELED)
     assert (seeds == 10).all()
     assert list(adata.uns["markers"]) == list(seeds.index)
     for sides in adata.uns["markers"].values():

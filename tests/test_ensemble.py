@@ -15,22 +15,21 @@ from scanvi_tutorial.data import load
 from scanvi_tutorial.data.seeds import seed_labels
 from scanvi_tutorial.evaluation import (
     cross_fit,
-    evaluate,
     fit_on_seeds,
     label_spreading,
     largest_class_rate,
     linear_classifier,
     neighbor_graph,
     pooled,
-    unlabelled,
+    scores,
 )
 from scanvi_tutorial.inference.predictions import label_probabilities, latent
 from scanvi_tutorial.inputs import InputError
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning
 from scanvi_tutorial.model.scanvi import SCANVI
 
-SHORT = TrainConfig(max_epochs=15, minibatch=64, warmup=0.25)
-SMALL = ModelConfig(latent_dim=4, gene_hidden=(32,), label_hidden=(16,), classifier_hidden=(16,))
+SHORT = TrainConfig(max_epochs=15, batch_size=64, warmup=0.25)
+SMALL = ModelConfig(n_latent=4, gene_hidden=(32,), label_hidden=(16,), classifier_hidden=(16,))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +42,7 @@ def fitted(adata):
     return Ensemble(SMALL, SHORT, fits=2, keep=False).fit(adata, "label", 0)
 
 
-def relabelled(adata):
+def relabeled(adata):
     """Return the cells with their seeds elsewhere, and as many types."""
     other = seed_labels(adata, per_label=3, how="random", seed=7)
     assert (other.obs["label"] != adata.obs["label"]).any()
@@ -51,7 +50,7 @@ def relabelled(adata):
 
 
 def test_no_fit_knows_which_cells_have_which_label(adata, fitted):
-    again = Ensemble(SMALL, SHORT, fits=2, keep=False).fit(relabelled(adata), "label", 0)
+    again = Ensemble(SMALL, SHORT, fits=2, keep=False).fit(relabeled(adata), "label", 0)
     for (ours, _), (theirs, _) in zip(fitted, again, strict=True):
         np.testing.assert_array_equal(latent(ours, adata), latent(theirs, adata))
     assert "cross_entropy" not in fitted[0][1].frame
@@ -87,7 +86,7 @@ def test_more_is_learned_than_chance_and_the_truth_is_never_seen(adata, tmp_path
     said = recommended(adata, **settings, folder=tmp_path)
     assert said.equals(recommended(blind, **settings, folder=tmp_path / "other"))
     np.testing.assert_allclose(said.sum(axis=1), 1, atol=1e-9)
-    assert evaluate(adata, said)["accuracy"] > 1.5 * largest_class_rate(adata.obs["truth"][unlabelled(adata)])
+    assert scores(adata, said)["accuracy"] > 1.5 * largest_class_rate(adata.obs["truth"][scored_cells(adata)])
 
 
 def test_counts_in_a_layer_and_another_word_for_unknown_change_nothing(adata, tmp_path):
@@ -97,7 +96,7 @@ def test_counts_in_a_layer_and_another_word_for_unknown_change_nothing(adata, tm
     other.layers["umi"] = other.X.copy()
     other.X = np.log1p(other.X.toarray())
     other.obs["label"] = other.obs["label"].astype(str).replace("Unknown", "later")
-    said = recommended(other, **settings, folder=tmp_path, layer="umi", unlabelled="later")
+    said = recommended(other, **settings, folder=tmp_path, layer="umi", unlabeled_category="later")
     pd.testing.assert_frame_equal(plain, said)
 
 
@@ -125,7 +124,7 @@ def test_no_fit_is_no_ensemble(settings):
 
 def test_held_out_labels_cannot_be_watched_by_a_fit_that_sees_none(adata):
     with pytest.raises(ValueError, match="watch held-out labels"):
-        TrainConfig(objective="unlabelled", monitor="labels")
+        TrainConfig(objective="unlabeled", monitor="labels")
     train = replace(SHORT, max_epochs=1, monitor="labels")
     assert len(Ensemble(SMALL, train, fits=1, keep=False).fit(adata, "label", 0)) == 1
 
@@ -136,9 +135,9 @@ def test_hidden_labels_have_no_part_in_what_is_said_of_them(adata):
     rules = StateClassifier([rng.normal(size=(adata.n_obs, 3))])
     folds = []
 
-    def spy(cells, *, labels="label", seed=0):
-        folds.append(cells.obs[labels].copy())
-        return rules(cells, labels=labels)
+    def spy(cells, *, labels_key="label", seed=0):
+        folds.append(cells.obs[labels_key].copy())
+        return rules(cells, labels_key=labels_key)
 
     part = cross_fit(spy, adata)
     told = adata.obs["label"].astype(str)
@@ -226,7 +225,7 @@ def test_a_pool_needs_a_table():
 def test_a_confounded_batch_is_warned_of_once(jobs):
     adata = load("simulated", cells=120, genes=30)
     adata.obs["run"] = np.where(adata.obs["truth"].isin(["type A", "type B"]), "first", "second")
-    train = TrainConfig(max_epochs=1, minibatch=64)
+    train = TrainConfig(max_epochs=1, batch_size=64)
     with pytest.warns(ConfoundedBatchWarning) as caught:
-        Ensemble(train=train, fits=3, batch="run", keep=False, jobs=jobs).fit(adata, "label", 0)
+        Ensemble(train=train, fits=3, batch_key="run", keep=False, jobs=jobs).fit(adata, "label", 0)
     assert len([one for one in caught if one.category is ConfoundedBatchWarning]) == 1

@@ -22,7 +22,7 @@ from scanvi_tutorial.training.fused import Workspace, count_log_likelihood
 from scanvi_tutorial.training.loop import fit
 from scanvi_tutorial.training.minibatches import Minibatch
 from scanvi_tutorial.training.objective import loss_of
-from scanvi_tutorial.training.sparse import genes_in_rows, sparse_linear
+from scanvi_tutorial.training.sparse import sparse_linear, to_column_major
 
 KINDS = ["zinb", "nb", "poisson"]
 
@@ -52,7 +52,7 @@ def both_halves(adata, thin=True):
 @pytest.mark.parametrize("norm", ["batch", "layer", "none"])
 def test_loss_and_every_gradient_are_those_of_pyro(tiny, small_config, kind, library, objective, norm):
     """With dropout at work, KL terms at a third, thinned cells: the same random numbers are drawn in the same order."""
-    config = replace(small_config, likelihood=kind, library=library, norm=norm, dropout=0.3, label_weight=7.0)
+    config = replace(small_config, gene_likelihood=kind, library=library, norm=norm, dropout_rate=0.3, label_weight=7.0)
     model = moved(tiny(), config)
     whole, sparse = both_halves(tiny())
     torch.manual_seed(1)
@@ -68,11 +68,11 @@ def test_loss_and_every_gradient_are_those_of_pyro(tiny, small_config, kind, lib
         torch.testing.assert_close(found[name], wanted[name], rtol=1e-8, atol=1e-10, msg=name)
 
 
-@pytest.mark.parametrize("half", ["x", "x_labelled"])
+@pytest.mark.parametrize("half", ["x", "x_labeled"])
 def test_either_half_may_be_absent(tiny, small_config, half):
     model = moved(tiny(), small_config).eval()
     whole, sparse = both_halves(tiny())
-    gone = {half: None} | ({"y": None} if half == "x_labelled" else {})
+    gone = {half: None} | ({"y": None} if half == "x_labeled" else {})
     torch.manual_seed(1)
     wanted = loss_of(model, replace(whole, **gone), estimator())
     torch.manual_seed(1)
@@ -88,12 +88,12 @@ def test_no_label_weight_asks_no_classifier_for_labels(tiny, small_config):
     torch.testing.assert_close(FastBound(model).loss(sparse), wanted, rtol=1e-10, atol=0)
 
 
-@pytest.mark.parametrize("labelled", [False, True])
-def test_terms_are_those_of_the_traces(tiny, small_config, labelled):
+@pytest.mark.parametrize("labeled", [False, True])
+def test_terms_are_those_of_the_traces(tiny, small_config, labeled):
     model = moved(tiny(), small_config).eval()
     whole, sparse = both_halves(tiny())
-    y = whole.y if labelled else None
-    x, counts = (whole.x_labelled, sparse.x_labelled) if labelled else (whole.x, sparse.x)
+    y = whole.y if labeled else None
+    x, counts = (whole.x_labeled, sparse.x_labeled) if labeled else (whole.x, sparse.x)
     with torch.no_grad():
         torch.manual_seed(2)
         wanted = bound_terms(model, x, y)
@@ -110,14 +110,14 @@ def test_logits_are_those_at_the_posterior_mean(tiny, small_config):
     torch.testing.assert_close(FastBound(model).logits(sparse.x), wanted, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("objective", ["labels", "everywhere", "unlabelled"])
+@pytest.mark.parametrize("objective", ["labels", "everywhere", "unlabeled"])
 def test_whole_fits_agree(tiny, objective):
     """Float32 and many steps: the paths part only by rounding."""
     adata = tiny(cells=120)
-    config = TrainConfig(max_epochs=4, minibatch=16, warmup=0.5, objective=objective)
+    config = TrainConfig(max_epochs=4, batch_size=16, warmup=0.5, objective=objective)
     frames, states = [], []
     for engine in ("fast", "pyro"):
-        model = SCANVI.from_anndata(adata, ModelConfig(latent_dim=2, gene_hidden=(8,)))
+        model = SCANVI.from_anndata(adata, ModelConfig(n_latent=2, gene_hidden=(8,)))
         frames.append(fit(model, adata, replace(config, engine=engine)).frame)
         states.append(model.state_dict())
     np.testing.assert_allclose(frames[0].to_numpy(), frames[1].to_numpy(), rtol=2e-3, atol=2e-3)
@@ -134,10 +134,10 @@ def test_the_fast_engine_runs_without_pyro(tiny, monkeypatch):
 
     monkeypatch.setattr(poutine.trace_messenger.TraceMessenger, "__enter__", refuse)
     adata = tiny()
-    model = SCANVI.from_anndata(adata, ModelConfig(latent_dim=2, gene_hidden=(8,)))
-    fit(model, adata, TrainConfig(max_epochs=2, minibatch=16))
+    model = SCANVI.from_anndata(adata, ModelConfig(n_latent=2, gene_hidden=(8,)))
+    fit(model, adata, TrainConfig(max_epochs=2, batch_size=16))
     with pytest.raises(AssertionError, match="Pyro was asked"):
-        fit(model, adata, TrainConfig(max_epochs=2, minibatch=16, engine="pyro"))
+        fit(model, adata, TrainConfig(max_epochs=2, batch_size=16, engine="pyro"))
 
 
 # --- the likelihood fused with the decoder's last layer
@@ -232,7 +232,7 @@ def test_a_sparse_product_and_its_gradients_are_those_of_the_dense_one():
     wanted = layer(torch.from_numpy(counts.toarray()))
     slopes = torch.autograd.grad((wanted * weights).sum(), (layer.weight, layer.bias))
     before = layer.weight.clone()
-    genes_in_rows(layer)
+    to_column_major(layer)
     assert torch.equal(layer.weight, before)
     found = sparse_linear(x, x.values, layer.weight, layer.bias)
     torch.testing.assert_close(found, wanted)

@@ -65,13 +65,13 @@ def test_a_task_that_fails_is_named_and_what_came_before_is_kept(tmp_path, monke
 
 
 def test_no_baseline_sees_the_truth_and_every_one_is_scored(monkeypatch):
-    """With the truth of the unlabelled cells permuted, all answers stay, and all scores change."""
+    """With the truth of the unlabeled cells permuted, all answers stay, and all scores change."""
     monkeypatch.setitem(grid.OPTIONS, "simulated", {"cells": 120})
     grid._load.cache_clear()
     task = grid.Task("simulated", "markers", 5, 0, "baselines")
     said = []
     scored = grid.evaluate
-    monkeypatch.setattr(grid, "evaluate", lambda adata, p: said.append(p) or scored(adata, p))
+    monkeypatch.setattr(grid, "scores", lambda adata, p: said.append(p) or scored(adata, p))
     plain = grid.work(task)
     cells = grid.cells_of(task)
     cells.obs["truth"] = np.random.default_rng(0).permutation(cells.obs["truth"].to_numpy())

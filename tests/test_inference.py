@@ -17,7 +17,7 @@ from scanvi_tutorial.model.scanvi import SCANVI
 def test_every_row_is_a_distribution_over_the_labels(small_model, tiny):
     adata = tiny()
     table = label_probabilities(small_model, adata)
-    assert list(table.columns) == small_model.labels
+    assert list(table.columns) == small_model.label_names
     assert table.index.equals(adata.obs_names)
     np.testing.assert_allclose(table.sum(axis=1), 1, rtol=1e-12)
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from scanvi_tutorial.annotation import methods
-from scanvi_tutorial.annotation.methods import FrozenLatent, ScANVI
+from scanvi_tutorial.annotation.methods import FrozenLatent, SingleFit
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.data import load
 from scanvi_tutorial.data.seeds import seed_labels
-from scanvi_tutorial.evaluation import evaluate, largest_class_rate, unlabelled
+from scanvi_tutorial.evaluation import largest_class_rate, scores
 
-SHORT = TrainConfig(max_epochs=15, minibatch=64, warmup=0.25)
-SMALL = ModelConfig(latent_dim=4, gene_hidden=(32,), label_hidden=(16,), classifier_hidden=(16,))
+SHORT = TrainConfig(max_epochs=15, batch_size=64, warmup=0.25)
+SMALL = ModelConfig(n_latent=4, gene_hidden=(32,), label_hidden=(16,), classifier_hidden=(16,))
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def adata():
 
 @pytest.mark.parametrize(
     "method",
-    [ScANVI(SMALL, SHORT), ScANVI(SMALL, replace(SHORT, objective="everywhere")), FrozenLatent(SMALL, SHORT)],
+    [SingleFit(SMALL, SHORT), SingleFit(SMALL, replace(SHORT, objective="everywhere")), FrozenLatent(SMALL, SHORT)],
     ids=["labels", "everywhere", "frozen"],
 )
 def test_a_method_beats_chance_and_never_sees_the_truth(adata, method):
@@ -38,11 +38,11 @@ def test_a_method_beats_chance_and_never_sees_the_truth(adata, method):
     said = method(adata, seed=1)
     assert said.equals(method(blind, seed=1))
     np.testing.assert_allclose(said.sum(axis=1), 1, atol=1e-6)
-    assert evaluate(adata, said)["accuracy"] > 1.5 * largest_class_rate(adata.obs["truth"][unlabelled(adata)])
+    assert scores(adata, said)["accuracy"] > 1.5 * largest_class_rate(adata.obs["truth"][scored_cells(adata)])
 
 
 def test_another_seed_is_another_fit(adata):
-    method = ScANVI(SMALL, SHORT)
+    method = SingleFit(SMALL, SHORT)
     assert not np.allclose(method(adata, seed=0), method(adata, seed=1), atol=0.01)
 
 

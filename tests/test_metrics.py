@@ -213,7 +213,7 @@ def test_confusion_shows_a_predicted_type_that_truth_does_not_know():
 
 
 def test_lengths_that_differ_are_refused():
-    with pytest.raises(InputError, match=r"2 cells and the prediction 3.*unlabelled\(adata\)"):
+    with pytest.raises(InputError, match=r"2 cells and the prediction 3.*unlabeled\(adata\)"):
         accuracy(["B", "T"], ["B", "T", "T"])
 
 

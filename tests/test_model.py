@@ -50,14 +50,14 @@ def noise_of(model, x, y):
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("library", ["latent", "observed"])
-@pytest.mark.parametrize("labelled", [False, True], ids=["unlabelled", "labelled"])
+@pytest.mark.parametrize("labeled", [False, True], ids=["unlabeled", "labeled"])
 @pytest.mark.parametrize("kl_weight", [1.0, 0.3])
 def test_pyros_loss_and_every_gradient_are_those_of_the_bound_by_hand(
-    tiny, small_config, likelihood, library, labelled, kl_weight
+    tiny, small_config, gene_likelihood, library, labeled, kl_weight
 ):
-    config = replace(small_config, likelihood=likelihood, library=library)
+    config = replace(small_config, gene_likelihood=gene_likelihood, library=library)
     model, x, y = double(tiny(), config)
-    y = y if labelled else None
+    y = y if labeled else None
     noise = noise_of(model, x, y)
 
     torch.manual_seed(1)
@@ -73,10 +73,10 @@ def test_pyros_loss_and_every_gradient_are_those_of_the_bound_by_hand(
         torch.testing.assert_close(pyros_gradients[name], by_hand_gradients[name], rtol=1e-6, atol=1e-7, msg=name)
 
 
-@pytest.mark.parametrize("labelled", [False, True], ids=["unlabelled", "labelled"])
-def test_of_a_thinned_cell_the_library_prior_alone_moves(tiny, small_config, labelled):
+@pytest.mark.parametrize("labeled", [False, True], ids=["unlabeled", "labeled"])
+def test_of_a_thinned_cell_the_library_prior_alone_moves(tiny, small_config, labeled):
     model, x, y = double(tiny(), small_config)
-    y = y if labelled else None
+    y = y if labeled else None
     share = torch.linspace(0.1, 1, len(x), dtype=torch.float64)[:, None]
     noise = noise_of(model, x, y)
     torch.manual_seed(1)
@@ -84,7 +84,7 @@ def test_of_a_thinned_cell_the_library_prior_alone_moves(tiny, small_config, lab
     torch.testing.assert_close(pyros, oracle.minus_bound(model, x, noise, y, share=share), rtol=1e-9, atol=0)
 
 
-def test_everywhere_a_labelled_cell_adds_u_and_its_cross_entropy(tiny, small_config):
+def test_everywhere_a_labeled_cell_adds_u_and_its_cross_entropy(tiny, small_config):
     model, x, y = double(tiny(), small_config)
     noise = noise_of(model, x, None)
     torch.manual_seed(1)
@@ -93,17 +93,17 @@ def test_everywhere_a_labelled_cell_adds_u_and_its_cross_entropy(tiny, small_con
     z2_loc, z2_scale, *_ = model.z2l_encoder(x)
     log_label = model.classifier(z2_loc + z2_scale * noise["z2"]).log_softmax(-1)
     cross_entropy = -(log_label * y).sum(-1).mean()
-    by_hand = model.labelled_fraction * oracle.minus_bound(model, x, noise) / len(x)
+    by_hand = model.labeled_fraction * oracle.minus_bound(model, x, noise) / len(x)
     by_hand = by_hand + model.config.label_weight * cross_entropy
     torch.testing.assert_close(loss, by_hand, rtol=1e-9, atol=0)
     for name, gradient in oracle.gradients(model, by_hand).items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-7, msg=name)
 
 
-@pytest.mark.parametrize("labelled", [False, True], ids=["unlabelled", "labelled"])
-def test_the_terms_of_the_bound_add_up_to_pyros_loss(tiny, small_config, labelled):
+@pytest.mark.parametrize("labeled", [False, True], ids=["unlabeled", "labeled"])
+def test_the_terms_of_the_bound_add_up_to_pyros_loss(tiny, small_config, labeled):
     model, x, y = double(tiny(), replace(small_config, label_weight=0.0))
-    y = y if labelled else None
+    y = y if labeled else None
     torch.manual_seed(1)
     loss = estimator().loss(model.model, model.guide, x, y)
     torch.manual_seed(1)
@@ -132,12 +132,12 @@ def flat(found, model):
     return torch.cat(parts)
 
 
-def test_without_labels_the_loss_is_the_mean_of_minus_u_whatever_share_is_labelled(tiny, small_config):
+def test_without_labels_the_loss_is_the_mean_of_minus_u_whatever_share_is_labeled(tiny, small_config):
     model, x, _ = double(tiny(), small_config)
-    assert 0 < model.labelled_fraction < 1
+    assert 0 < model.labeled_fraction < 1
     noise = noise_of(model, x, None)
     by_hand = oracle.minus_bound(model, x, noise) / len(x)
-    for objective, share in (("unlabelled", 1.0), ("labels", 1 - model.labelled_fraction)):
+    for objective, share in (("unlabeled", 1.0), ("labels", 1 - model.labeled_fraction)):
         torch.manual_seed(1)
         loss = loss_of(model, Minibatch(x, None, None), estimator(), objective=objective)
         torch.testing.assert_close(loss, share * by_hand, rtol=1e-9, atol=0)
@@ -147,10 +147,10 @@ def test_a_label_weighs_alpha_times_its_cross_entropy_and_a_factor_with_a_score_
     """Pyro's tutorial puts a factor with has_rsample=False into the guide: the same loss, another gradient."""
     model, x, y = double(tiny(), small_config)
 
-    def unlabelled_story(x, y):
+    def unlabeled_story(x, y):
         with poutine.block(hide=["label"]):
             model.model(x, y)
-        with pyro.plate("labelled", len(x)):
+        with pyro.plate("labeled", len(x)):
             pass  # Pyro wants every plate of the guide in the model
 
     def guide_with_factor(has_rsample):
@@ -158,7 +158,7 @@ def test_a_label_weighs_alpha_times_its_cross_entropy_and_a_factor_with_a_score_
             with poutine.trace() as backwards:
                 model.guide(x, y)
             z2 = backwards.trace.nodes["z2"]["value"]
-            with pyro.plate("labelled", len(x)):
+            with pyro.plate("labeled", len(x)):
                 log_q = dist.OneHotCategorical(logits=model.classifier(z2)).log_prob(y)
                 pyro.factor("label_loss", -model.label_scale * log_q, has_rsample=has_rsample)
 
@@ -169,11 +169,11 @@ def test_a_label_weighs_alpha_times_its_cross_entropy_and_a_factor_with_a_score_
     log_q = dist.OneHotCategorical(logits=model.classifier(guide.nodes["z2"]["value"])).log_prob(y)
     wanted = flat(oracle.gradients(model, -model.label_scale * log_q.sum()), model)
 
-    without = (unlabelled_story, model.guide)
+    without = (unlabeled_story, model.guide)
     loss, ours = label_gradient(model, x, y, (model.model, model.guide), without)
     torch.testing.assert_close(ours, wanted, rtol=1e-6, atol=1e-9)
     for has_rsample in (True, False):
-        other_loss, theirs = label_gradient(model, x, y, (unlabelled_story, guide_with_factor(has_rsample)), without)
+        other_loss, theirs = label_gradient(model, x, y, (unlabeled_story, guide_with_factor(has_rsample)), without)
         assert other_loss == pytest.approx(loss, rel=1e-12)
         if has_rsample:
             torch.testing.assert_close(theirs, wanted, rtol=1e-6, atol=1e-9)
@@ -186,8 +186,8 @@ def test_without_weight_there_is_no_label_site(tiny, small_config):
     assert "label" not in poutine.trace(model.model).get_trace(x, y).nodes
 
 
-def test_the_weight_of_a_label_is_w_times_cells_over_labelled_cells(tiny, small_config):
-    adata = tiny(cells=30, labelled=3)
+def test_the_weight_of_a_label_is_w_times_cells_over_labeled_cells(tiny, small_config):
+    adata = tiny(cells=30, labeled=3)
     model = SCANVI.from_anndata(adata, replace(small_config, label_weight=7.0))
     assert (adata.obs["label"] != "Unknown").sum() == 10
     assert model.label_scale == pytest.approx(7.0 * 30 / 10)
@@ -204,9 +204,9 @@ def test_arrows_of_model_and_guide(tiny, small_config):
     arrows = {site: set(parents) - {site} for site, parents in backwards["sample_sample"].items()}
     assert arrows == {"z2": set(), "l": set(), "y": {"z2"}, "z1": {"z2", "y"}}
     assert forwards["sample_dist"]["x"] == "ZeroInflatedNegativeBinomial"
-    unlabelled = get_model_relations(model.model, (x,))
-    assert "label" not in unlabelled["sample_sample"]
-    assert unlabelled["observed"] == ["x"]
+    unlabeled = get_model_relations(model.model, (x,))
+    assert "label" not in unlabeled["sample_sample"]
+    assert unlabeled["observed"] == ["x"]
 
 
 def test_the_decoder_of_genes_runs_once_however_many_labels_there_are(tiny, small_config):
@@ -250,7 +250,7 @@ def test_no_parameter_lives_in_pyros_global_store(tiny, small_config):
 
 def test_pyros_own_sizes_can_be_fitted(tiny):
     model = SCANVI.from_anndata(tiny(), ModelConfig.tutorial())
-    history = fit(model, tiny(), TrainConfig(max_epochs=1, minibatch=8))
+    history = fit(model, tiny(), TrainConfig(max_epochs=1, batch_size=8))
     assert math.isfinite(history.frame["loss"].item())
 
 
@@ -268,15 +268,15 @@ def test_dispersion_stays_where_single_precision_can_follow(tiny, small_config):
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_a_model_comes_back_from_its_folder_to_the_bit(tiny, small_config, tmp_path, likelihood):
-    model = SCANVI.from_anndata(tiny(), replace(small_config, likelihood=likelihood))
+def test_a_model_comes_back_from_its_folder_to_the_bit(tiny, small_config, tmp_path, gene_likelihood):
+    model = SCANVI.from_anndata(tiny(), replace(small_config, gene_likelihood=gene_likelihood))
     with torch.no_grad():
         model.z2l_encoder(torch.as_tensor(tiny().X.toarray()))  # moves the running statistics
         if model.log_inverse_dispersion is not None:
             model.log_inverse_dispersion += 0.5
     back = SCANVI.load(model.save(tmp_path / "model"))
     assert back.config == model.config
-    assert (back.genes, back.labels, back.labelled_fraction) == (model.genes, model.labels, model.labelled_fraction)
+    assert (back.genes, back.labels, back.labeled_fraction) == (model.genes, model.label_names, model.labeled_fraction)
     ours, theirs = model.state_dict(), back.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -330,7 +330,7 @@ def test_a_model_that_the_first_version_saved_is_read(small_model, tiny, tmp_pat
     )
     about = {"schema": 1, "config": config, "genes": small_model.genes, "labels": ["B", "NK", "T"]}
     about |= {"library_loc": small_model.library_loc, "library_scale": small_model.library_scale}
-    about |= {"labelled_fraction": 1 / 3, "label_key": "label", "unlabelled": "Unknown", "layer": None}
+    about |= {"labeled_fraction": 1 / 3, "labels_key": "label", "unlabeled": "Unknown", "layer": None}
     about |= {"versions": {"torch": "2.13.0+cpu", "pyro": "1.9.2"}}
     (folder / "metadata.json").write_text(json.dumps(about))
     back, adata = SCANVI.load(folder), tiny()
@@ -357,7 +357,7 @@ def test_probabilities_are_the_same_in_another_process(small_model, tiny, tmp_pa
 def test_bad_labels_and_counts_are_refused(tiny):
     adata = tiny()
     with pytest.raises(InputError, match="no column 'celltype'"):
-        SCANVI.from_anndata(adata, labels="celltype")
+        SCANVI.from_anndata(adata, labels_key="celltype")
     adata.X = adata.X * 0.5
     with pytest.raises(InputError, match="raw counts"):
         SCANVI.from_anndata(adata)

@@ -18,7 +18,7 @@ from scanvi_tutorial.model.networks import (
 )
 
 CELLS, GENES, LABELS = 5, 7, 3
-CONFIG = ModelConfig(latent_dim=2, gene_hidden=(6,), label_hidden=(6,), classifier_hidden=(6,), dropout=0.0)
+CONFIG = ModelConfig(n_latent=2, gene_hidden=(6,), label_hidden=(6,), classifier_hidden=(6,), dropout_rate=0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def every_label():
 
 @pytest.mark.parametrize("norm", ["batch", "layer", "none"])
 def test_the_last_layer_is_plain(norm):
-    layers = list(fully_connected([4, 8, 8, 3], norm=norm, dropout=0.1))
+    layers = list(fully_connected([4, 8, 8, 3], norm=norm, dropout_rate=0.1))
     assert isinstance(layers[-1], nn.Linear)
     assert layers[-1].bias is not None
     normalized = [layer for layer in layers if isinstance(layer, nn.BatchNorm1d | nn.LayerNorm)]
@@ -86,7 +86,7 @@ def test_gene_shares_sum_to_one():
 
 
 def test_without_zero_inflation_there_is_no_gate():
-    _, gate = XDecoder(GENES, ModelConfig(likelihood="nb"))(torch.randn(CELLS, 10))
+    _, gate = XDecoder(GENES, ModelConfig(gene_likelihood="nb"))(torch.randn(CELLS, 10))
     assert gate is None
 
 
@@ -127,7 +127,7 @@ def test_what_is_said_of_a_cell_does_not_depend_on_its_neighbours():
 
 def test_logits_are_free_to_be_sure():
     """Without normalization at its end the classifier can say ±20 (a last BatchNorm could not)."""
-    classifier = Classifier(LABELS, ModelConfig(latent_dim=3, classifier_hidden=()))
+    classifier = Classifier(LABELS, ModelConfig(n_latent=3, classifier_hidden=()))
     (linear,) = classifier.heads.layers
     with torch.no_grad():
         linear.weight.copy_(40 * torch.eye(3) - 20)

@@ -22,7 +22,7 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 
-from scanvi_tutorial.config import UNLABELLED, RunConfig
+from scanvi_tutorial.config import UNLABELED, RunConfig
 from scanvi_tutorial.data.download import FILES, RemoteFile
 from scanvi_tutorial.data.facs import load_facs_t
 from scanvi_tutorial.data.pbmc import MARKERS, POPULATIONS, load_pbmc
@@ -99,7 +99,7 @@ def oracle(adata: AnnData, subset: int | None, per_label: int = 50) -> tuple[lis
 
 
 def codes_of(adata: AnnData) -> list[int]:
-    return [-1 if label == UNLABELLED else TYPES.index(label) for label in adata.obs["label"]]
+    return [-1 if label == UNLABELED else TYPES.index(label) for label in adata.obs["label"]]
 
 
 # --- the protocol ---------------------------------------------------------------------------------
@@ -269,16 +269,16 @@ def test_what_comes_back_keeps_the_contract(written):
     assert list(found.var_names) == list(adata.var_names)
     assert [TRUTH[p] for p in adata.obs["cell_types"][found.obs_names]] == list(found.obs["truth"].cat.codes)
     assert list(found.obs["truth"].cat.categories) == TYPES
-    assert list(found.obs["label"].cat.categories) == [*TYPES, UNLABELLED]
+    assert list(found.obs["label"].cat.categories) == [*TYPES, UNLABELED]
     assert found.uns["dataset"] == "pbmc"
     assert list(found.uns["markers"]) == TYPES
     assert not found.is_view
 
 
-def test_seeds_alone_still_know_the_unlabelled_category(written):
+def test_seeds_alone_still_know_the_unlabeled_category(written):
     path = written(source())
     seeds = sum(code >= 0 for code in codes_of(load_pbmc(None, path)))
-    assert list(load_pbmc(seeds, path).obs["label"].cat.categories) == [*TYPES, UNLABELLED]
+    assert list(load_pbmc(seeds, path).obs["label"].cat.categories) == [*TYPES, UNLABELED]
 
 
 def test_repeated_names_are_made_unique(written):

@@ -276,10 +276,10 @@ def test_color_of_probability_darkens_evenly(sixth):
 def test_seeds_are_larger_and_carry_their_color_while_others_are_gray(sixth):
     cells, where, shown, _ = sixth
     (gray, gray_color, small), (seeds, color, large) = points(shown["Seed labels"])
-    labelled = np.flatnonzero(cells.obs["label"] != "Unknown")
+    labeled = np.flatnonzero(cells.obs["label"] != "Unknown")
     assert large.min() > 2 * small.max()
-    assert set(rows_of(where, seeds)) == set(labelled)
-    assert len(gray) == cells.n_obs - len(labelled)
+    assert set(rows_of(where, seeds)) == set(labeled)
+    assert len(gray) == cells.n_obs - len(labeled)
     assert to_hex(gray_color[0]) == palette(["Unknown"])["Unknown"]
     want = [to_rgba(palette(TEN[:4])[name]) for name in cells.obs["label"].iloc[rows_of(where, seeds)]]
     np.testing.assert_allclose(color, want)
@@ -369,7 +369,7 @@ def test_figure6_says_which_function_makes_what_it_lacks(cells, where):
     with pytest.raises(InputError, match=r"st\.latent\(model, adata\)"):
         figure6(cells)
     with pytest.raises(InputError, match="no column 'labels'"):
-        figure6(cells, labels="labels", coordinates=where)
+        figure6(cells, labels_key="labels", coordinates=where)
 
 
 # Counts

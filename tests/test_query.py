@@ -17,7 +17,7 @@ from scanvi_tutorial.inputs import InputError
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.loop import fit
 
-SMALL = ModelConfig(latent_dim=4, gene_hidden=(16,), label_hidden=(8,), classifier_hidden=(8,))
+SMALL = ModelConfig(n_latent=4, gene_hidden=(16,), label_hidden=(8,), classifier_hidden=(8,))
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def reference():
 @pytest.fixture(scope="module")
 def model(reference):
     model = SCANVI.from_anndata(reference, SMALL)
-    fit(model, reference, TrainConfig(max_epochs=4, minibatch=64))
+    fit(model, reference, TrainConfig(max_epochs=4, batch_size=64))
     return model
 
 
@@ -165,7 +165,7 @@ def test_the_hundred_cells_that_facs_holds_out_are_named():
     adata.obs["kind"] = adata.obs["truth"]
     known, new = (adata[adata.obs["split"] == part].copy() for part in ("train", "test"))
     known = select_genes(known, 1_000)
-    model = SCANVI.from_anndata(known, labels="kind")
+    model = SCANVI.from_anndata(known, labels_key="kind")
     fit(model, known, TrainConfig(max_steps=150))
     predict(model, new)  # of 16,791 genes, in their own order
     right = (new.obs["scanvi_label"].astype(str) == new.obs["truth"].astype(str)).mean()

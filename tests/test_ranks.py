@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from scanvi_tutorial.evaluation.ranks import allowed_deviation, ecdf_difference, misfit, rank_among
+from scanvi_tutorial.evaluation.ranks import allowed_deviation, ecdf_difference, rank_among
 from scanvi_tutorial.inputs import InputError
 
 CELLS, DRAWS = 4_000, 99
@@ -25,7 +25,7 @@ def test_ranks_of_a_known_posterior_are_uniform():
     for name in ranks:
         counts = np.bincount(ranks[name], minlength=DRAWS + 1)
         assert scipy.stats.chisquare(counts).pvalue > 1e-3
-    table = misfit(ranks, DRAWS)
+    table = rank_uniformity(ranks, DRAWS)
     assert (table["deviation"] < table["allowed"]).all()
     np.testing.assert_allclose(table["spread"], 1, atol=0.05)
     np.testing.assert_allclose(table["shift"], 0, atol=0.02)
@@ -37,7 +37,7 @@ def test_ranks_of_a_known_posterior_are_uniform():
     ids=["too narrow", "too wide", "too low"],
 )
 def test_a_wrong_posterior_is_found_out_and_the_table_says_how(wrong, column, sign):
-    table = misfit(conjugate(**wrong), DRAWS)
+    table = rank_uniformity(conjugate(**wrong), DRAWS)
     assert (table["deviation"] > table["allowed"]).all()
     neutral = 1 if column == "spread" else 0
     assert (sign * (table[column] - neutral) > 0.1).all()
@@ -54,7 +54,7 @@ def test_ecdf_difference_agrees_with_counting_by_hand():
 
 
 def test_perfectly_even_ranks_have_no_misfit():
-    table = misfit(pd.DataFrame({"a": np.arange(DRAWS + 1)}), DRAWS)
+    table = rank_uniformity(pd.DataFrame({"a": np.arange(DRAWS + 1)}), DRAWS)
     assert table.loc["a", "deviation"] == pytest.approx(0, abs=1e-12)
     assert table.loc["a", "spread"] == pytest.approx(1)
     assert table.loc["a", "shift"] == pytest.approx(0)
@@ -64,7 +64,7 @@ def test_uniform_ranks_stay_within_what_is_allowed_as_often_as_said():
     rng = np.random.default_rng(0)
     inside = []
     for _ in range(300):
-        table = misfit(pd.DataFrame(rng.integers(DRAWS + 1, size=(200, 3))), DRAWS)
+        table = rank_uniformity(pd.DataFrame(rng.integers(DRAWS + 1, size=(200, 3))), DRAWS)
         inside.append((table["deviation"] < table["allowed"]).all())
     assert 0.93 < np.mean(inside) <= 1
 
@@ -77,4 +77,4 @@ def test_more_cells_allow_less_and_more_quantities_more():
 @pytest.mark.parametrize("values", [[0, 5], [-1, 2], []])
 def test_ranks_beyond_the_number_of_draws_are_refused(values):
     with pytest.raises(InputError, match="number of draws"):
-        misfit(pd.DataFrame({"a": np.array(values, dtype=int)}), 4)
+        rank_uniformity(pd.DataFrame({"a": np.array(values, dtype=int)}), 4)

@@ -14,7 +14,7 @@ from scanvi_tutorial.inputs import InputError
 from scanvi_tutorial.teaching.pyro_tutorial import TutorialModel, _minibatches, _run_epoch, fit_tutorial, pyro_tutorial
 
 
-def labelled_cells(cells=12, genes=9, **options):
+def labeled_cells(cells=12, genes=9, **options):
     """Return a tutorial model in float64 and evaluation mode, so that a cell doesn't depend on those beside it."""
     torch.manual_seed(0)
     model = TutorialModel(
@@ -58,7 +58,7 @@ def without_label(model, x, y):
 
 
 def test_the_loss_does_not_know_what_the_factor_is_said_to_be():
-    model, x, y = labelled_cells()
+    model, x, y = labeled_cells()
     losses = []
     for model.has_rsample in (True, False):
         losses.append(loss_and_gradient(model, x, y)[0])
@@ -66,7 +66,7 @@ def test_the_loss_does_not_know_what_the_factor_is_said_to_be():
 
 
 def test_a_factor_that_depends_on_no_draw_of_its_own_weighs_alpha_if_it_is_said_so():
-    model, x, y = labelled_cells(has_rsample=True)
+    model, x, y = labeled_cells(has_rsample=True)
     label = loss_and_gradient(model, x, y)[1] - without_label(model, x, y)
     torch.testing.assert_close(label, model.scale * model.alpha * plain_gradient(model, x, y), rtol=1e-6, atol=1e-12)
 
@@ -74,7 +74,7 @@ def test_a_factor_that_depends_on_no_draw_of_its_own_weighs_alpha_if_it_is_said_
 def test_as_the_tutorial_says_it_a_label_weighs_alpha_times_one_plus_the_loss_of_its_cell():
     """The scale of 1 / (minibatch · genes) cancels: the loss is in nats per cell, whatever is printed."""
     for scale in (1.0, 1e-3):
-        model, x, y = labelled_cells(scale=scale)
+        model, x, y = labeled_cells(scale=scale)
         for cell in range(3):
             one_x, one_y = x[[cell]], y[[cell]]
             loss, gradient = loss_and_gradient(model, one_x, one_y)
@@ -124,8 +124,8 @@ def test_the_story_is_that_of_ours_but_for_where_the_label_is_weighed(small_mode
 def test_training_lowers_both_losses_and_with_a_real_weight_the_types_are_found(tiny):
     """Nothing but the weight stands in the way: as the tutorial weighs labels, 60 epochs are too few for these."""
     adata = tiny(cells=120)
-    fit = fit_tutorial(adata, epochs=60, minibatch=20, learning_rate=0.02, alpha=1.0)
-    assert list(fit.losses) == ["unlabelled", "labelled"]
+    fit = fit_tutorial(adata, epochs=60, batch_size=20, learning_rate=0.02, alpha=1.0)
+    assert list(fit.losses) == ["unlabeled", "labeled"]
     assert (fit.losses.iloc[-1] < fit.losses.iloc[0] - 1).all()
     others = (adata.obs["label"] == "Unknown").to_numpy()
     right = fit.probabilities.idxmax(axis=1)[others] == adata.obs["truth"][others].astype(str)
@@ -146,7 +146,7 @@ def test_losses_are_nats_per_cell_whatever_the_minibatch_and_the_scale(size):
             return model.scale * 7.0 * len(x)
 
     losses = _run_epoch(SevenNatsACell(), model, torch.ones(25, 9), codes, size)
-    assert losses == pytest.approx({"unlabelled": 7.0, "labelled": 7.0})
+    assert losses == pytest.approx({"unlabeled": 7.0, "labeled": 7.0})
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_one_others(tiny):
@@ -190,13 +190,13 @@ def test_every_cell_is_seen_once_and_never_alone_or_beside_the_other_kind(cells)
     assert sorted(torch.cat([rows for _, rows in parts]).tolist()) == list(range(cells + 5))
     for kind, rows in parts:
         assert len(rows) > 1
-        assert set(codes[rows].tolist()) == {0 if kind == "labelled" else -1}
+        assert set(codes[rows].tolist()) == {0 if kind == "labeled" else -1}
 
 
-def test_all_cells_may_be_labelled(tiny):
-    losses = fit_tutorial(tiny(labelled=1), epochs=1).losses
-    assert losses["unlabelled"].isna().all()
-    assert losses["labelled"].notna().all()
+def test_all_cells_may_be_labeled(tiny):
+    losses = fit_tutorial(tiny(labeled=1), epochs=1).losses
+    assert losses["unlabeled"].isna().all()
+    assert losses["labeled"].notna().all()
 
 
 def test_equal_totals_are_refused_in_words(tiny):

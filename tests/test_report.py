@@ -20,8 +20,8 @@ from scanvi_tutorial.inputs import InputError
 from scanvi_tutorial.report import report_page, write_report
 from scanvi_tutorial.report.figures import held_out_of, in_words
 
-SMALL = ModelConfig(latent_dim=4, gene_hidden=(16,), label_hidden=(8,), classifier_hidden=(8,))
-QUICK = {"model_config": SMALL, "train_config": TrainConfig(max_epochs=3, minibatch=64), "fits": 2}
+SMALL = ModelConfig(n_latent=4, gene_hidden=(16,), label_hidden=(8,), classifier_hidden=(8,))
+QUICK = {"model_config": SMALL, "train_config": TrainConfig(max_epochs=3, batch_size=64), "fits": 2}
 STRANGE = {"type A": "CD4/CD8", "type B": "<b>$x_1$</b>", "type C": "γδ T & co", "type D": "10"}
 
 
@@ -115,7 +115,7 @@ def rows_of(text):
     return [re.findall(r">([^<>]*)</t[hd]>", row) for row in body.strip().splitlines()]
 
 
-def test_the_page_begins_with_who_was_labelled_and_who_was_named(named, text):
+def test_the_page_begins_with_who_was_labeled_and_who_was_named(named, text):
     none = (named.obs["kind"] == "Unknown").sum()
     assert f"Of 120 cells, {120 - none} came with a label and kept it; {none} had none and were named." in text
     p, label, kind = (named.obs[name].astype(object) for name in ("scanvi_probability", "scanvi_label", "kind"))
@@ -132,9 +132,9 @@ def test_labels_that_changed_are_counted_where_they_may(named):
     other.uns["scanvi"] = named.uns["scanvi"] | {
         "parameters": named.uns["scanvi"]["parameters"] | {"keep_labels": False}
     }
-    labelled = np.flatnonzero(other.obs["kind"] != "Unknown")[:3]
+    labeled = np.flatnonzero(other.obs["kind"] != "Unknown")[:3]
     codes = other.obs["scanvi_label"].cat.codes.to_numpy().copy()
-    codes[labelled] = (codes[labelled] + 1) % 4
+    codes[labeled] = (codes[labeled] + 1) % 4
     other.obs["scanvi_label"] = pd.Categorical.from_codes(codes, other.obs["scanvi_label"].cat.categories)
     assert "came with a label, of which 3 changed; " in report_page(other)
 
@@ -186,7 +186,7 @@ def test_more_labels_than_colors_can_be_drawn():
     adata = load("simulated", cells=120, genes=40)
     del adata.uns["markers"]
     adata.obs["kind"] = pd.Series(rng.permutation(np.arange(120) % 40), adata.obs_names).astype(str)
-    annotate(adata, "kind", **(QUICK | {"train_config": TrainConfig(max_epochs=1, minibatch=64)}))
+    annotate(adata, "kind", **(QUICK | {"train_config": TrainConfig(max_epochs=1, batch_size=64)}))
     assert "<h2>Maps</h2>" in report_page(adata)
 
 

@@ -12,8 +12,8 @@ from pyro import poutine
 from scanvi_tutorial import evaluation
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.data import load
-from scanvi_tutorial.evaluation.ranks import misfit
-from scanvi_tutorial.inference.posterior import Widened, exact_posterior, guide_posterior, truth_ranks
+from scanvi_tutorial.evaluation.ranks import rank_uniformity
+from scanvi_tutorial.inference.posterior import ScaledGuide, exact_posterior, guide_posterior, sbc_ranks
 from scanvi_tutorial.inference.predictions import label_probabilities
 from scanvi_tutorial.inference.simulation import draw_cells, fit_guide
 from scanvi_tutorial.inputs import InputError, check_counts, check_labels
@@ -28,10 +28,10 @@ def set_by_hand(model, *, spread=0.5):
         for parameter in model.z2_decoder.parameters():
             parameter.zero_()
         head = model.z2_decoder.heads.layers[-1]
-        head.bias[model.config.latent_dim :] = math.log(math.expm1(spread - 1e-4))
+        head.bias[model.config.n_latent :] = math.log(math.expm1(spread - 1e-4))
         # straight from the one-hot label through the first hidden unit: the first type lies at +1, all others at −1
         first = model.z2_decoder.heads.layers[0]
-        first.weight[0, model.config.latent_dim] = 2.0
+        first.weight[0, model.config.n_latent] = 2.0
         head.weight[0, 0] = 1.0
         head.bias[0] = -1.0
     return model.eval()
@@ -41,7 +41,7 @@ def set_by_hand(model, *, spread=0.5):
 def plain(tiny):
     """Return a model with two coordinates of state and no normalization, whose story is set by hand."""
     config = ModelConfig(
-        latent_dim=1, gene_hidden=(6,), label_hidden=(4,), classifier_hidden=(), norm="none", dropout=0.0
+        n_latent=1, gene_hidden=(6,), label_hidden=(4,), classifier_hidden=(), norm="none", dropout_rate=0.0
     )
     return set_by_hand(SCANVI.from_anndata(tiny(), config))
 
@@ -52,7 +52,7 @@ def test_drawn_cells_are_usable_and_keep_every_latent_variable(plain):
     assert list(cells.var_names) == plain.genes
     assert cells.obsm["z1"].shape == cells.obsm["z2"].shape == (50, 1)
     assert (cells.obs["library_size"] > 0).all()
-    assert check_labels(cells, plain.label_key, least=0)[0] == []  # nobody has told us any
+    assert check_labels(cells, plain.labels_key, least=0)[0] == []  # nobody has told us any
     assert label_probabilities(plain, cells).shape == (50, 3)
 
 
@@ -62,7 +62,7 @@ def test_drawn_cells_follow_the_story(plain):
     shares = cells.obs["truth"].value_counts(normalize=True, sort=False)
     assert scipy.stats.chisquare(shares * 4_000).pvalue > 1e-3
     assert scipy.stats.kstest(cells.obsm["z1"][:, 0], "norm").pvalue > 1e-3
-    center = np.where(cells.obs["truth"] == plain.labels[0], 1.0, -1.0)
+    center = np.where(cells.obs["truth"] == plain.label_names[0], 1.0, -1.0)
     assert scipy.stats.kstest((cells.obsm["z2"][:, 0] - center) / 0.5, "norm").pvalue > 1e-3
     log_l = (np.log(cells.obs["library_size"]) - plain.library_loc) / plain.library_scale
     assert scipy.stats.kstest(log_l, "norm").pvalue > 1e-3
@@ -112,10 +112,10 @@ def test_a_library_size_read_off_the_counts_cannot_be_drawn(tiny):
 
 def test_the_guide_alone_learns_and_learns(tiny):
     """With BatchNorm and dropout in every network: the generative half stays to the bit, buffers included."""
-    model = SCANVI.from_anndata(tiny(), ModelConfig(latent_dim=2, gene_hidden=(8,)))
+    model = SCANVI.from_anndata(tiny(), ModelConfig(n_latent=2, gene_hidden=(8,)))
     cells = draw_cells(model, 400)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    losses = fit_guide(model, cells, steps=100, minibatch=64)
+    losses = fit_guide(model, cells, steps=100, batch_size=64)
     moved = {name.split(".")[0] for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert moved == {"z2l_encoder", "classifier", "z1_encoder"}
     assert losses[-30:].mean() < losses[:30].mean()
@@ -160,7 +160,7 @@ def test_widening_touches_the_two_sites_of_the_encoder_alone(plain):
     torch.manual_seed(0)
     usual = poutine.trace(plain.guide).get_trace(x)
     torch.manual_seed(0)
-    with Widened(2.0):
+    with ScaledGuide(2.0):
         wide = poutine.trace(plain.guide).get_trace(x)
     for site in ("z2", "l"):
         ours, theirs = (trace.nodes[site]["fn"].base_dist for trace in (wide, usual))
@@ -226,7 +226,7 @@ def test_a_posterior_without_draws_or_without_a_library_size_is_refused(plain, t
 def test_a_posterior_of_other_cells_is_refused(plain):
     posterior = guide_posterior(plain, draw_cells(plain, 5), draws=3)
     with pytest.raises(InputError, match="these very cells"):
-        truth_ranks(draw_cells(plain, 6), posterior)
+        sbc_ranks(draw_cells(plain, 6), posterior)
 
 
 def mean_bound(model, cells):
@@ -239,7 +239,7 @@ def calibration():
     """Return a model fitted to simulated counts, its guide taught anew; 1,000 fresh cells; their exact posterior."""
     adata = load("simulated")
     model = SCANVI.from_anndata(adata, seed=0)
-    fit(model, adata, TrainConfig(max_epochs=40, minibatch=64, warmup=0.25))
+    fit(model, adata, TrainConfig(max_epochs=40, batch_size=64, warmup=0.25))
     cells = draw_cells(model, 1_000, seed=2)
     bound = mean_bound(model, cells)
     fit_guide(model, draw_cells(model, 20_000, seed=1), steps=1_000)
@@ -260,7 +260,7 @@ def surprise(probabilities, truth):
 def test_ranks_among_exact_draws_are_uniform(calibration):
     """The control that must pass: it proves draws, densities and ranks of the model together."""
     _, cells, exact = calibration
-    table = misfit(truth_ranks(cells, exact), 99, level=0.999)
+    table = rank_uniformity(sbc_ranks(cells, exact), 99, level=0.999)
     assert (table["deviation"] < table["allowed"]).all()
     assert table["spread"].mean() == pytest.approx(1, abs=0.05)
     assert abs(surprise(exact.types, cells.obs["truth"])) < 3
@@ -272,7 +272,7 @@ def test_ranks_among_the_guides_draws_misfit_by_little(calibration):
     """What is allowed, over chance: the guide is one normal distribution a cell, so it is somewhat too narrow."""
     model, cells, exact = calibration
     claimed = guide_posterior(model, cells)
-    table = misfit(truth_ranks(cells, claimed), 99)
+    table = rank_uniformity(sbc_ranks(cells, claimed), 99)
     assert table["deviation"].max() < 0.09
     assert table["spread"].between(0.95, 1.25).all()
     assert table["spread"].mean() > 1.03  # the misfit is there
@@ -287,7 +287,7 @@ def test_ranks_among_the_guides_draws_misfit_by_little(calibration):
 def test_a_guide_half_as_wide_is_found_out(calibration):
     """The control that must fail."""
     model, cells, _ = calibration
-    table = misfit(truth_ranks(cells, guide_posterior(model, cells, widened=0.5)), 99)
+    table = rank_uniformity(sbc_ranks(cells, guide_posterior(model, cells, widened=0.5)), 99)
     assert (table["deviation"] > 2 * table["allowed"]).all()
     assert (table["spread"] > 1.5).all()
 
@@ -298,7 +298,7 @@ def test_a_library_prior_that_is_not_the_storys_is_found_out(calibration):
     model, cells, _ = calibration
     model.library_loc += 0.5
     try:
-        table = misfit(truth_ranks(cells[:300], exact_posterior(model, cells[:300], proposals=500)), 99)
+        table = rank_uniformity(sbc_ranks(cells[:300], exact_posterior(model, cells[:300], proposals=500)), 99)
     finally:
         model.library_loc -= 0.5
     assert table.loc["log l", "deviation"] > table.loc["log l", "allowed"]

@@ -36,36 +36,36 @@ def finished(chapter):
     return SCANVI.from_anndata(chapter["adata"])
 
 
-def data_of(chapter, labelled):
-    return (chapter["x"], chapter["y"]) if labelled else (chapter["x"],)
+def data_of(chapter, labeled):
+    return (chapter["x"], chapter["y"]) if labeled else (chapter["x"],)
 
 
-both = pytest.mark.parametrize("labelled", [False, True], ids=["(x,)", "(x, y)"])
+both = pytest.mark.parametrize("labeled", [False, True], ids=["(x,)", "(x, y)"])
 
 
 @both
-def test_the_sketch_of_the_model_lacks_nothing_but_the_label_term(chapter, finished, labelled):
-    data = data_of(chapter, labelled)
+def test_the_sketch_of_the_model_lacks_nothing_but_the_label_term(chapter, finished, labeled):
+    data = data_of(chapter, labeled)
     sketch, final = (get_model_relations(program, data) for program in (chapter["model_sketch"], finished.model))
-    assert differences(sketch, final) == (["only the second has label"] if labelled else [])
+    assert differences(sketch, final) == (["only the second has label"] if labeled else [])
 
 
 @both
-def test_the_sketch_of_the_guide_lacks_nothing(chapter, finished, labelled):
-    data = data_of(chapter, labelled)
+def test_the_sketch_of_the_guide_lacks_nothing(chapter, finished, labeled):
+    data = data_of(chapter, labeled)
     sketch, final = (get_model_relations(program, data) for program in (chapter["guide_sketch"], finished.guide))
     assert differences(sketch, final) == []
 
 
 @both
-def test_the_sketch_has_the_arrows_of_the_equations(chapter, labelled):
+def test_the_sketch_has_the_arrows_of_the_equations(chapter, labeled):
     """Written out by hand from the model on paper, so that sketch and model cannot be wrong together."""
-    data = data_of(chapter, labelled)
+    data = data_of(chapter, labeled)
     story = get_model_relations(chapter["model_sketch"], data)
     assert story["sample_sample"] == {"z1": [], "y": [], "z2": ["z1", "y"], "l": [], "x": ["z2", "l"]}
-    assert sorted(story["observed"]) == (["x", "y"] if labelled else ["x"])
+    assert sorted(story["observed"]) == (["x", "y"] if labeled else ["x"])
     guess = {"z2": [], "l": [], "y": ["z2"], "z1": ["z2", "y"]}
-    if labelled:
+    if labeled:
         guess = {"z2": [], "l": [], "z1": ["z2"]}
     assert get_model_relations(chapter["guide_sketch"], data)["sample_sample"] == guess
 
@@ -89,14 +89,14 @@ def test_a_sketch_that_drifts_is_caught(chapter, finished, name, line, drifted, 
     names = {**chapter, "every": chapter["y"]}
     exec(compile(source.replace(line, drifted), "02_sketch.md", "exec"), names)
     final = finished.model if name == "model_sketch" else finished.guide
-    data = data_of(chapter, labelled=False)
+    data = data_of(chapter, labeled=False)
     found = differences(get_model_relations(names[name], data), get_model_relations(final, data))
     assert any(sentence.startswith(complaint) for sentence in found), found
 
 
 def test_another_likelihood_is_another_story(chapter):
-    other = SCANVI.from_anndata(chapter["adata"], ModelConfig(likelihood="nb"))
-    data = data_of(chapter, labelled=False)
+    other = SCANVI.from_anndata(chapter["adata"], ModelConfig(gene_likelihood="nb"))
+    data = data_of(chapter, labeled=False)
     (found,) = differences(get_model_relations(chapter["model_sketch"], data), get_model_relations(other.model, data))
     assert found == "x has family ZeroInflatedNegativeBinomial in the first and NegativeBinomial in the second"
 

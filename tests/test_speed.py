@@ -67,7 +67,7 @@ def test_cells_are_written_once_and_are_sparse_counts_with_seeds_and_truth(tmp_p
 def test_types_of_those_cells_can_be_told_apart(tmp_path):
     adata = anndata.read_h5ad(many_cells.made(tmp_path, cells=1_200, genes=6_000))
     said = st.evaluation.logistic_regression(adata)
-    assert st.evaluation.evaluate(adata, said)["accuracy"] > 0.8
+    assert st.evaluation.scores(adata, said)["accuracy"] > 0.8
 
 
 def test_our_arm_is_the_fit_of_the_book_and_runs_as_long_as_it_is_told(tmp_path):
@@ -75,7 +75,7 @@ def test_our_arm_is_the_fit_of_the_book_and_runs_as_long_as_it_is_told(tmp_path)
     table = speed_ours.from_file(str(path), genes=60, epochs=2, train={"minibatch": 64})
     adata = st.select_genes(st.read_h5ad(path), 60)
     model = st.SCANVI.from_anndata(adata)
-    st.fit(model, adata, st.TrainConfig(max_epochs=2, minibatch=64, device="cpu"))
+    st.fit(model, adata, st.TrainConfig(max_epochs=2, batch_size=64, device="cpu"))
     np.testing.assert_array_equal(table, st.label_probabilities(model, adata))
     assert table.attrs["epochs"] == 2
 
@@ -96,7 +96,7 @@ def test_the_recommended_run_is_the_recommended_answer_and_keeps_nothing(tmp_pat
     path = many_cells.made(tmp_path, cells=700, genes=120)
     table = speed_ours.recommended_from_file(str(path), genes=60, fits=2, train={"max_epochs": 2, "minibatch": 64})
     assert list(tmp_path.iterdir()) == [path]  # a fit that was kept would cost nothing the next time
-    train = st.TrainConfig(max_epochs=2, minibatch=64, device="cpu")
+    train = st.TrainConfig(max_epochs=2, batch_size=64, device="cpu")
     np.testing.assert_array_equal(table, st.recommended(st.select_genes(st.read_h5ad(path), 60), train=train, fits=2))
 
 

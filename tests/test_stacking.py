@@ -25,10 +25,10 @@ def cells(codes, names=("B", "NK", "T")):
     return AnnData(np.ones((len(codes), 4), dtype=np.float32), obs=obs)
 
 
-def echo(adata, *, labels="label", seed=0):
+def echo(adata, *, labels_key="label", seed=0):
     """A method that knows the label it is shown, and says equal probabilities otherwise."""
-    names = list(adata.obs[labels].cat.categories)
-    codes = adata.obs[labels].cat.codes.to_numpy()
+    names = list(adata.obs[labels_key].cat.categories)
+    codes = adata.obs[labels_key].cat.codes.to_numpy()
     table = np.full((adata.n_obs, len(names)), 1 / len(names))
     table[codes >= 0] = np.eye(len(names))[codes[codes >= 0]]
     return pd.DataFrame(table, adata.obs_names, names)

@@ -67,8 +67,8 @@ def test_kept_counts_may_stay_on_disk_and_the_fit_is_the_same(adata, tmp_path):
     assert np.shares_memory(counts.data, on_disk.X.data)  # what looks at them takes no copy
     tables = []
     for cells in (held, on_disk):
-        model = SCANVI.from_anndata(cells, labels="label")
-        fit(model, cells, TrainConfig(max_epochs=2, minibatch=32, device="cpu"))
+        model = SCANVI.from_anndata(cells, labels_key="label")
+        fit(model, cells, TrainConfig(max_epochs=2, batch_size=32, device="cpu"))
         tables.append(label_probabilities(model, cells))
     pd.testing.assert_frame_equal(*tables)
 

@@ -55,7 +55,7 @@ def relations():
     with torch.random.fork_rng():
         return {
             "story": get_model_relations(sketch, (X,)),
-            "labelled": get_model_relations(sketch, (X, Y)),
+            "labeled": get_model_relations(sketch, (X, Y)),
             "guide": get_model_relations(sketch_guide, (X,)),
         }
 
@@ -105,7 +105,7 @@ def test_say_joins_sentences_into_one_paragraph(monkeypatch):
 
 def test_an_expected_error_is_shown_in_its_own_words(capsys):
     with expect_error(ValueError):
-        ModelConfig(dropout=2)
+        ModelConfig(dropout_rate=2)
     assert capsys.readouterr().out == "ValueError: dropout must lie in [0, 1), got 2.\n"
 
 
@@ -151,7 +151,7 @@ def test_a_stub_says_its_widths():
     assert repr(Stub(7, 3, 3)) == "Stub(7 → 3, 3)"
 
 
-@pytest.mark.parametrize("y", [None, Y], ids=["unlabelled", "labelled"])
+@pytest.mark.parametrize("y", [None, Y], ids=["unlabeled", "labeled"])
 def test_a_sketch_of_stubs_runs_under_enumeration(y):
     pyro.clear_param_store()
     elbo = TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False)
@@ -165,7 +165,7 @@ def test_a_sketch_tells_its_own_story_again(relations):
 
 
 def test_an_observed_label_is_the_one_difference_between_the_cells(relations):
-    found = differences(relations["story"], relations["labelled"])
+    found = differences(relations["story"], relations["labeled"])
     assert found == ["y has observed False in the first and True in the second"]
 
 
@@ -216,15 +216,15 @@ def test_a_diagram_has_a_circle_a_site_an_arrow_a_parent_and_a_box_a_plate(relat
 
 def test_what_is_observed_is_shaded(relations):
     shaded = {}
-    for name in ("story", "labelled"):
+    for name in ("story", "labeled"):
         circles = [c for c in artists(plate_diagram(relations[name]), Ellipse) if c.get_edgecolor()[3] > 0]
         shaded[name] = sum(circle.get_facecolor()[:3] != (1.0, 1.0, 1.0) for circle in circles)
-    assert shaded == {"story": 1, "labelled": 2}
+    assert shaded == {"story": 1, "labeled": 2}
 
 
 def test_diagrams_stand_side_by_side_under_their_titles_and_fit_the_page(relations):
-    fig = plate_diagram({"an unlabelled cell": relations["story"], "a labelled cell": relations["labelled"]})
-    assert {"an unlabelled cell", "a labelled cell"} <= {text.get_text() for text in fig.axes[0].texts}
+    fig = plate_diagram({"an unlabeled cell": relations["story"], "a labeled cell": relations["labeled"]})
+    assert {"an unlabeled cell", "a labeled cell"} <= {text.get_text() for text in fig.axes[0].texts}
     assert fig.get_figwidth() < 7.2
 
 

@@ -1,4 +1,4 @@
-"""What is left of the ten checks that no other file holds; book/checks.md lists which test holds which.
+"""What is left of the ten checks that no other file holds; book/09_calibration.md lists which test holds which.
 
 1 the bound by hand, for a minibatch with both halves · 4 moments of the counts by sampling · 5 labels near the Bayes
 rate · 8 a fitted model comes back · 9 no softmax twice · 10 nothing as large as cells × genes is ever dense.
@@ -23,7 +23,7 @@ from pyro import poutine
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.data.seeds import seed_labels
 from scanvi_tutorial.data.simulated import bayes_probabilities, load_simulated
-from scanvi_tutorial.evaluation import accuracy, logistic_regression, unlabelled
+from scanvi_tutorial.evaluation import accuracy, logistic_regression, scored_cells
 from scanvi_tutorial.inference.predictions import label_probabilities, latent
 from scanvi_tutorial.model.bound import estimator, traces
 from scanvi_tutorial.model.likelihood import count_distribution
@@ -40,24 +40,24 @@ KINDS = ["zinb", "nb", "poisson"]
 def test_the_loss_of_a_minibatch_with_both_halves_is_the_bound_by_hand(tiny, small_config, kind, kl_weight):
     """Check 1, where the other oracle tests end: unequal halves, their shares, the label term, in every gradient."""
     adata = tiny()
-    model = SCANVI.from_anndata(adata, replace(small_config, likelihood=kind)).double()
+    model = SCANVI.from_anndata(adata, replace(small_config, gene_likelihood=kind)).double()
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-    x, x_labelled = (torch.as_tensor(adata.X[rows].toarray()).double() for rows in (slice(0, 17), slice(17, 30)))
+    x, x_labeled = (torch.as_tensor(adata.X[rows].toarray()).double() for rows in (slice(0, 17), slice(17, 30)))
     y = torch.eye(3, dtype=torch.float64)[torch.arange(13) % 3]
 
     torch.manual_seed(1)
-    pyros = loss_of(model, Minibatch(x, x_labelled, y), estimator(), kl_weight)
+    pyros = loss_of(model, Minibatch(x, x_labeled, y), estimator(), kl_weight)
     pyros_gradients = oracle.gradients(model, pyros)
 
     torch.manual_seed(1)
     noise = oracle.noise_of(traces(model, x)[0])
-    labelled_noise = oracle.noise_of(traces(model, x_labelled, y)[0])
-    share = 10 / 30  # every third of thirty cells is labelled
+    labeled_noise = oracle.noise_of(traces(model, x_labeled, y)[0])
+    share = 10 / 30  # every third of thirty cells is labeled
     by_hand = (1 - share) * oracle.minus_bound(model, x, noise, None, kl_weight) / 17
-    by_hand = by_hand + share * oracle.minus_bound(model, x_labelled, labelled_noise, y, kl_weight) / 13
+    by_hand = by_hand + share * oracle.minus_bound(model, x_labeled, labeled_noise, y, kl_weight) / 13
     by_hand_gradients = oracle.gradients(model, by_hand)
 
     torch.testing.assert_close(pyros, by_hand, rtol=1e-9, atol=0)
@@ -90,7 +90,7 @@ def test_with_plenty_of_cells_labels_come_within_six_points_of_the_bayes_rate():
     below 0.02 (test_simulation.py). Narrow the bound when the defaults get nearer.
     """
     adata = seed_labels(load_simulated(cells=10_000, effect=1.2), per_label=1_000, how="random", seed=0)
-    others = unlabelled(adata)
+    others = scored_cells(adata)
     truth = adata.obs["truth"][others]
     best = accuracy(truth, bayes_probabilities(adata)[others])
     assert 0.85 < best < 0.95  # hard enough to be wrong, easy enough to be right
@@ -106,7 +106,7 @@ def test_a_fitted_model_says_the_same_to_the_bit_after_a_journey_through_a_folde
     adata = tiny(cells=60)
     model = SCANVI.from_anndata(adata, small_config)
     start = model.inverse_dispersion.clone()
-    fit(model, adata, TrainConfig(max_epochs=3, minibatch=16, warmup=0.0))
+    fit(model, adata, TrainConfig(max_epochs=3, batch_size=16, warmup=0.0))
     assert (model.inverse_dispersion != start).all()
     back = SCANVI.load(model.save(tmp_path / "model"))
     assert torch.equal(back.inverse_dispersion, model.inverse_dispersion)
@@ -117,7 +117,7 @@ def test_a_fitted_model_says_the_same_to_the_bit_after_a_journey_through_a_folde
 @pytest.mark.parametrize("right", [True, False])
 def test_a_classifier_that_is_sure_pays_nothing_where_it_is_right_and_dearly_where_it_is_wrong(tiny, right):
     """Check 9: logits of ±20. A softmax taken twice could not get below log(e + 2) − 1, about half a nat."""
-    model = SCANVI.from_anndata(tiny(), ModelConfig(latent_dim=2, gene_hidden=(8,), classifier_hidden=()))
+    model = SCANVI.from_anndata(tiny(), ModelConfig(n_latent=2, gene_hidden=(8,), classifier_hidden=()))
     with torch.no_grad():
         head = model.classifier.heads.layers[-1]
         head.weight.zero_()
@@ -145,7 +145,7 @@ def status(field):
 before = status("VmRSS")
 adata = st.read_h5ad(sys.argv[1])
 loaded = status("VmHWM")
-config = st.ModelConfig(likelihood="poisson", latent_dim=2, gene_hidden=(4,), label_hidden=(4,), classifier_hidden=())
+config = st.ModelConfig(likelihood="poisson", n_latent=2, gene_hidden=(4,), label_hidden=(4,), classifier_hidden=())
 model = st.SCANVI.from_anndata(adata, config)
 history = st.fit(model, adata, st.TrainConfig(max_epochs=1, minibatch=64, held_out=0.005))
 fitted = status("VmHWM")

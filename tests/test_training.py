@@ -22,11 +22,11 @@ from scanvi_tutorial.training.loop import choose_device, fit, run_epoch
 from scanvi_tutorial.training.minibatches import Minibatch, split_cells
 from scanvi_tutorial.training.objective import loss_of
 
-SHORT = TrainConfig(max_epochs=4, minibatch=8, warmup=0.5, patience=4)
+SHORT = TrainConfig(max_epochs=4, batch_size=8, warmup=0.5, patience=4)
 
 
 def fitted(adata, config=SHORT, model_config=None, seed=0):
-    model = SCANVI.from_anndata(adata, model_config or ModelConfig(latent_dim=2, gene_hidden=(8,)), seed=seed)
+    model = SCANVI.from_anndata(adata, model_config or ModelConfig(n_latent=2, gene_hidden=(8,)), seed=seed)
     return model, fit(model, adata, config)
 
 
@@ -40,20 +40,20 @@ def same(one, other):
 
 def test_the_loss_is_the_weighted_sum_it_says_it_is(tiny):
     adata = tiny()
-    model = SCANVI.from_anndata(adata, ModelConfig(latent_dim=2, label_weight=7.0)).eval()
-    x, x_labelled = (torch.as_tensor(adata.X[rows].toarray()) for rows in (slice(0, 12), slice(12, 20)))
+    model = SCANVI.from_anndata(adata, ModelConfig(n_latent=2, label_weight=7.0)).eval()
+    x, x_labeled = (torch.as_tensor(adata.X[rows].toarray()) for rows in (slice(0, 12), slice(12, 20)))
     y = torch.eye(3)[torch.arange(8) % 3]
     torch.manual_seed(1)
-    loss = loss_of(model, Minibatch(x, x_labelled, y), estimator())
+    loss = loss_of(model, Minibatch(x, x_labeled, y), estimator())
     torch.manual_seed(1)
-    terms = [bound_terms(model, x), bound_terms(model, x_labelled, y)]
+    terms = [bound_terms(model, x), bound_terms(model, x_labeled, y)]
     bounds = [t["log_likelihood"] - t["kl_l"] - t["kl_z"] - t["kl_y"] for t in terms]
     torch.manual_seed(1)
     bound_terms(model, x)
-    z2_loc, z2_scale, *_ = model.z2l_encoder(x_labelled)
+    z2_loc, z2_scale, *_ = model.z2l_encoder(x_labeled)
     z2 = z2_loc + z2_scale * torch.randn_like(z2_loc)  # the guide's first draw
     entropy = torch.nn.functional.cross_entropy(model.classifier(z2), y.argmax(-1))
-    share = model.labelled_fraction
+    share = model.labeled_fraction
     assert share == pytest.approx(10 / 30)
     wanted = -(1 - share) * bounds[0].mean() - share * bounds[1].mean() + 7.0 * entropy
     torch.testing.assert_close(loss, wanted, rtol=1e-5, atol=0)
@@ -114,7 +114,7 @@ def test_fitting_touches_no_global_generator_and_no_input(tiny):
 
 
 def test_what_labels_are_hidden_does_not_matter(tiny):
-    """Permuting the truth of unlabelled cells leaves training identical to the bit."""
+    """Permuting the truth of unlabeled cells leaves training identical to the bit."""
     adata = tiny()
     hidden = (adata.obs["label"] == "Unknown").to_numpy()
     other = adata.copy()
@@ -151,7 +151,7 @@ def test_the_model_is_left_in_the_best_state_that_was_watched(tiny):
     model, history = fitted(adata, config)
     watched = history.frame["bound_held_out"][history.frame["kl_weight"] == 1]
     assert history.best_epoch == watched.idxmax()
-    held_out = split_cells(codes_of(adata), config, model.labels).held_out
+    held_out = split_cells(codes_of(adata), config, model.label_names).held_out
     with evaluating(model, config.seed):
         terms = bound_terms(model, torch.as_tensor(adata.X[held_out].toarray()))
     bound = (terms["log_likelihood"] - terms["kl_l"] - terms["kl_z"] - terms["kl_y"]).mean()
@@ -176,7 +176,7 @@ def test_held_out_cells_are_not_learned_from(tiny):
     prior = {"library_loc": 3.0, "library_scale": 0.5}
     models = []
     for cells in (adata, other):
-        model = SCANVI.from_anndata(adata, ModelConfig(latent_dim=2, gene_hidden=(8,)))
+        model = SCANVI.from_anndata(adata, ModelConfig(n_latent=2, gene_hidden=(8,)))
         model.library_loc, model.library_scale = prior["library_loc"], prior["library_scale"]
         fit(model, cells, replace(config, max_epochs=1))
         models.append(model)
@@ -186,38 +186,38 @@ def test_held_out_cells_are_not_learned_from(tiny):
 def test_split_keeps_every_cell_once():
     codes = np.repeat([-1, 0, 1], [50, 30, 25])
     split = split_cells(codes, TrainConfig(monitor="labels"), ["a", "b"])
-    parts = [split.unlabelled, split.held_out, split.labelled, split.held_out_labelled]
+    parts = [split.unlabeled, split.held_out, split.labeled, split.held_out_labeled]
     assert sorted(np.concatenate(parts)) == list(range(105))
     assert len(split.held_out) == 5
-    assert len(split.held_out_labelled) == 6 + 5
-    assert (codes[split.labelled] >= 0).all()
+    assert len(split.held_out_labeled) == 6 + 5
+    assert (codes[split.labeled] >= 0).all()
 
 
 def test_too_few_seeds_to_watch_labels_names_the_class():
     codes = np.repeat([-1, 0, 1], [50, 30, 23])
-    with pytest.raises(InputError, match="'b' has 23 labelled cells"):
+    with pytest.raises(InputError, match="'b' has 23 labeled cells"):
         split_cells(codes, TrainConfig(monitor="labels"), ["a", "b"])
 
 
 def test_held_out_labels_are_watched_where_there_are_enough(tiny):
-    _, history = fitted(tiny(cells=240, labelled=2), replace(SHORT, monitor="labels", minibatch=32))
+    _, history = fitted(tiny(cells=240, labeled=2), replace(SHORT, monitor="labels", batch_size=32))
     assert history.frame["held_out_accuracy"].between(0, 1).all()
     assert history.frame["held_out_accuracy"].iloc[history.best_epoch] == history.frame["held_out_accuracy"][2:].max()
 
 
 @pytest.mark.parametrize("cells", [3, 4, 9, 10, 17, 33])
 def test_no_number_of_cells_makes_a_minibatch_of_one(tiny, cells):
-    fitted(tiny(cells=cells, labelled=1 if cells < 9 else 3), replace(SHORT, max_epochs=1))
+    fitted(tiny(cells=cells, labeled=1 if cells < 9 else 3), replace(SHORT, max_epochs=1))
 
 
-def test_all_cells_labelled_is_a_fit_too(tiny):
-    model, _ = fitted(tiny(labelled=1))
-    assert model.labelled_fraction == 1
+def test_all_cells_labeled_is_a_fit_too(tiny):
+    model, _ = fitted(tiny(labeled=1))
+    assert model.labeled_fraction == 1
 
 
 def test_a_rate_far_too_high_ends_in_words(tiny):
     adata = tiny()
-    model = SCANVI.from_anndata(adata, ModelConfig(latent_dim=2, norm="none"))
+    model = SCANVI.from_anndata(adata, ModelConfig(n_latent=2, norm="none"))
     with torch.no_grad():
         model.log_inverse_dispersion.fill_(math.nan)
     with pytest.raises(FloatingPointError, match="learning_rate"):
@@ -237,21 +237,21 @@ def test_a_single_cell_of_each_class_is_enough_for_a_step(tiny):
     for name in ("B", "NK", "T"):
         label[np.flatnonzero(adata.obs["truth"] == name)[0]] = name
     adata.obs["label"] = pd.Categorical(label, categories=["B", "NK", "T", "Unknown"])
-    fitted(adata, replace(SHORT, labelled_minibatch=2))
+    fitted(adata, replace(SHORT, labeled_batch_size=2))
 
 
 def test_a_class_that_lost_its_seeds_is_named(tiny):
     adata = tiny()
     model = SCANVI.from_anndata(adata)
     adata.obs["label"] = adata.obs["label"].astype(str).replace("NK", "Unknown")
-    with pytest.raises(InputError, match="labelled NK"):
+    with pytest.raises(InputError, match="labeled NK"):
         fit(model, adata, SHORT)
 
 
 def test_dispersion_moves_towards_the_truth():
     """Simulated genes have θ between one and six; a fit starts them at ten, and Adam's steps must carry them there."""
     adata = seed_labels(load("simulated"), per_label=10, how="random", seed=0)
-    model, _ = fitted(adata, TrainConfig(max_epochs=40, minibatch=64), ModelConfig())
+    model, _ = fitted(adata, TrainConfig(max_epochs=40, batch_size=64), ModelConfig())
     ours, truth = model.inverse_dispersion.detach().numpy(), adata.var["inverse_dispersion"].to_numpy()
     assert 0.5 < np.median(ours) / np.median(truth) < 2
     assert (
@@ -292,7 +292,7 @@ def test_a_named_device_is_taken_at_its_word():
 
 def test_on_simulated_cells_labels_are_found_far_above_chance():
     adata = seed_labels(load("simulated"), per_label=10, how="random", seed=0)
-    model, _ = fitted(adata, TrainConfig(max_epochs=40, minibatch=64), ModelConfig())
+    model, _ = fitted(adata, TrainConfig(max_epochs=40, batch_size=64), ModelConfig())
     rest = (adata.obs["label"] == "Unknown").to_numpy()
     truth = adata.obs["truth"].astype(str).to_numpy()[rest]
     found = label_probabilities(model, adata).idxmax(axis=1).to_numpy()[rest]
@@ -301,12 +301,12 @@ def test_on_simulated_cells_labels_are_found_far_above_chance():
 
 @pytest.mark.parametrize("likelihood", ["zinb", "nb", "poisson"])
 @pytest.mark.parametrize("library", ["latent", "observed"])
-def test_cells_of_very_few_counts_can_be_thinned_to_nothing(tiny, likelihood, library):
+def test_cells_of_very_few_counts_can_be_thinned_to_nothing(tiny, gene_likelihood, library):
     adata = tiny(cells=60)
     adata.X = adata.X.minimum(1)
     adata = adata[:, :3].copy()
     adata = adata[np.asarray(adata.X.sum(axis=1)).ravel() > 0].copy()
-    config = ModelConfig(likelihood=likelihood, library=library, gene_hidden=(8,))
+    config = ModelConfig(gene_likelihood=gene_likelihood, library=library, gene_hidden=(8,))
     model = SCANVI.from_anndata(adata, config)
-    history = fit(model, adata, TrainConfig(max_epochs=20, minibatch=8))
+    history = fit(model, adata, TrainConfig(max_epochs=20, batch_size=8))
     assert np.isfinite(history.frame["loss"]).all()

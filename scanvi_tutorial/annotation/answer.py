@@ -1,6 +1,6 @@
 """What an answer leaves in an AnnData: labels, probabilities, states and how they came about.
 
-Told in book/09_your_data.md.
+Told in book/10_your_data.md.
 """
 
 from __future__ import annotations

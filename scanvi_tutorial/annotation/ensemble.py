@@ -1,7 +1,7 @@
 """What the book recommends: states learned without labels, several times over, then named by plain classifiers.
 
 Found in book/08_evaluation.md. A network that is told a few labels bends the states of just these cells; one that is
-told none lays out all cells alike, so that a simple rule, learned from the labelled ones, holds for the others. Fits
+told none lays out all cells alike, so that a simple rule, learned from the labeled ones, holds for the others. Fits
 differ, so several are averaged. No fit knows a label: to hide some, only the rules have to be learned anew.
 """
 
@@ -21,7 +21,7 @@ import torch
 from anndata import AnnData
 from numpy.typing import ArrayLike
 
-from scanvi_tutorial.config import UNLABELLED, ModelConfig, TrainConfig, no_progress, progress
+from scanvi_tutorial.config import UNLABELED, ModelConfig, TrainConfig, no_progress, progress
 from scanvi_tutorial.evaluation import fit_on_seeds, label_spreading, linear_classifier, neighbor_graph, pooled
 from scanvi_tutorial.inference.predictions import latent
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning
@@ -58,14 +58,14 @@ class StateClassifier:
         self,
         adata: AnnData,
         *,
-        labels: str = "label",
+        labels_key: str = "label",
         seed: int = 0,
     ) -> pd.DataFrame:
         """Return probabilities (cells, labels); nothing is drawn at random."""
         tables, weights = [], []
         for z, graph in zip(self.states, self.graphs, strict=True):
-            linear = fit_on_seeds(linear_classifier(), adata, labels=labels, features=z)
-            spread = label_spreading(adata, labels=labels, graph=graph)
+            linear = fit_on_seeds(linear_classifier(), adata, labels_key=labels_key, features=z)
+            spread = label_spreading(adata, labels_key=labels_key, graph=graph)
             tables += [linear, spread]
             weights += [1 - self.spreading, self.spreading]
         return pooled(tables, weights)
@@ -86,7 +86,7 @@ class Ensemble:
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     fits: int | None = None  # None: ten, and fewer from 1,600 cells on, but four at the least
-    batch: str | None = None  # the column of obs with a batch that decoder and library know
+    batch_key: str | None = None  # the column of obs with a batch that decoder and library know
     folder: str | Path | None = None  # where fits are kept; None is `cache_folder()`
     keep: bool = True  # False fits anew and leaves nothing on disk
     jobs: int = 1  # how many fits run side by side, each in a process of its own
@@ -95,18 +95,18 @@ class Ensemble:
         if (self.fits is not None and self.fits < 1) or self.jobs < 1:
             raise InputError(f"At least one fit and one job are needed; got fits={self.fits}, jobs={self.jobs}.")
 
-    def __call__(self, adata: AnnData, *, labels: str = "label", seed: int = 0) -> pd.DataFrame:
+    def __call__(self, adata: AnnData, *, labels_key: str = "label", seed: int = 0) -> pd.DataFrame:
         """Return probabilities (cells, labels)."""
-        fitted = self.fit(adata, labels, seed)
-        return StateClassifier([latent(model, adata) for model, _ in fitted])(adata, labels=labels)
+        fitted = self.fit(adata, labels_key, seed)
+        return StateClassifier([latent(model, adata) for model, _ in fitted])(adata, labels_key=labels_key)
 
-    def fit(self, adata: AnnData, labels: str, seed: int) -> list[tuple[SCANVI, History]]:
-        """Return the fitted models and their histories; `labels` only says how many types there are."""
+    def fit(self, adata: AnnData, labels_key: str, seed: int) -> list[tuple[SCANVI, History]]:
+        """Return the fitted models and their histories; `labels_key` only says how many types there are."""
         count = self.fits or int(np.clip(_CELLS_TIMES_FITS // adata.n_obs, *_FEWEST_AND_MOST))
         seeds = np.random.SeedSequence(seed).generate_state(count)
-        tasks = [(self, adata, labels, int(own), norm) for own, norm in zip(seeds, cycle(_NORMS), strict=False)]
-        if self.batch is not None:
-            text = confounding(*check_labels(adata, labels), check_batches(adata, self.batch))
+        tasks = [(self, adata, labels_key, int(own), norm) for own, norm in zip(seeds, cycle(_NORMS), strict=False)]
+        if self.batch_key is not None:
+            text = confounding(*check_labels(adata, labels_key), check_batches(adata, self.batch_key))
             if text is not None:
                 warnings.warn(text, ConfoundedBatchWarning, stacklevel=2)
         jobs = min(self.jobs, count)  # a worker gets its share of the threads
@@ -124,15 +124,15 @@ class Ensemble:
 def recommended(
     adata: AnnData,
     *,
-    labels: str = "label",
+    labels_key: str = "label",
     seed: int = 0,
     model: ModelConfig | None = None,
     train: TrainConfig | None = None,
     fits: int | None = None,
     folder: str | Path | None = None,
     layer: str | None = None,
-    unlabelled: str | int = UNLABELLED,
-    batch: str | None = None,
+    unlabeled_category: str | int = UNLABELED,
+    batch_key: str | None = None,
     jobs: int = 1,
 ) -> pd.DataFrame:
     """Return probabilities (cells, labels) of what the book recommends: an `Ensemble` of fits that see no label.
@@ -142,27 +142,27 @@ def recommended(
 
     Args:
         adata: Raw counts, (cells, genes), of the genes that the model is to see.
-        labels: Column of `obs` with the labels; cells without one are missing there, or "Unknown".
+        labels_key: Column of `obs` with the labels; cells without one are missing there, or "Unknown".
         seed: Of weights and minibatches.
         model: `ModelConfig()` where it is None; its `norm` is LayerNorm and BatchNorm in turn in any case.
-        train: `TrainConfig()` where it is None; its objective is "unlabelled" in any case.
+        train: `TrainConfig()` where it is None; its objective is "unlabeled" in any case.
         fits: How many fits are pooled; None takes ten, and fewer from 1,600 cells on, but four at the least.
         folder: Where fits are kept; `cache_folder()` where it is None.
         layer: Where the counts are, if not in `X`.
-        unlabelled: A further name for "without a label".
-        batch: Column of `obs` with a batch that is to be corrected for.
+        unlabeled_category: A further name for "without a label".
+        batch_key: Column of `obs` with a batch that is to be corrected for.
         jobs: How many fits run side by side, each in a process of its own.
 
     Raises:
         InputError: Where counts, labels or batches cannot be used.
     """
-    if (layer, unlabelled) != (None, UNLABELLED):
-        adata = plain_cells(adata, labels, layer=layer, unlabelled=unlabelled, batch=batch)
-    settings = {"fits": fits, "batch": batch, "folder": folder, "jobs": jobs}
-    return Ensemble(model or ModelConfig(), train or TrainConfig(), **settings)(adata, labels=labels, seed=seed)
+    if (layer, unlabeled_category) != (None, UNLABELED):
+        adata = plain_cells(adata, labels_key, layer=layer, unlabeled_category=unlabeled_category, batch_key=batch_key)
+    settings = {"fits": fits, "batch_key": batch_key, "folder": folder, "jobs": jobs}
+    return Ensemble(model or ModelConfig(), train or TrainConfig(), **settings)(adata, labels_key=labels_key, seed=seed)
 
 
-def with_linear_classifier(model: SCANVI, adata: AnnData, states: ArrayLike, labels: str = "label") -> SCANVI:
+def with_linear_classifier(model: SCANVI, adata: AnnData, states: ArrayLike, labels_key: str = "label") -> SCANVI:
     """Return a copy of `model` whose classifier is logistic regression on `states`, (cells, latent).
 
     Such a copy can be saved, and names new cells by itself.
@@ -170,9 +170,11 @@ def with_linear_classifier(model: SCANVI, adata: AnnData, states: ArrayLike, lab
     Raises:
         InputError: Where the labels are not those that the model knows.
     """
-    names, codes = check_labels(adata, labels)
-    if list(names) != model.labels:
-        raise InputError(f"adata.obs[{labels!r}] holds {listed(names)}; the model knows {listed(model.labels)}.")
+    names, codes = check_labels(adata, labels_key)
+    if list(names) != model.label_names:
+        raise InputError(
+            f"adata.obs[{labels_key!r}] holds {listed(names)}; the model knows {listed(model.label_names)}."
+        )
     told = codes >= 0
     rule = linear_classifier().fit(np.asarray(states, dtype=np.float64)[told], codes[told])
     weight, bias = rule.coef_, rule.intercept_
@@ -190,13 +192,15 @@ def with_linear_classifier(model: SCANVI, adata: AnnData, states: ArrayLike, lab
 
 
 def _one(
-    ensemble: Ensemble, adata: AnnData, labels: str, seed: int, norm: Literal["layer", "batch"]
+    ensemble: Ensemble, adata: AnnData, labels_key: str, seed: int, norm: Literal["layer", "batch"]
 ) -> tuple[SCANVI, History]:
     config = replace(ensemble.model, norm=norm)
-    train = replace(ensemble.train, seed=seed, objective="unlabelled", monitor="bound")
+    train = replace(ensemble.train, seed=seed, objective="unlabeled", monitor="bound")
     with no_progress(), warnings.catch_warnings():  # one bar counts the fits; theirs would overwrite each other
         warnings.simplefilter("ignore", ConfoundedBatchWarning)  # every fit would say it: `Ensemble.fit` does, once
         if ensemble.keep:
-            return fit_or_load(adata, config, train, labels=labels, batch=ensemble.batch, folder=ensemble.folder)
-        model = SCANVI.from_anndata(adata, config, labels=labels, batch=ensemble.batch, seed=seed)
+            return fit_or_load(
+                adata, config, train, labels_key=labels_key, batch_key=ensemble.batch_key, folder=ensemble.folder
+            )
+        model = SCANVI.from_anndata(adata, config, labels_key=labels_key, batch_key=ensemble.batch_key, seed=seed)
         return model, fit(model, adata, train)

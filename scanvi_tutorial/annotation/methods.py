@@ -16,11 +16,11 @@ from scanvi_tutorial.evaluation import fit_on_seeds, linear_classifier
 from scanvi_tutorial.inference.predictions import label_probabilities, latent
 from scanvi_tutorial.training.cache import fit_or_load
 
-__all__ = ["FrozenLatent", "ScANVI"]
+__all__ = ["FrozenLatent", "SingleFit"]
 
 
 @dataclass(frozen=True, slots=True)
-class ScANVI:
+class SingleFit:
     """One fit of scANVI, of this model trained in this way; the seed draws its weights and minibatches.
 
     `samples` draws of the state are averaged over; 0 asks the classifier at the posterior mean.
@@ -31,10 +31,10 @@ class ScANVI:
     samples: int = 25
     folder: str | Path | None = None  # where fits are kept; None is `cache_folder()`
 
-    def __call__(self, adata: AnnData, *, labels: str = "label", seed: int = 0) -> pd.DataFrame:
+    def __call__(self, adata: AnnData, *, labels_key: str = "label", seed: int = 0) -> pd.DataFrame:
         """Return probabilities (cells, labels)."""
         train = replace(self.train, seed=seed)
-        fitted, _ = fit_or_load(adata, self.model, train, labels=labels, folder=self.folder)
+        fitted, _ = fit_or_load(adata, self.model, train, labels_key=labels_key, folder=self.folder)
         return label_probabilities(fitted, adata, samples=self.samples, seed=seed)
 
 
@@ -46,9 +46,9 @@ class FrozenLatent:
     train: TrainConfig = field(default_factory=TrainConfig)
     folder: str | Path | None = None
 
-    def __call__(self, adata: AnnData, *, labels: str = "label", seed: int = 0) -> pd.DataFrame:
+    def __call__(self, adata: AnnData, *, labels_key: str = "label", seed: int = 0) -> pd.DataFrame:
         """Return probabilities (cells, labels)."""
-        train = replace(self.train, seed=seed, objective="unlabelled")
-        model, _ = fit_or_load(adata, self.model, train, labels=labels, folder=self.folder)
+        train = replace(self.train, seed=seed, objective="unlabeled")
+        model, _ = fit_or_load(adata, self.model, train, labels_key=labels_key, folder=self.folder)
         states = latent(model, adata)
-        return fit_on_seeds(linear_classifier(), adata, labels=labels, features=states)
+        return fit_on_seeds(linear_classifier(), adata, labels_key=labels_key, features=states)

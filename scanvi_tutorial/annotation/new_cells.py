@@ -1,6 +1,6 @@
 """New cells for a model that was fitted before: its genes found among theirs, its encoder left as it is.
 
-Used in book/09_your_data.md. Nothing is learned from the new cells: each is mapped and named by itself, so an answer
+Used in book/10_your_data.md. Nothing is learned from the new cells: each is mapped and named by itself, so an answer
 does not depend on which other cells come with it.
 """
 

@@ -1,6 +1,6 @@
-"""A partly labelled AnnData in, the same AnnData with labels, probabilities and a latent space out, in one call.
+"""A partly labeled AnnData in, the same AnnData with labels, probabilities and a latent space out, in one call.
 
-Told in book/09_your_data.md. It is the recommended configuration of book/08_evaluation.md (`ensemble.recommended`)
+Told in book/10_your_data.md. It is the recommended configuration of book/08_evaluation.md (`ensemble.recommended`)
 with checks before it and doubts after it.
 """
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from scanvi_tutorial.annotation.answer import storable, write_answer
 from scanvi_tutorial.annotation.ensemble import Ensemble, StateClassifier, with_linear_classifier
-from scanvi_tutorial.config import UNLABELLED, ModelConfig, TrainConfig
+from scanvi_tutorial.config import UNLABELED, ModelConfig, TrainConfig
 from scanvi_tutorial.data.selection import select_genes
 from scanvi_tutorial.evaluation import (
     Baseline,
@@ -56,11 +56,11 @@ _SURE, _RULED_OUT = 0.9, 0.02  # a label is called contradicted where another is
 
 def annotate(
     adata: AnnData,
-    labels: str = "label",
+    labels_key: str = "label",
     *,
-    unlabelled: str | int = UNLABELLED,
+    unlabeled_category: str | int = UNLABELED,
     layer: str | None = None,
-    batch: str | None = None,
+    batch_key: str | None = None,
     genes: int = 2_000,
     keep_labels: bool = True,
     model: str | Path | None = None,
@@ -83,24 +83,24 @@ def annotate(
       said of labels while they were hidden (`cells`, `given`, `probabilities`); `compared`, how right simpler methods
       were about the same labels; `warnings`, sentences to read first; `parameters`, `genes`, `label_names`, `versions`.
 
-    scANVI is fitted several times without a look at any label; simple rules, learned from the labelled cells, then name
+    scANVI is fitted several times without a look at any label; simple rules, learned from the labeled cells, then name
     all cells by their states (`ensemble.StateClassifier`). To see how far that can be trusted, each label is hidden
     once, and the rules are learned from the others: this costs little, since no fit knows a label. Where no type has
     two labels, nothing can be hidden, and a warning says so.
 
     Args:
-        adata: Raw counts, (cells, genes), of all measured genes; at least two types labelled.
-        labels: Column of `obs` with the labels. Missing values, "", -1 and "Unknown" mean none.
-        unlabelled: A further name for "without a label".
+        adata: Raw counts, (cells, genes), of all measured genes; at least two types labeled.
+        labels_key: Column of `obs` with the labels. Missing values, "", -1 and "Unknown" mean none.
+        unlabeled_category: A further name for "without a label".
         layer: Where the counts are, if not in `X`.
-        batch: Column of `obs` with a batch to correct for; off unless asked, and where all cells are of one batch.
+        batch_key: Column of `obs` with a batch to correct for; off unless asked, and where all cells are of one batch.
         genes: How many genes the model sees: those detected in most cells, markers of `uns["markers"]` first.
         keep_labels: Whether a cell that has a label keeps it in `obs["scanvi_label"]`, whatever the model thinks.
         model: A folder to save the fitted model in, for `predict` on new cells.
         seed: Draws folds, weights and minibatches; equal seeds and threads give equal answers.
         fits: How many fits are pooled; None takes ten, and fewer from 1,600 cells on, but four at the least.
         model_config: `ModelConfig()` where it is None; fits take LayerNorm and BatchNorm in turn in any case.
-        train_config: `TrainConfig()` where it is None; its objective is "unlabelled" in any case.
+        train_config: `TrainConfig()` where it is None; its objective is "unlabeled" in any case.
         jobs: Fits at once, each in a process of its own; None takes a process a core from 2,000 cells on.
 
     Raises:
@@ -108,7 +108,7 @@ def annotate(
         PersistenceError: Where `model` is a folder that holds something else.
 
     Warns:
-        ConfoundedBatchWarning: Where the batch of a labelled cell nearly gives its label away.
+        ConfoundedBatchWarning: Where the batch of a labeled cell nearly gives its label away.
     """
     check_cells(adata)
     if genes < 1:
@@ -117,43 +117,53 @@ def annotate(
         raise InputError(f"A seed is a whole number from 0 to 2³² - 1, got {seed!r}.")
     if model is not None:
         holds(model)  # refuses a folder of something else before anything is computed
-    cells, notes = _chosen(plain_cells(adata, labels, layer=layer, unlabelled=unlabelled, batch=batch), adata, genes)
-    names, codes = check_labels(cells, labels)
+    cells, notes = _chosen(
+        plain_cells(adata, labels_key, layer=layer, unlabeled_category=unlabeled_category, batch_key=batch_key),
+        adata,
+        genes,
+    )
+    names, codes = check_labels(cells, labels_key)
     notes += doubts(names, codes, genes=cells.n_vars)
-    if batch is not None and len(cells.obs[batch].cat.categories) == 1:
-        notes.append(f"All cells are of one batch in obs[{batch!r}], so there is none to correct for.")
-        batch = None
-    if batch is not None and (text := confounding(names, codes, cells.obs[batch].array)):
+    if batch_key is not None and len(cells.obs[batch_key].cat.categories) == 1:
+        notes.append(f"All cells are of one batch in obs[{batch_key!r}], so there is none to correct for.")
+        batch_key = None
+    if batch_key is not None and (text := confounding(names, codes, cells.obs[batch_key].array)):
         notes.insert(0, text)
         warnings.warn(text, ConfoundedBatchWarning, stacklevel=2)
     if jobs is None:
         jobs = joblib.cpu_count() if cells.n_obs >= _MANY_CELLS else 1
     settings = model_config or ModelConfig(), train_config or TrainConfig()
-    ensemble = Ensemble(*settings, fits=fits, batch=batch, keep=False, jobs=jobs)
+    ensemble = Ensemble(*settings, fits=fits, batch_key=batch_key, keep=False, jobs=jobs)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConfoundedBatchWarning)  # every fit would say it
-            fitted = ensemble.fit(cells, labels, seed)
+            fitted = ensemble.fit(cells, labels_key, seed)
     except FloatingPointError as error:
         raise InputError(f"The model could not be fitted to these counts. {error}") from error
     states = [latent(one, cells) for one, _ in fitted]
     rules = StateClassifier(states)
-    table = rules(cells, labels=labels)
-    about, hints = _tested(rules, cells, labels, seed)
+    table = rules(cells, labels_key=labels_key)
+    about, hints = _tested(rules, cells, labels_key, seed)
     first, history = fitted[0]
     about |= {"history": history.frame.copy(), "best_epoch": history.best_epoch}
     about["seconds_of_fits"] = sum(history.seconds for _, history in fitted)
     about["history"].attrs = {}
     about["warnings"] = [*hints, *notes]
     about["genes"] = np.array(cells.var_names, dtype=object)
-    given = {"labels": labels, "unlabelled": str(unlabelled), "layer": layer, "batch": batch, "seed": seed}
+    given = {
+        "labels_key": labels_key,
+        "unlabeled_category": str(unlabeled_category),
+        "layer": layer,
+        "batch_key": batch_key,
+        "seed": seed,
+    }
     given |= {"fits": len(fitted), "keep_labels": keep_labels, "norms": ", ".join(one.config.norm for one, _ in fitted)}
-    trained = asdict(settings[1]) | {"objective": "unlabelled", "monitor": "bound"}
+    trained = asdict(settings[1]) | {"objective": "unlabeled", "monitor": "bound"}
     del trained["seed"]  # every fit has its own, made from the one above
     about["parameters"] = storable({**given, "model": asdict(first.config), "train": trained})
     write_answer(adata, table, states[0], about=about, kept=codes if keep_labels else None)
     if model is not None:
-        with_linear_classifier(first, cells, states[0], labels).save(model)
+        with_linear_classifier(first, cells, states[0], labels_key).save(model)
 
 
 def _chosen(cells: AnnData, source: AnnData, genes: int) -> tuple[AnnData, list[str]]:
@@ -178,17 +188,17 @@ def _chosen(cells: AnnData, source: AnnData, genes: int) -> tuple[AnnData, list[
     return chosen, notes
 
 
-def _tested(rules: StateClassifier, cells: AnnData, labels: str, seed: int) -> tuple[dict[str, Any], list[str]]:
+def _tested(rules: StateClassifier, cells: AnnData, labels_key: str, seed: int) -> tuple[dict[str, Any], list[str]]:
     """Return what is said of labels while they are hidden, by ours and by simpler methods, and what to say of it."""
-    names, codes = check_labels(cells, labels)
+    names, codes = check_labels(cells, labels_key)
     if np.bincount(codes[codes >= 0]).max() < 2:
         none = np.empty(0, dtype=object)
         note = (
-            "No type has two labelled cells, so no label could be hidden: nobody has tested whether these "
+            "No type has two labeled cells, so no label could be hidden: nobody has tested whether these "
             "probabilities are right as often as they say."
         )
         return {"held_out": {"cells": none, "given": none, "probabilities": np.empty((0, len(names)))}}, [note]
-    part = cross_fit(rules, cells, labels=labels, seed=seed)
+    part = cross_fit(rules, cells, labels_key=labels_key, seed=seed)
     given = np.array(names, dtype=object)[part.codes]
     held_out = {"cells": np.array(part.held_out.index, dtype=object), "given": given}
     told = np.flatnonzero(codes >= 0)
@@ -204,15 +214,15 @@ def _tested(rules: StateClassifier, cells: AnnData, labels: str, seed: int) -> t
         with suppress(ValueError, RuntimeError, ArithmeticError, np.linalg.LinAlgError), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of convergence: hidden labels tell what the answer is worth
             method, seen = method_and_cells()
-            answer = cross_fit(method, seen, labels=labels, seed=seed)
+            answer = cross_fit(method, seen, labels_key=labels_key, seed=seed)
             compared[name] = _summary(np.array(names, dtype=object)[answer.codes], answer.held_out)
     said = part.held_out.to_numpy()
     about = {"held_out": held_out | {"probabilities": said}, "compared": compared}
     return about, _contradictions(names, part.codes, said, part.held_out.index)
 
 
-def _one_linear_rule(states: NDArray, adata: AnnData, *, labels: str, seed: int = 0) -> pd.DataFrame:
-    return fit_on_seeds(linear_classifier(), adata, labels=labels, features=states)
+def _one_linear_rule(states: NDArray, adata: AnnData, *, labels_key: str, seed: int = 0) -> pd.DataFrame:
+    return fit_on_seeds(linear_classifier(), adata, labels_key=labels_key, features=states)
 
 
 def _summary(given: NDArray[np.object_], held_out: pd.DataFrame) -> dict[str, float]:

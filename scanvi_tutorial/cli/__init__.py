@@ -1,6 +1,6 @@
 """The command line: annotate a file, keep the model, use it on other cells, look after data and machine.
 
-Told in book/09_your_data.md. Exit codes: 0 where all went well, 1 where data or files cannot be used (one paragraph, no
+Told in book/10_your_data.md. Exit codes: 0 where all went well, 1 where data or files cannot be used (one paragraph, no
 traceback), 2 where the command itself was not understood.
 """
 

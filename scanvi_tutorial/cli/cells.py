@@ -19,7 +19,7 @@ from scanvi_tutorial.cli.shared import (
     OVERWRITE,
     QUIET,
     SEED,
-    labelled,
+    labeled,
     refuse_to_overwrite,
     said_plainly,
     say_result,
@@ -36,9 +36,9 @@ from scanvi_tutorial.training.loop import fit
 __all__ = ["annotate", "predict", "train"]
 
 
-@click.command(short_help="Name all cells, learning from the labelled ones.")
+@click.command(short_help="Name all cells, learning from the labeled ones.")
 @IN
-@labelled
+@labeled
 @click.option("--out", required=True, type=FILE, metavar="OUT.h5ad", help="Where the named cells go.")
 @CSV
 @click.option("--report", type=FILE, metavar="OUT.html", help="A page with figures and doubts to read first.")
@@ -57,7 +57,6 @@ def annotate(
     overwrite: bool,
     quiet: bool,
     keep: bool,
-    unlabelled: str | None,
     **options: Any,
 ) -> None:
     """Name all cells of IN.h5ad, learning from those that have a label.
@@ -67,16 +66,15 @@ def annotate(
 
     \b
     Example:
-      scanvi-tutorial annotate cells.h5ad --labels celltype --unlabelled "not sorted" \\
+      scanvi-tutorial annotate cells.h5ad --labels celltype --unlabeled "not sorted" \\
           --layer counts --out named.h5ad --csv named.csv --report report.html --model folder
     """  # noqa: D301 (\b tells click to leave the lines below as they are)
     with said_plainly(quiet, source):
         refuse_to_overwrite([out, csv, report, model], overwrite, kept=source, out=out)
         adata = read_h5ad(source)
-        given = {} if unlabelled is None else {"unlabelled": unlabelled}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # doubts are told below, once
-            annotate_cells(adata, keep_labels=keep, model=model, **given, **options)
+            annotate_cells(adata, keep_labels=keep, model=model, **options)
         write(adata, out, csv)
         if report is not None:
             write_report(adata, report, title=source.name)
@@ -85,13 +83,19 @@ def annotate(
 
 @click.command(short_help="Fit one model and keep it.")
 @IN
-@labelled
+@labeled
 @click.option("--model", required=True, type=FOLDER, metavar="FOLDER", help="Where the model goes.")
 @SEED
 @OVERWRITE
 @QUIET
 def train(
-    source: Path, labels: str, unlabelled: str | None, layer: str | None, batch: str | None, genes: int, **rest: Any
+    source: Path,
+    labels_key: str,
+    unlabeled_category: str,
+    layer: str | None,
+    batch_key: str | None,
+    genes: int,
+    **rest: Any,
 ) -> None:
     """Fit one model to IN.h5ad and keep it, without naming cells.
 
@@ -103,15 +107,15 @@ def train(
     """  # noqa: D301 (\b tells click to leave the lines below as they are)
     with said_plainly(rest["quiet"], source):
         refuse_to_overwrite([rest["model"]], rest["overwrite"], kept=source)
-        given = {} if unlabelled is None else {"unlabelled": unlabelled}
-        cells = plain_cells(read_h5ad(source), labels, layer=layer, batch=batch, **given)
-        if batch is not None and len(cells.obs[batch].cat.categories) == 1:
+        columns = {"unlabeled_category": unlabeled_category, "layer": layer, "batch_key": batch_key}
+        cells = plain_cells(read_h5ad(source), labels_key, **columns)
+        if batch_key is not None and len(cells.obs[batch_key].cat.categories) == 1:
             click.echo(
-                f"Note: all cells are of one batch in obs[{batch!r}], so there is none to correct for.", err=True
+                f"Note: all cells are of one batch in obs[{batch_key!r}], so there is none to correct for.", err=True
             )
-            batch = None
+            batch_key = None
         cells = select_genes(cells, genes)
-        fitted = SCANVI.from_anndata(cells, labels=labels, batch=batch, seed=rest["seed"])
+        fitted = SCANVI.from_anndata(cells, labels_key=labels_key, batch_key=batch_key, seed=rest["seed"])
         history = fit(fitted, cells, TrainConfig(seed=rest["seed"]))
         fitted.save(rest["model"])
         if not rest["quiet"]:

@@ -17,7 +17,7 @@ from typing import Any
 import click
 from anndata import AnnData
 
-from scanvi_tutorial.config import no_progress
+from scanvi_tutorial.config import UNLABELED, no_progress
 from scanvi_tutorial.data.download import DownloadError
 from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.model.persistence import PersistenceError
@@ -31,7 +31,7 @@ __all__ = [
     "OVERWRITE",
     "QUIET",
     "SEED",
-    "labelled",
+    "labeled",
     "refuse_to_overwrite",
     "said_plainly",
     "say_result",
@@ -50,15 +50,21 @@ OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace files that e
 CSV = click.option("--csv", type=FILE, metavar="OUT.csv", help="Labels and probabilities as a table, too.")
 _A_DAY = 86_400  # seconds
 _LABELS = [
-    click.option("--labels", required=True, metavar="COLUMN", help="The column of obs with the labels."),
-    click.option("--unlabelled", metavar="VALUE", help='What that column says of cells without one, beside "Unknown".'),
+    click.option("--labels", "labels_key", required=True, metavar="COLUMN", help="The column of obs with the labels."),
+    click.option(
+        "--unlabeled",
+        "unlabeled_category",
+        default=UNLABELED,
+        metavar="VALUE",
+        help='What that column says of cells without one, beside "Unknown".',
+    ),
     LAYER,
-    click.option("--batch", metavar="COLUMN", help="A column of obs with runs or donors to correct for."),
+    click.option("--batch", "batch_key", metavar="COLUMN", help="A column of obs with runs or donors to correct for."),
     click.option("--genes", type=click.IntRange(1), default=2_000, show_default=True, help="Genes the model sees."),
 ]
 
 
-def labelled(command: Any) -> Any:
+def labeled(command: Any) -> Any:
     """Add the options that every command with labels takes."""
     for option in reversed(_LABELS):
         command = option(command)
@@ -87,7 +93,7 @@ def said_plainly(quiet: bool, source: Path | None = None) -> Iterator[None]:
 
 def in_shell(text: str) -> str:
     """Return advice of the package with options in place of Python's arguments."""
-    return re.sub(r"pass (layer|unlabelled)=", r"say --\1 ", text)
+    return re.sub(r"pass (layer|unlabeled)(?:_category)?=", r"say --\1 ", text)
 
 
 def refuse_to_overwrite(

@@ -59,7 +59,7 @@ def load_pbmc(
     data_dir: str | PathLike[str] | None = None,
     per_label: int = 50,
 ) -> AnnData:
-    """Return raw counts of sorted T cells, (20000 cells, 21932 genes), labelled by the protocol of Pyro's tutorial.
+    """Return raw counts of sorted T cells, (20000 cells, 21932 genes), labeled by the protocol of Pyro's tutorial.
 
     The 50 cells that score highest for a type by `MARKERS` are its seeds, among all cells of the four populations. The
     first rows are the seeds, in the order of the file; then come other cells in an order drawn with seed 0.

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scanvi_tutorial.config import UNLABELLED
+from scanvi_tutorial.config import UNLABELED
 from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.inputs.labels import check_labels
 from scanvi_tutorial.inputs.markers import Markers, marker_genes, marker_scores, marker_table
@@ -61,12 +61,12 @@ def seed_labels(
         names, codes = _at_random(adata, per_label, np.random.default_rng(seed))
     else:
         raise InputError(f'how must be "markers" or "random", got {how!r}.')
-    labelled = _sharing_counts(adata)
-    categories = [*names, UNLABELLED]
+    labeled = _sharing_counts(adata)
+    categories = [*names, UNLABELED]
     codes = np.where(codes < 0, len(names), codes)
-    labelled.obs["label"] = pd.Categorical.from_codes(codes, categories=categories)
-    labelled.uns["seeds"] = {"how": how, "per_label": per_label, "seed": seed, "missing_markers": missing}
-    return labelled
+    labeled.obs["label"] = pd.Categorical.from_codes(codes, categories=categories)
+    labeled.uns["seeds"] = {"how": how, "per_label": per_label, "seed": seed, "missing_markers": missing}
+    return labeled
 
 
 def purity(adata: AnnData) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from scanvi_tutorial.evaluation.baselines import (
     neighbor_graph,
     principal_components,
 )
-from scanvi_tutorial.evaluation.comparison import compare, evaluate, score_table, spread, unlabelled
+from scanvi_tutorial.evaluation.comparison import score_table, scored_cells, scores, summary
 from scanvi_tutorial.evaluation.metrics import (
     METRICS,
     accuracy,
@@ -26,7 +26,6 @@ from scanvi_tutorial.evaluation.metrics import (
     largest_class_scores,
     per_class,
     reliability,
-    scores,
 )
 from scanvi_tutorial.evaluation.stacking import (
     CrossFit,
@@ -47,10 +46,8 @@ __all__ = [
     "CrossFit",
     "Stack",
     "accuracy",
-    "compare",
     "confusion",
     "cross_fit",
-    "evaluate",
     "fit_on_seeds",
     "fit_temperature",
     "label_spreading",
@@ -67,10 +64,10 @@ __all__ = [
     "principal_components",
     "reliability",
     "score_table",
+    "scored_cells",
     "scores",
-    "spread",
     "stack",
     "stacking_weights",
+    "summary",
     "tempered",
-    "unlabelled",
 ]

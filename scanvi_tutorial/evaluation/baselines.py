@@ -51,13 +51,13 @@ class Baseline(Protocol):
     to one; what it draws at random comes from `seed`.
     """
 
-    def __call__(self, adata: AnnData, *, labels: str = "label", seed: int = 0) -> pd.DataFrame:
+    def __call__(self, adata: AnnData, *, labels_key: str = "label", seed: int = 0) -> pd.DataFrame:
         """Return the probability of each label for each cell of `adata`."""
         ...
 
 
 def fit_on_seeds(
-    estimator: ClassifierMixin, adata: AnnData, *, labels: str = "label", features: ArrayLike | None = None
+    estimator: ClassifierMixin, adata: AnnData, *, labels_key: str = "label", features: ArrayLike | None = None
 ) -> pd.DataFrame:
     """Fit a scikit-learn classifier on the seed cells; return its probabilities (cells, labels) for all cells.
 
@@ -65,7 +65,7 @@ def fit_on_seeds(
     Any classifier with `predict_proba` that accepts them (log-CP10k is sparse) will do: a `Baseline` is then three
     lines long.
     """
-    names, codes = check_labels(adata, labels)
+    names, codes = check_labels(adata, labels_key)
     x = log_cp10k(check_counts(adata)) if features is None else features
     estimator.fit(x[codes >= 0], codes[codes >= 0])
     table = np.zeros((adata.n_obs, len(names)))
@@ -97,7 +97,7 @@ def principal_components(adata: AnnData, most: int = _COMPONENTS, *, seed: int =
 def logistic_regression(
     adata: AnnData,
     *,
-    labels: str = "label",
+    labels_key: str = "label",
     seed: int = 0,
 ) -> pd.DataFrame:
     """Return probabilities (cells, labels) of multinomial logistic regression on log-CP10k.
@@ -108,18 +108,18 @@ def logistic_regression(
     the noise of rare genes to the level of the markers. The solver draws nothing at random;
     `seed` is there because a `Baseline` has one.
     """
-    return fit_on_seeds(linear_classifier(), adata, labels=labels)
+    return fit_on_seeds(linear_classifier(), adata, labels_key=labels_key)
 
 
-def nearest_neighbors(adata: AnnData, *, labels: str = "label", seed: int = 0) -> pd.DataFrame:
+def nearest_neighbors(adata: AnnData, *, labels_key: str = "label", seed: int = 0) -> pd.DataFrame:
     """Return the votes (cells, labels) of the five nearest seeds of each cell, in ten principal components.
 
     A vote weighs 1/distance, so there is no tie with one seed a type; with fewer than five seeds all vote. The share of
     votes is a crude probability: a type without a vote gets 0, which log-loss punishes hard. A seed is its own nearest.
     """
-    codes = check_labels(adata, labels)[1]
+    codes = check_labels(adata, labels_key)[1]
     voters = KNeighborsClassifier(min(_NEIGHBORS, int((codes >= 0).sum())), weights="distance")
-    return fit_on_seeds(voters, adata, labels=labels, features=principal_components(adata, seed=seed))
+    return fit_on_seeds(voters, adata, labels_key=labels_key, features=principal_components(adata, seed=seed))
 
 
 def neighbor_graph(features: ArrayLike) -> csr_matrix:
@@ -132,7 +132,7 @@ def neighbor_graph(features: ArrayLike) -> csr_matrix:
 
 
 def label_spreading(
-    adata: AnnData, *, labels: str = "label", seed: int = 0, graph: csr_matrix | None = None
+    adata: AnnData, *, labels_key: str = "label", seed: int = 0, graph: csr_matrix | None = None
 ) -> pd.DataFrame:
     """Return how much of each label (cells, labels) reaches a cell along a graph of all cells, as shares.
 
@@ -141,7 +141,7 @@ def label_spreading(
     unlike the other baselines, it learns from cells without a label how types are shaped. Where no label arrives, all
     are equally probable.
     """
-    names, codes = check_labels(adata, labels)
+    names, codes = check_labels(adata, labels_key)
     graph = neighbor_graph(principal_components(adata, seed=seed)) if graph is None else graph
     # the defaults stop after 30 rounds or at 1e-3, before labels have come to the far cells of a type
     spreading = LabelSpreading(lambda *_: graph.copy(), alpha=_SPREADING_ALPHA, max_iter=1_000, tol=1e-6)
@@ -153,7 +153,7 @@ def label_spreading(
     return pd.DataFrame(shares, index=adata.obs_names, columns=list(names))
 
 
-def marker_score(adata: AnnData, *, labels: str = "label", seed: int = 0) -> pd.DataFrame:
+def marker_score(adata: AnnData, *, labels_key: str = "label", seed: int = 0) -> pd.DataFrame:
     """Return the softmax (cells, labels) of the marker scores by `uns["markers"]`: what the seeds' own rule says.
 
     It reads which labels there are and not which cells have them, so no cell teaches it anything; and draws nothing.
@@ -162,11 +162,11 @@ def marker_score(adata: AnnData, *, labels: str = "label", seed: int = 0) -> pd.
     Raises:
         InputError: Where a label has no markers, or none of its positive ones is among the genes.
     """
-    names, _ = check_labels(adata, labels)
+    names, _ = check_labels(adata, labels_key)
     table = check_markers(adata.uns.get("markers"))
     if unmarked := [name for name in names if name not in table]:
         raise InputError(
-            f"{listed(unmarked)}: among the labels of obs[{labels!r}], and not in the marker table of "
+            f"{listed(unmarked)}: among the labels of obs[{labels_key!r}], and not in the marker table of "
             f"uns['markers'] ({listed(table)}). Add their markers, or leave the marker score out of the comparison."
         )
     logits = marker_scores(adata, {name: table[name] for name in names})

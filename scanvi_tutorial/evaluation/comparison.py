@@ -1,4 +1,4 @@
-"""Who is scored, and how methods are compared: all of them on the same draws of seed cells.
+"""Score methods on the same draws of seed cells: `scores` of one answer, `score_table` of many, `summary` over draws.
 
 Used in book/06_figure.md and book/08_evaluation.md. Cells that lent their label to training say nothing about quality,
 so every score here is taken over the other cells. Draws of seed cells differ by several points: a difference between
@@ -12,29 +12,64 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from scanvi_tutorial.evaluation.baselines import Baseline
-from scanvi_tutorial.evaluation.metrics import METRICS, largest_class_scores, scores
+from scanvi_tutorial.evaluation.metrics import METRICS, all_metrics, largest_class_scores
 from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.inputs.labels import check_labels
 
-__all__ = ["compare", "evaluate", "score_table", "spread", "unlabelled"]
+__all__ = ["score_table", "scored_cells", "scores", "summary"]
 
 
-def unlabelled(adata: AnnData, labels: str = "label") -> NDArray[np.bool_]:
-    """Return which cells have no seed label, and so may be scored, as a mask (cells,)."""
-    return check_labels(adata, labels)[1] == -1
+def scored_cells(adata: AnnData, labels_key: str = "label", truth_key: str | None = None) -> NDArray[np.bool_]:
+    """Return which cells may be scored, as a mask (cells,): those without a seed label.
 
+    With `truth_key`, a column of `obs`, only those whose true type is known there.
 
-def evaluate(
-    adata: AnnData, probabilities: pd.DataFrame | None = None, *, labels: str = "label", truth: str = "truth"
-) -> pd.Series:
-    """Return `scores` over the cells that carry no seed label and whose true type is known.
-
-    `probabilities` covers all cells of `adata`; without it, `adata.obsm["scanvi_probabilities"]` is read.
+    Raises:
+        InputError: Where the column of truth is missing, or no cell is left to be scored.
     """
-    scored = _scored(adata, labels, truth)
+    scored = check_labels(adata, labels_key)[1] == -1
+    if truth_key is None:
+        return scored
+    if truth_key not in adata.obs:
+        raise InputError(
+            f"obs[{truth_key!r}] is missing, so there is nothing to compare with. Name the column of true types by "
+            "`truth_key`."
+        )
+    scored &= check_labels(adata, truth_key, least=0)[1] >= 0
+    if not scored.any():
+        raise InputError(
+            f"No cell can be scored: each is a seed cell by obs[{labels_key!r}] or has no type in obs[{truth_key!r}]. "
+            "Give fewer cells a seed label."
+        )
+    return scored
+
+
+def scores(
+    truth: AnnData | ArrayLike,
+    probabilities: pd.DataFrame | None = None,
+    *,
+    labels_key: str = "label",
+    truth_key: str = "truth",
+) -> pd.Series:
+    """Return every metric of `METRICS` for a table of probabilities against the truth, (metrics,); see `all_metrics`.
+
+    Args:
+        truth: True types, (cells,), one for each row of `probabilities`; or cells, of which those are scored that carry
+            no seed label and whose true type is known.
+        probabilities: A table (cells, labels), for all cells of an AnnData in its order; None reads it from
+            `obsm["scanvi_probabilities"]`.
+        labels_key: Column of `obs` with the seed labels.
+        truth_key: Column of `obs` with the true types.
+
+    Raises:
+        InputError: Where cells and table do not belong together, or there is nothing to score.
+    """
+    if not isinstance(truth, AnnData):
+        return all_metrics(truth, probabilities)
+    adata, scored = truth, scored_cells(truth, labels_key, truth_key)
     if probabilities is None:
         probabilities = adata.obsm.get("scanvi_probabilities")
     if not isinstance(probabilities, pd.DataFrame) or not probabilities.index.equals(adata.obs_names):
@@ -42,7 +77,7 @@ def evaluate(
             "Probabilities must be a table with one row for each cell of the AnnData, in its order. Pass what "
             '`label_probabilities(model, adata)` returns, or store it in obsm["scanvi_probabilities"].'
         )
-    return scores(adata.obs[truth][scored], probabilities[scored])
+    return all_metrics(adata.obs[truth_key][scored], probabilities[scored])
 
 
 def score_table(
@@ -51,8 +86,8 @@ def score_table(
     seeds: Iterable[int],
     *,
     reference: str | None = None,
-    labels: str = "label",
-    truth: str = "truth",
+    labels_key: str = "label",
+    truth_key: str = "truth",
 ) -> pd.DataFrame:
     """Score every method on every draw of seed cells, once; return a row for each: method, seed, all of `METRICS`.
 
@@ -64,49 +99,18 @@ def score_table(
     for seed in dict.fromkeys(seeds):
         adata = draw(seed)
         for name, method in methods.items():
-            p = method(adata, labels=labels, seed=seed)
-            rows.append({"method": name, "seed": seed, **evaluate(adata, p, labels=labels, truth=truth)})
+            p = method(adata, labels_key=labels_key, seed=seed)
+            row = scores(adata, p, labels_key=labels_key, truth_key=truth_key)
+            rows.append({"method": name, "seed": seed, **row})
         if reference is not None:
-            known = adata.obs[truth][_scored(adata, labels, truth)]
+            known = adata.obs[truth_key][scored_cells(adata, labels_key, truth_key)]
             rows.append({"method": reference, "seed": seed, **largest_class_scores(known)})
     return pd.DataFrame(rows, columns=["method", "seed", *METRICS])
 
 
-def compare(
-    methods: Mapping[str, Baseline],
-    draw: Callable[[int], AnnData],
-    seeds: Iterable[int],
-    *,
-    metric: str = "accuracy",
-    labels: str = "label",
-    truth: str = "truth",
-) -> pd.DataFrame:
-    """Score every method on every draw of seed cells; return a table (draws, methods) of one metric.
-
-    It is `score_table` laid out for one metric, with what is said there. `spread` sums the table up.
-    """
+def summary(table: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
+    """Return mean, min and max of a metric over draws, and their number, a row a method, from a `score_table`."""
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}.")
-    table = score_table(methods, draw, seeds, labels=labels, truth=truth)
-    wide = table.pivot(index="seed", columns="method", values=metric)
-    return wide.loc[table["seed"].unique(), list(methods)].rename_axis(columns=None)
-
-
-def spread(table: pd.DataFrame) -> pd.DataFrame:
-    """Return mean, min, max and number of draws of each method, a row each, from a table (draws, methods)."""
-    return table.agg(["mean", "min", "max"]).T.assign(draws=table.notna().sum()).rename_axis("method")
-
-
-def _scored(adata: AnnData, labels: str, truth: str) -> NDArray[np.bool_]:
-    """Return which cells carry no seed label while their true type is known, as a mask (cells,)."""
-    if truth not in adata.obs:
-        raise InputError(
-            f"obs[{truth!r}] is missing, so there is nothing to compare with. Name the column of true types by `truth`."
-        )
-    scored = unlabelled(adata, labels) & (check_labels(adata, truth, least=0)[1] >= 0)
-    if not scored.any():
-        raise InputError(
-            f"No cell can be scored: each is a seed cell by obs[{labels!r}] or has no type in obs[{truth!r}]. "
-            "Give fewer cells a seed label."
-        )
-    return scored
+    by_method = table.groupby("method", sort=False)[metric]
+    return by_method.agg(["mean", "min", "max", "count"]).rename(columns={"count": "draws"})

@@ -25,12 +25,12 @@ from scanvi_tutorial.inputs.labels import label_name
 __all__ = [
     "METRICS",
     "accuracy",
+    "all_metrics",
     "confusion",
     "largest_class_rate",
     "largest_class_scores",
     "per_class",
     "reliability",
-    "scores",
 ]
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "brier", "calibration_error")
@@ -54,7 +54,7 @@ def largest_class_rate(truth: ArrayLike) -> float:
 
 
 def largest_class_scores(truth: ArrayLike) -> pd.Series:
-    """Return the `scores` of giving every cell the shares of the types: of knowing them, and nothing of any cell.
+    """Return the `all_metrics` of giving every cell the shares of the types: of knowing them, and nothing of any cell.
 
     The accuracy is `largest_class_rate`, the log-loss the entropy of the types, the calibration error 0. It needs the
     truth, so it is no `Baseline`: a user does not know which type is the most common, least of all from balanced seeds.
@@ -63,10 +63,10 @@ def largest_class_scores(truth: ArrayLike) -> pd.Series:
     if len(names) < 2:
         raise InputError(f"All true types are {str(names[0])!r}, so nothing can be mistaken. Score two or more types.")
     shares = np.tile(counts / counts.sum(), (counts.sum(), 1))
-    return scores(truth, pd.DataFrame(shares, columns=names))
+    return all_metrics(truth, pd.DataFrame(shares, columns=names))
 
 
-def scores(truth: ArrayLike, probabilities: pd.DataFrame) -> pd.Series:
+def all_metrics(truth: ArrayLike, probabilities: pd.DataFrame) -> pd.Series:
     """Return every metric of `METRICS` for `probabilities`, a table (cells, labels), against the truth.
 
     Balanced accuracy and macro F1 are means over true types, of recall and of F1 (`per_class`), so a rare type weighs
@@ -105,7 +105,7 @@ def reliability(truth: ArrayLike, probabilities: pd.DataFrame, bins: int = 10) -
     below 1/labels. A well calibrated method has the same number in both.
 
     Raises:
-        InputError: As `scores`; and if there is to be no bin.
+        InputError: As `all_metrics`; and if there is to be no bin.
     """
     if bins < 1:
         raise InputError(f"bins must be at least 1, got {bins}.")
@@ -182,7 +182,7 @@ def _pair(truth: ArrayLike, predicted: ArrayLike | pd.DataFrame) -> tuple[NDArra
     if len(found) != len(called):
         raise InputError(
             f"The truth has {len(found)} cells and the prediction {len(called)}. Take both over the same cells: "
-            "the mask of `unlabelled(adata)` belongs on either side."
+            "the mask of `scored_cells(adata)` belongs on either side."
         )
     return found, called
 

@@ -1,7 +1,7 @@
 """Where a true value stands among draws that claim to be like it, and how far such ranks are from uniform.
 
-Used in book/checks.md. If truth and draws come from one distribution, the truth is as likely to be the smallest of all
-as any other: its rank among L draws is uniform on 0 … L (Talts et al. 2018, arXiv:1804.06788).
+Used in book/09_calibration.md. If truth and draws come from one distribution, the truth is as likely to be the smallest
+of all as any other: its rank among L draws is uniform on 0 … L (Talts et al. 2018, arXiv:1804.06788).
 
     draws   (draws, cells, quantities)
     ranks   (cells, quantities)         how many of the L draws lie below the truth
@@ -16,7 +16,7 @@ from scipy.stats import kstwo
 
 from scanvi_tutorial.inputs.errors import InputError
 
-__all__ = ["allowed_deviation", "ecdf_difference", "misfit", "rank_among"]
+__all__ = ["allowed_deviation", "ecdf_difference", "rank_among", "rank_uniformity"]
 
 
 def rank_among(truth: NDArray[np.floating], draws: NDArray[np.floating]) -> NDArray[np.integer]:
@@ -60,7 +60,7 @@ def allowed_deviation(cells: int, quantities: int = 1, *, level: float = 0.95) -
     return float(kstwo.ppf(1 - (1 - level) / quantities, cells))
 
 
-def misfit(ranks: pd.DataFrame, draws: int, *, level: float = 0.95) -> pd.DataFrame:
+def rank_uniformity(ranks: pd.DataFrame, draws: int, *, level: float = 0.95) -> pd.DataFrame:
     """Return how far the ranks of each quantity are from uniform on 0 … `draws`, as a table (quantities, 4).
 
     `deviation` is the largest distance of their ECDF from the uniform, and `allowed` what chance lets it be

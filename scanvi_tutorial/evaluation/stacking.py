@@ -1,7 +1,7 @@
 """Several methods in one answer, weighted and calibrated by seed cells that none of their fits had seen.
 
 Explained in book/08_evaluation.md. The seeds are cut into folds; every method is fitted once a fold, with the labels of
-that fold hidden. What it then says of the hidden seeds is what it would say of cells that nobody has labelled. With
+that fold hidden. What it then says of the hidden seeds is what it would say of cells that nobody has labeled. With
 p_m(y | x) of method m, this chooses weights w, which sum to one (stacking: Yao, Vehtari, Simpson and Gelman 2018,
 doi:10.1214/17-BA1091), and a temperature T:
 
@@ -53,7 +53,9 @@ class Stack:
     parts: Mapping[str, CrossFit]  # by method
 
 
-def cross_fit(method: Baseline, adata: AnnData, *, labels: str = "label", folds: int = 5, seed: int = 0) -> CrossFit:
+def cross_fit(
+    method: Baseline, adata: AnnData, *, labels_key: str = "label", folds: int = 5, seed: int = 0
+) -> CrossFit:
     """Fit `method` once a fold, with the labels of that fold of the seeds hidden.
 
     Every type spreads its seeds over the folds as evenly as it can; a type with a single seed never hides it. Every fit
@@ -65,19 +67,19 @@ def cross_fit(method: Baseline, adata: AnnData, *, labels: str = "label", folds:
     """
     if folds < 2:
         raise InputError(f"Cross-fitting needs at least 2 folds, got {folds}.")
-    names, codes = check_labels(adata, labels)
+    names, codes = check_labels(adata, labels_key)
     fold = _folds(codes, folds, np.random.default_rng(seed))
     if (fold < 0).all():
         raise InputError(
-            f"No type has two seed cells in adata.obs[{labels!r}] ({listed(names)}), so none can be hidden to see "
+            f"No type has two seed cells in adata.obs[{labels_key!r}] ({listed(names)}), so none can be hidden to see "
             "whether it is found. Label at least two cells of a type."
         )
     fits, held_out = [], np.full((adata.n_obs, len(names)), np.nan)
     for number in range(fold.max() + 1):
         hidden = fold == number
-        shown = _hiding(adata, labels, hidden, names, codes)
+        shown = _hiding(adata, labels_key, hidden, names, codes)
         own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-        table = method(shown, labels=labels, seed=own)
+        table = method(shown, labels_key=labels_key, seed=own)
         if not table.index.equals(adata.obs_names) or not set(names) <= set(table):
             raise InputError(
                 f"{method} must return one row for each cell, in order, and a column for each of {listed(names)}; it "
@@ -94,7 +96,7 @@ def stack(
     methods: Mapping[str, Baseline],
     adata: AnnData,
     *,
-    labels: str = "label",
+    labels_key: str = "label",
     folds: int = 5,
     seed: int = 0,
     refit: bool = False,
@@ -111,7 +113,7 @@ def stack(
         raise InputError("There is no method to stack. Name at least one.")
     parts = {}
     for name, method in methods.items():
-        parts[name] = cross_fit(method, adata, labels=labels, folds=folds, seed=seed)
+        parts[name] = cross_fit(method, adata, labels_key=labels_key, folds=folds, seed=seed)
     known = next(iter(parts.values())).codes
     held_out = np.stack([part.held_out.to_numpy() for part in parts.values()])
     weights = stacking_weights(held_out, known)
@@ -119,7 +121,7 @@ def stack(
     columns = next(iter(parts.values())).held_out.columns
     answers = [part.probabilities for part in parts.values()]
     if refit:
-        answers = [method(adata, labels=labels, seed=seed) for method in methods.values()]
+        answers = [method(adata, labels_key=labels_key, seed=seed) for method in methods.values()]
     mixed = np.tensordot(weights, np.stack([answer[columns].to_numpy() for answer in answers]), 1)
     table = pd.DataFrame(tempered(mixed, temperature), adata.obs_names, columns)
     return Stack(table, pd.Series(weights, list(parts), name="weight"), temperature, parts)
@@ -203,9 +205,9 @@ def _folds(codes: NDArray[np.integer], folds: int, rng: np.random.Generator) -> 
 
 
 def _hiding(
-    adata: AnnData, labels: str, hidden: NDArray[np.bool_], names: tuple[str, ...], codes: NDArray[np.integer]
+    adata: AnnData, labels_key: str, hidden: NDArray[np.bool_], names: tuple[str, ...], codes: NDArray[np.integer]
 ) -> AnnData:
     """Return the same cells, sharing their counts, with some labels missing."""
     shown = AnnData(adata.X, obs=adata.obs.copy(), var=adata.var, uns=dict(adata.uns), layers=dict(adata.layers))
-    shown.obs[labels] = pd.Categorical.from_codes(np.where(hidden, -1, codes), list(names))
+    shown.obs[labels_key] = pd.Categorical.from_codes(np.where(hidden, -1, codes), list(names))
     return shown

@@ -1,7 +1,7 @@
 """Draws of what is known of a cell once its counts are seen: as the guide claims, and as Bayes' rule has it.
 
-Used in book/checks.md. The guide is one network for all cells and one normal distribution a cell; the exact posterior
-is neither, and is reached here by importance resampling, at a thousand times the price.
+Used in book/09_calibration.md. The guide is one network for all cells and one normal distribution a cell; the exact
+posterior is neither, and is reached here by importance resampling, at a thousand times the price.
 
     quantities   log l, then the coordinates of z2: 1 + latent of them
     draws        (draws, cells, quantities)
@@ -31,7 +31,7 @@ from scanvi_tutorial.inputs.genes import check_genes
 from scanvi_tutorial.model.bound import evaluating
 from scanvi_tutorial.model.scanvi import SCANVI
 
-__all__ = ["Posterior", "Widened", "exact_posterior", "guide_posterior", "truth_ranks"]
+__all__ = ["Posterior", "ScaledGuide", "exact_posterior", "guide_posterior", "sbc_ranks"]
 
 _ROWS_AT_ONCE = 8_192  # copies of cells that are dense at once
 
@@ -45,7 +45,7 @@ class Posterior:
     effective: np.ndarray  # (cells,), how many independent draws the claim rests on
 
 
-class Widened(Messenger):
+class ScaledGuide(Messenger):
     """Multiply the standard deviations of q(z2 | x) and of log l under q(l | x) by `factor`."""
 
     def __init__(self, factor: float) -> None:
@@ -120,7 +120,7 @@ def exact_posterior(
     return _joined(model, adata, parts)
 
 
-def truth_ranks(adata: AnnData, posterior: Posterior) -> pd.DataFrame:
+def sbc_ranks(adata: AnnData, posterior: Posterior) -> pd.DataFrame:
     """Return how many draws lie below the truth, (cells, quantities), for cells from `draw_cells`.
 
     Raises `InputError` where the posterior is not one of these cells.
@@ -145,7 +145,7 @@ def _refuse(model: SCANVI, **numbers: int) -> None:
 
 def _guide_trace(model: SCANVI, x: Tensor, widened: float) -> Trace:
     """Run the guide, one copy of y and z1 a label, with its standard deviations multiplied."""
-    with Widened(widened):
+    with ScaledGuide(widened):
         guide = poutine.trace(poutine.enum(model.guide, first_available_dim=-2)).get_trace(x)
     guide.compute_log_prob()
     return guide
@@ -179,6 +179,6 @@ def _joined(model: SCANVI, adata: AnnData, parts: list[tuple[Tensor, Tensor, Ten
     p = torch.cat(types, dim=1).double().T.cpu().numpy()
     return Posterior(
         torch.cat(draws, dim=1).double().cpu().numpy(),
-        pd.DataFrame(p / p.sum(1, keepdims=True), index=adata.obs_names, columns=model.labels),
+        pd.DataFrame(p / p.sum(1, keepdims=True), index=adata.obs_names, columns=model.label_names),
         torch.cat(effective).double().cpu().numpy(),
     )

@@ -29,7 +29,7 @@ _CELLS_AT_ONCE = 512
 
 def latent(model: SCANVI, adata: AnnData) -> np.ndarray:
     """Return the posterior mean of z2 of every cell, float32 (cells, latent), under q(z2 | x)."""
-    out = np.empty((adata.n_obs, model.config.latent_dim), dtype=np.float32)
+    out = np.empty((adata.n_obs, model.config.n_latent), dtype=np.float32)
     with evaluating(model):
         for rows, x in _dense_chunks(model, adata):
             out[rows] = model.z2l_encoder(x)[0].cpu().numpy()
@@ -52,20 +52,20 @@ def label_probabilities(
     """
     if samples < 0:
         raise ValueError(f"samples must be 0 (plug-in) or more, got {samples}.")
-    latent_dim = model.config.latent_dim
+    n_latent = model.config.n_latent
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(samples, 1, latent_dim, generator=generator)
+    noise = torch.randn(samples, 1, n_latent, generator=generator)
     if samples == 0:
-        noise = torch.zeros(1, 1, latent_dim)
+        noise = torch.zeros(1, 1, n_latent)
     noise = noise.to(model.device)
     # all at once: small arrays that are kept among large ones would fragment memory
-    out = np.empty((adata.n_obs, len(model.labels)))
+    out = np.empty((adata.n_obs, len(model.label_names)))
     with evaluating(model):
         for rows, x in _dense_chunks(model, adata):
             loc, scale, *_ = model.z2l_encoder(x)
             logits = model.classifier(loc + scale * noise)  # (samples cells labels)
             out[rows] = logits.double().softmax(-1).mean(0).cpu().numpy()
-    return pd.DataFrame(out, index=adata.obs_names, columns=model.labels)
+    return pd.DataFrame(out, index=adata.obs_names, columns=model.label_names)
 
 
 def posterior_predictive(model: SCANVI, adata: AnnData, *, seed: int = 0) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Let a model tell the story of new cells, and teach its guide to tell those backward.
 
-Used in book/checks.md: where the cells come from the model itself, the truth about them is known, and so is the target
-of the guide. The generative half stays as it is: z1, y, z2 and l are drawn from it, then x.
+Used in book/09_calibration.md: where the cells come from the model itself, the truth about them is known, and so is the
+target of the guide. The generative half stays as it is: z1, y, z2 and l are drawn from it, then x.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def draw_cells(
     names = [f"cell{number:0{len(str(cells))}d}" for number in range(1, cells + 1)]
     obs = pd.DataFrame(
         {
-            model.label_key: pd.Categorical([model.unlabelled] * cells),
-            "truth": pd.Categorical.from_codes(drawn["y"].argmax(-1), model.labels),
+            model.labels_key: pd.Categorical([model.unlabeled_category] * cells),
+            "truth": pd.Categorical.from_codes(drawn["y"].argmax(-1), model.label_names),
             "library_size": drawn["l"][:, 0],
         },
         index=names,
@@ -96,7 +96,7 @@ def fit_guide(
     adata: AnnData,
     *,
     steps: int = 1_000,
-    minibatch: int = 128,
+    batch_size: int = 128,
     learning_rate: float = 3e-3,
     seed: int = 0,
 ) -> np.ndarray:
@@ -117,7 +117,7 @@ def fit_guide(
         optimizer = Adam(learning)
         schedule = OneCycleLR(optimizer, learning_rate, total_steps=steps + 1)
         for step in range(steps):
-            rows = rng.choice(adata.n_obs, min(minibatch, adata.n_obs), replace=False)
+            rows = rng.choice(adata.n_obs, min(batch_size, adata.n_obs), replace=False)
             x = dense(counts, rows).to(model.device)
             b = None if codes is None else model.batches.one_hot(codes[rows]).to(model.device)
             with warnings.catch_warnings():

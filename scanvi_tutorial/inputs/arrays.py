@@ -17,7 +17,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from scanvi_tutorial.config import UNLABELLED
+from scanvi_tutorial.config import UNLABELED
 from scanvi_tutorial.inputs.batches import Batches
 from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import InputError, listed
@@ -46,26 +46,26 @@ class Cells:
         adata: AnnData,
         *,
         genes: Sequence[str],
-        labels: Sequence[str],
-        label_key: str,
-        unlabelled: str = UNLABELLED,
+        label_names: Sequence[str],
+        labels_key: str,
+        unlabeled_category: str = UNLABELED,
         layer: str | None = None,
         batches: Batches | None = None,
     ) -> Cells:
-        """Check `adata` and read counts of `genes`, codes of `labels` and of `batches` off it.
+        """Check `adata` and read counts of `genes`, codes of `label_names` and of `batches` off it.
 
         Raises `InputError` where counts, genes, labels or batches cannot be used, or where one is not known.
         """
         adata = check_genes(adata, genes)
-        names, codes = check_labels(adata, label_key, unlabelled=unlabelled, least=1)
-        if new := [name for name in names if name not in labels]:
+        names, codes = check_labels(adata, labels_key, unlabeled_category=unlabeled_category, least=1)
+        if new := [name for name in names if name not in label_names]:
             raise InputError(
-                f"adata.obs[{label_key!r}] holds {listed(new)}, which the model does not know; it was made for "
-                f"{listed(labels)}. Make a new model with SCANVI.from_anndata, or leave those cells out."
+                f"adata.obs[{labels_key!r}] holds {listed(new)}, which the model does not know; it was made for "
+                f"{listed(label_names)}. Make a new model with SCANVI.from_anndata, or leave those cells out."
             )
-        ours = np.array([*map(list(labels).index, names), -1])  # the last entry keeps -1 where it is
+        ours = np.array([*map(list(label_names).index, names), -1])  # the last entry keeps -1 where it is
         batch_codes = None if batches is None else batches.codes(adata)
-        return cls(check_counts(adata, layer), ours[codes], tuple(labels), batches, batch_codes)
+        return cls(check_counts(adata, layer), ours[codes], tuple(label_names), batches, batch_codes)
 
     def without_labels(self) -> Cells:
         """Return the same cells, none of which has a label."""
@@ -84,7 +84,7 @@ class Cells:
         return SparseCounts.from_csr(self.counts[rows])
 
     def y(self, rows: np.ndarray) -> Float[Tensor, "cells labels"]:
-        """Return the types of `rows`, one-hot; all of them must be labelled."""
+        """Return the types of `rows`, one-hot; all of them must be labeled."""
         return one_hot(torch.as_tensor(self.codes[rows], dtype=torch.long), len(self.labels)).float()
 
     def batch(self, rows: np.ndarray) -> Float[Tensor, "cells batches"] | None:

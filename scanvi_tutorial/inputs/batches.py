@@ -1,9 +1,9 @@
 """The batches that a model tells apart: which cell is of which, and how large their libraries are.
 
-Explained in book/09_your_data.md. A batch (a donor, a run, a protocol) is a column of `obs` that shifts the counts of
+Explained in book/10_your_data.md. A batch (a donor, a run, a protocol) is a column of `obs` that shifts the counts of
 all its cells. As in Xu et al. (2021, doi:10.15252/msb.20209620) it enters p(x | z2, l, b) and the prior of l; the state
 z2 is told without it, so that cells of one type are alike whatever batch they are from. The encoder is not told it
-either: that mixed batches no better where it was tried, and cells of a batch that nobody has seen can be labelled.
+either: that mixed batches no better where it was tried, and cells of a batch that nobody has seen can be labeled.
 
     b   (cells batches)   one-hot batch, known for every cell
 """
@@ -83,8 +83,8 @@ class Batches:
             raise InputError(
                 f"adata.obs[{self.key!r}] holds {listed(new)}, which the model does not know; it was made for "
                 f"{listed(self.names)}. Latent space and label probabilities need no batch, and are to be had of these "
-                f"cells too; for anything else make a new model with SCANVI.from_anndata(..., batch={self.key!r}) of "
-                "the cells of all batches, or leave those cells out."
+                f"cells too; for anything else make a new model with SCANVI.from_anndata(..., batch_key={self.key!r}) "
+                "of the cells of all batches, or leave those cells out."
             )
         return pd.Categorical(values, categories=self.names).codes.astype(np.int64)
 
@@ -108,22 +108,24 @@ def log_total_moments(log_totals: np.ndarray) -> tuple[float, float]:
 def check_given(batches: Batches | None, b: Tensor | None) -> None:
     """Refuse a batch given to a model that knows none, and none given to one that does, by `InputError`."""
     if batches is None and b is not None:
-        raise InputError("This model knows no batches. Make one that does with SCANVI.from_anndata(..., batch=column).")
+        raise InputError(
+            "This model knows no batches. Make one that does with SCANVI.from_anndata(..., batch_key=column)."
+        )
     if batches is not None and b is None:
         raise InputError(f"This model tells {listed(batches.names)} apart: give the batch of every cell, one-hot.")
 
 
-def warn_if_confounded(batches: Batches | None, adata: AnnData, codes: np.ndarray, labels: Sequence[str]) -> None:
-    """Warn where the batches of the labelled cells nearly give their labels away, or the reverse.
+def warn_if_confounded(batches: Batches | None, adata: AnnData, codes: np.ndarray, label_names: Sequence[str]) -> None:
+    """Warn where the batches of the labeled cells nearly give their labels away, or the reverse.
 
     Args:
         batches: The batches of the model; None where it knows none.
         adata: The cells.
         codes: Codes of their labels, (cells,); -1 for a cell without one.
-        labels: Names of the labels.
+        label_names: Names of the labels.
 
     Warns:
         ConfoundedBatchWarning: Where `checks.confounding` says so.
     """
-    if batches is not None and (text := confounding(labels, codes, check_batches(adata, batches.key))):
+    if batches is not None and (text := confounding(label_names, codes, check_batches(adata, batches.key))):
         warnings.warn(text, ConfoundedBatchWarning, stacklevel=3)  # of who asked for the model

@@ -32,18 +32,18 @@ def doubts(names: Sequence[str], codes: NDArray[np.integer], *, genes: int) -> l
     seeds = np.bincount(codes[codes >= 0], minlength=len(names))
     if alone := [name for name, count in zip(names, seeds, strict=True) if count == 1]:
         said.append(
-            f"{listed(alone)}: a single labelled cell. Whether such cells are found again could not be tested; label a "
+            f"{listed(alone)}: a single labeled cell. Whether such cells are found again could not be tested; label a "
             "few more."
         )
     if few := [f"{name} ({count})" for name, count in zip(names, seeds, strict=True) if 1 < count < FEW_SEEDS]:
         said.append(
-            f"Fewer than {FEW_SEEDS} labelled cells: {listed(few)}. Another choice of cells could move the result by "
+            f"Fewer than {FEW_SEEDS} labeled cells: {listed(few)}. Another choice of cells could move the result by "
             "several points."
         )
     if strange := [name for name in names if name.strip().lower() in _LIKE_NOTHING]:
         said.append(
             f"{listed(strange)}: learned as a type, though the name sounds like 'no label'. If it means that, pass "
-            f"unlabelled={strange[0]!r}."
+            f"unlabeled_category={strange[0]!r}."
         )
     if genes < _FEW_GENES:
         said.append(f"Only {genes} gene{'s' * (genes > 1)}: types that differ in other genes alone will be mixed up.")
@@ -53,10 +53,10 @@ def doubts(names: Sequence[str], codes: NDArray[np.integer], *, genes: int) -> l
 
 
 def confounding(names: Sequence[str], codes: NDArray[np.integer], batches: pd.Categorical) -> str | None:
-    """Return a warning where the batch of a labelled cell nearly gives its type away, else None.
+    """Return a warning where the batch of a labeled cell nearly gives its type away, else None.
 
     Then nothing in the data tells an effect of the batch from one of the type, and to correct for the one is to erase
-    the other. Measured by the mutual information of types and batches among labelled cells, less what chance would give
+    the other. Measured by the mutual information of types and batches among labeled cells, less what chance would give
     (many donors with few labels agree with types by accident) and as a share of what there is to know; from 0.5 on we
     warn.
     """
@@ -71,7 +71,7 @@ def confounding(names: Sequence[str], codes: NDArray[np.integer], batches: pd.Ca
         return None
     only = [name for name, column in zip(names, table.T, strict=True) if (column > 0).sum() == 1]
     return (
-        f"Type and batch can hardly be told apart (adjusted mutual information {said:.2f}; labelled in one batch "
+        f"Type and batch can hardly be told apart (adjusted mutual information {said:.2f}; labeled in one batch "
         f"alone: {listed(only)}): what is corrected for as a batch may be the type. Label each type in more than one "
         "batch, or use no batch."
     )

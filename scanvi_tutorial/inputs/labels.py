@@ -6,55 +6,57 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scanvi_tutorial.config import UNLABELLED
+from scanvi_tutorial.config import UNLABELED
 from scanvi_tutorial.inputs.cells import column_of
 from scanvi_tutorial.inputs.errors import InputError, did_you_mean, listed
 
 __all__ = ["NO_LABEL", "check_labels", "label_name"]
 
-NO_LABEL = ("", "-1", UNLABELLED)  # what says "without a label", beside a missing value
+NO_LABEL = ("", "-1", UNLABELED)  # what says "without a label", beside a missing value
 
 
 def check_labels(
-    adata: AnnData, column: str = "label", *, unlabelled: str | int = UNLABELLED, least: int = 2
+    adata: AnnData, column: str = "label", *, unlabeled_category: str | int = UNLABELED, least: int = 2
 ) -> tuple[list[str], np.ndarray]:
     """Return the names of the labels and the code of every cell's label, -1 for a cell without one.
 
-    Missing values, -1, empty text, "Unknown" and the category `unlabelled` all mean "without a label". The order of a
-    categorical is kept, other columns are sorted; categories that no cell has are dropped, for a class without an
-    example cannot be learned and would only take probability from the others. (For `seed_labels` it is an error.)
+    Missing values, -1, empty text, "Unknown" and the category `unlabeled_category` all mean "without a label".
+    The order of a categorical is kept, other columns are sorted; categories that no cell has are dropped, for a class
+    without an example cannot be learned and would only take probability from the others. (For `seed_labels` it is an
+    error.)
 
     Args:
         adata: Cells and genes.
         column: The column of `adata.obs` with the labels: categorical, text or whole numbers.
-        unlabelled: A further name for "without a label", if the column uses one.
+        unlabeled_category: A further name for "without a label", if the column uses one.
         least: How many different labels there must be.
 
     Returns:
         Names (labels,) and codes (cells,), int64.
 
     Raises:
-        InputError: Where the column is missing, does not use the name `unlabelled`, or holds fewer than `least` labels.
+        InputError: Where the column is missing, does not use the name `unlabeled_category`, or holds fewer than `least`
+            labels.
     """
-    unlabelled = label_name(unlabelled)
-    values = column_of(adata, column, f"Name the one with labels; empty, -1 or {unlabelled!r} means none.")
+    unlabeled_category = label_name(unlabeled_category)
+    values = column_of(adata, column, f"Name the one with labels; empty, -1 or {unlabeled_category!r} means none.")
     names = values.map(label_name, na_action="ignore").astype(object)
     if isinstance(values.dtype, pd.CategoricalDtype):
         known = list(dict.fromkeys(map(label_name, values.cat.categories)))
     else:
         known = sorted(set(names.dropna()), key=_in_order)
-    if unlabelled not in [*known, UNLABELLED]:
+    if unlabeled_category not in [*known, UNLABELED]:
         raise InputError(
-            f"No cell has {unlabelled!r} in adata.obs[{column!r}], though it was given as the name of the cells "
-            f"without a label{did_you_mean(unlabelled, known)} The values are {listed(known)}."
+            f"No cell has {unlabeled_category!r} in adata.obs[{column!r}], though it was given as the name of the "
+            f"cells without a label{did_you_mean(unlabeled_category, known)} The values are {listed(known)}."
         )
-    names = names.where(~names.isin([*NO_LABEL, unlabelled]))
+    names = names.where(~names.isin([*NO_LABEL, unlabeled_category]))
     used = set(names.dropna())
     order = [name for name in known if name in used]
     if len(order) < least:
         raise InputError(
             f"adata.obs[{column!r}] holds {_number(order)}, and at least {least} are needed; {names.notna().sum()} of "
-            f"{len(names)} cells are labelled. Give a few cells of every type a label."
+            f"{len(names)} cells are labeled. Give a few cells of every type a label."
         )
     return order, pd.Categorical(names, categories=order).codes.astype(np.int64)
 

@@ -89,5 +89,5 @@ def bound_of(terms: Mapping[str, Any]) -> Any:
 
 def estimator() -> TraceEnum_ELBO:
     """Return Pyro's estimator of the bound, which sums over y wherever y is not given."""
-    # labelled minibatches leave nothing to enumerate, which is no mistake of ours
+    # labeled minibatches leave nothing to enumerate, which is no mistake of ours
     return TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False)

@@ -43,7 +43,7 @@ def fully_connected(
     dims: Sequence[int],
     *,
     norm: str = "batch",
-    dropout: float = 0.0,
+    dropout_rate: float = 0.0,
 ) -> nn.Sequential:
     """Return linear layers of widths `dims`, with hidden units in between.
 
@@ -59,8 +59,8 @@ def fully_connected(
             kind = nn.BatchNorm1d if norm == "batch" else nn.LayerNorm
             layers.append(kind(width_out))
         layers.append(nn.ReLU())
-        if dropout:
-            layers.append(nn.Dropout(dropout))
+        if dropout_rate:
+            layers.append(nn.Dropout(dropout_rate))
     return nn.Sequential(*layers, nn.Linear(dims[-2], dims[-1]))
 
 
@@ -88,7 +88,7 @@ class Heads(nn.Module):
         super().__init__()
         self.widths = list(widths)
         dims = [width_in, *hidden, sum(widths)]
-        self.layers = fully_connected(dims, norm=config.norm, dropout=config.dropout)
+        self.layers = fully_connected(dims, norm=config.norm, dropout_rate=config.dropout_rate)
 
     def forward(self, *inputs: Float[Tensor, "..."]) -> tuple[Float[Tensor, "..."], ...]:
         """Return one tensor a head, each (*enum cells width)."""
@@ -101,10 +101,10 @@ class Heads(nn.Module):
 class Z2Decoder(nn.Module):
     """p(z2 | z1, y): where in state space a cell of this type lies."""
 
-    def __init__(self, labels: int, config: ModelConfig) -> None:
+    def __init__(self, n_labels: int, config: ModelConfig) -> None:
         super().__init__()
-        latent = config.latent_dim
-        self.heads = Heads(latent + labels, config.label_hidden, [latent, latent], config)
+        latent = config.n_latent
+        self.heads = Heads(latent + n_labels, config.label_hidden, [latent, latent], config)
 
     def forward(
         self,
@@ -124,9 +124,9 @@ class XDecoder(nn.Module):
 
     def __init__(self, genes: int, config: ModelConfig, batches: int = 0) -> None:
         super().__init__()
-        self.gated = config.likelihood == "zinb"
+        self.gated = config.gene_likelihood == "zinb"
         widths = [genes, genes] if self.gated else [genes]
-        self.heads = Heads(config.latent_dim + batches, config.gene_hidden, widths, config)
+        self.heads = Heads(config.n_latent + batches, config.gene_hidden, widths, config)
 
     def forward(
         self,
@@ -166,7 +166,7 @@ class Z2LEncoder(nn.Module):
         library_loc: float = math.log(1_000),
     ) -> None:
         super().__init__()
-        latent = config.latent_dim
+        latent = config.n_latent
         self.log_typical_total = library_loc  # which every cell is scaled to
         self.heads = Heads(genes, config.gene_hidden, [latent, latent, 1, 1], config)
 
@@ -198,10 +198,10 @@ class Z2LEncoder(nn.Module):
 class Z1Encoder(nn.Module):
     """q(z1 | z2, y): what is left of the state once the type is known."""
 
-    def __init__(self, labels: int, config: ModelConfig) -> None:
+    def __init__(self, n_labels: int, config: ModelConfig) -> None:
         super().__init__()
-        latent = config.latent_dim
-        self.heads = Heads(latent + labels, config.label_hidden, [latent, latent], config)
+        latent = config.n_latent
+        self.heads = Heads(latent + n_labels, config.label_hidden, [latent, latent], config)
 
     def forward(
         self,
@@ -216,9 +216,9 @@ class Z1Encoder(nn.Module):
 class Classifier(nn.Module):
     """q(y | z2): which type a state belongs to."""
 
-    def __init__(self, labels: int, config: ModelConfig) -> None:
+    def __init__(self, n_labels: int, config: ModelConfig) -> None:
         super().__init__()
-        self.heads = Heads(config.latent_dim, config.classifier_hidden, [labels], config)
+        self.heads = Heads(config.n_latent, config.classifier_hidden, [n_labels], config)
 
     def forward(self, z2: Float[Tensor, "*enum cells latent"]) -> Float[Tensor, "*enum cells labels"]:
         """Return unnormalized log-probabilities of the types."""

@@ -24,7 +24,7 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from scanvi_tutorial.config import UNLABELLED, ModelConfig
+from scanvi_tutorial.config import UNLABELED, ModelConfig
 from scanvi_tutorial.inputs.batches import Batches, check_given, log_total_moments, warn_if_confounded
 from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.labels import check_labels
@@ -34,7 +34,16 @@ from scanvi_tutorial.model.sparse_likelihood import count_distribution
 
 __all__ = ["SCANVI"]
 
-_KEPT = ("genes", "labels", "library_loc", "library_scale", "labelled_fraction", "label_key", "unlabelled", "layer")
+_KEPT = (
+    "genes",
+    "label_names",
+    "library_loc",
+    "library_scale",
+    "labeled_fraction",
+    "labels_key",
+    "unlabeled_category",
+    "layer",
+)
 _NEARLY_POISSON = math.log(1e4)  # of log θ: beyond it a count is Poisson, and float32 loses the difference of lgammas
 
 
@@ -44,12 +53,12 @@ class SCANVI(nn.Module):
     Args:
         config: Likelihood, sizes and label weight.
         genes: Names of the genes, in the order of the columns of x.
-        labels: Names of the cell types, in the order of the entries of y.
+        label_names: Names of the cell types, in the order of the entries of y.
         library_loc: Mean over cells of the log total counts.
         library_scale: Standard deviation over cells of the log total counts.
-        labelled_fraction: Share of the cells that carry a label, in (0, 1].
-        label_key: Column of `obs` that holds the labels.
-        unlabelled: Category of the cells without one.
+        labeled_fraction: Share of the cells that carry a label, in (0, 1].
+        labels_key: Column of `obs` that holds the labels.
+        unlabeled_category: Category of the cells without one.
         layer: Layer that holds the counts; `X` where it is None.
         batches: The batches that it tells apart; None where it knows none.
     """
@@ -59,26 +68,26 @@ class SCANVI(nn.Module):
         config: ModelConfig,
         *,
         genes: Sequence[str],
-        labels: Sequence[str],
+        label_names: Sequence[str],
         library_loc: float,
         library_scale: float,
-        labelled_fraction: float,
-        label_key: str = "label",
-        unlabelled: str = UNLABELLED,
+        labeled_fraction: float,
+        labels_key: str = "label",
+        unlabeled_category: str = UNLABELED,
         layer: str | None = None,
         batches: Batches | None = None,
     ) -> None:
         super().__init__()
-        self.config, self.genes, self.labels = config, list(genes), list(labels)
-        moments = library_loc, library_scale, labelled_fraction
-        self.library_loc, self.library_scale, self.labelled_fraction = map(float, moments)
-        self.label_key, self.unlabelled, self.layer, self.batches = label_key, unlabelled, layer, batches
-        self.z2_decoder = Z2Decoder(len(labels), config)
+        self.config, self.genes, self.labels = config, list(genes), list(label_names)
+        moments = library_loc, library_scale, labeled_fraction
+        self.library_loc, self.library_scale, self.labeled_fraction = map(float, moments)
+        self.labels_key, self.unlabeled, self.layer, self.batches = labels_key, unlabeled_category, layer, batches
+        self.z2_decoder = Z2Decoder(len(label_names), config)
         self.x_decoder = XDecoder(len(genes), config, 0 if batches is None else len(batches.names))
         self.z2l_encoder = Z2LEncoder(len(genes), config, self.library_loc)
-        self.z1_encoder = Z1Encoder(len(labels), config)
-        self.classifier = Classifier(len(labels), config)
-        free = None if config.likelihood == "poisson" else nn.Parameter(torch.full((len(genes),), 10.0).log())
+        self.z1_encoder = Z1Encoder(len(label_names), config)
+        self.classifier = Classifier(len(label_names), config)
+        free = None if config.gene_likelihood == "poisson" else nn.Parameter(torch.full((len(genes),), 10.0).log())
         self.register_parameter("log_inverse_dispersion", free)
         self.z2l_encoder.start_library_at_total(library_scale)
 
@@ -88,10 +97,10 @@ class SCANVI(nn.Module):
         adata: AnnData,
         config: ModelConfig | None = None,
         *,
-        labels: str = "label",
-        unlabelled: str = UNLABELLED,
+        labels_key: str = "label",
+        unlabeled_category: str = UNLABELED,
         layer: str | None = None,
-        batch: str | None = None,
+        batch_key: str | None = None,
         seed: int = 0,
     ) -> SCANVI:
         """Make an untrained model of the right sizes for `adata`, its weights drawn with `seed`.
@@ -99,22 +108,22 @@ class SCANVI(nn.Module):
         Args:
             adata: Raw counts, (cells, genes), in `X` or in `layer`.
             config: `ModelConfig()` where it is None.
-            labels: Column of `obs` with the cell types.
-            unlabelled: Category of the cells without a type; missing values count as such too.
+            labels_key: Column of `obs` with the cell types.
+            unlabeled_category: Category of the cells without a type; missing values count as such too.
             layer: Where the counts are, if not in `X`.
-            batch: Column of `obs` with the batch of every cell, whose effect on the counts is kept out of the states.
+            batch_key: Column of `obs` with the batch of every cell, whose effect on the counts stays out of the states.
             seed: Of the initial weights; no global generator is touched.
 
         Raises:
             InputError: Where the counts, the labels or the batches cannot be used.
 
         Warns:
-            ConfoundedBatchWarning: Where the batches of labelled cells tell much of their labels.
+            ConfoundedBatchWarning: Where the batches of labeled cells tell much of their labels.
         """
         counts = check_counts(adata, layer)
-        names, codes = check_labels(adata, labels, unlabelled=unlabelled)
+        names, codes = check_labels(adata, labels_key, unlabeled_category=unlabeled_category)
         log_totals = np.log(np.asarray(counts.sum(axis=1), dtype=np.float64).ravel())
-        batches = None if batch is None else Batches.from_anndata(adata, batch, log_totals)
+        batches = None if batch_key is None else Batches.from_anndata(adata, batch_key, log_totals)
         warn_if_confounded(batches, adata, codes, names)
         loc, scale = log_total_moments(log_totals)
         with torch.random.fork_rng():
@@ -122,12 +131,12 @@ class SCANVI(nn.Module):
             model = cls(
                 config or ModelConfig(),
                 genes=list(adata.var_names),
-                labels=names,
+                label_names=names,
                 library_loc=loc,
                 library_scale=scale,
-                labelled_fraction=(codes >= 0).mean(),
-                label_key=labels,
-                unlabelled=unlabelled,
+                labeled_fraction=(codes >= 0).mean(),
+                labels_key=labels_key,
+                unlabeled_category=unlabeled_category,
                 layer=layer,
                 batches=batches,
             )
@@ -147,8 +156,8 @@ class SCANVI(nn.Module):
 
     @property
     def label_scale(self) -> float:
-        """α = w · N / N_labelled, the weight of one labelled cell's cross-entropy in the sum over cells."""
-        return self.config.label_weight / self.labelled_fraction
+        """α = w · N / N_labeled, the weight of one labeled cell's cross-entropy in the sum over cells."""
+        return self.config.label_weight / self.labeled_fraction
 
     @property
     def device(self) -> torch.device:
@@ -167,7 +176,7 @@ class SCANVI(nn.Module):
         `share`, where given, is the share of its molecules that each cell kept (chapter 5);
         `batch` is one-hot, in a model that knows batches.
         """
-        latent, labels = self.config.latent_dim, len(self.labels)
+        latent, labels = self.config.n_latent, len(self.labels)
         with pyro.plate("cells", len(x)):
             z1 = pyro.sample("z1", dist.Normal(x.new_zeros(latent), 1).to_event(1))
             type_ = pyro.sample("y", dist.OneHotCategorical(logits=x.new_zeros(labels)), obs=y)
@@ -220,7 +229,7 @@ class SCANVI(nn.Module):
         log_mu, gate_logits = self.x_decoder(z2, batch)
         log_mean = ell.log() + log_mu  # a sum of logs needs no floor under rare genes
         log_theta = self.capped_log_theta
-        return count_distribution(self.config.likelihood, log_mean, log_theta, gate_logits)
+        return count_distribution(self.config.gene_likelihood, log_mean, log_theta, gate_logits)
 
     def label_term(
         self,

@@ -3,7 +3,7 @@
 `embedding` holds Figure 6 and `probe` its map that can be asked (book/06_figure.md), `counts`
 the pictures of the data (book/01_data.md), `fits` those of a fit (book/05_training.md),
 `calibration` those of a comparison (book/08_evaluation.md), `gradient` and `ranks` those of
-book/07_gradient.md and book/checks.md, `speed` those of book/10_speed.md, `style` what all
+book/07_gradient.md and book/09_calibration.md, `speed` those of book/11_speed.md, `style` what all
 share: the style file and one color a type.
 """
 

@@ -122,15 +122,15 @@ def mean_variance_plot(adata: AnnData, *, axes: Axes | None = None) -> Figure:
 
 
 def seed_purity_plot(
-    adata: AnnData, *, labels: str = "label", truth: str = "truth", axes: Axes | None = None
+    adata: AnnData, *, labels_key: str = "label", truth_key: str = "truth", axes: Axes | None = None
 ) -> Figure:
     """Draw, for each seed label, what its seeds truly are: a bar of as many cells, cut by true type.
 
     How many are right stands beside the bar.
     """
-    names, codes = check_labels(adata, labels)
-    types = _types(adata, truth, needed=True)
-    colors = palette_of(adata, truth, labels, also=names)
+    names, codes = check_labels(adata, labels_key)
+    types = _types(adata, truth_key, needed=True)
+    colors = palette_of(adata, truth_key, labels_key, also=names)
     right = []
     with panel(axes, height=1.3 + 0.3 * len(names)) as axes:
         for place, name in enumerate(names):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.inputs.labels import check_labels, label_name
-from scanvi_tutorial.plotting.style import UNLABELLED_COLOR, palette_of, probability_cmap, sheet
+from scanvi_tutorial.plotting.style import UNLABELED_COLOR, palette_of, probability_cmap, sheet
 
 __all__ = ["figure6", "umap"]
 
@@ -56,20 +56,20 @@ def map_of(adata: AnnData, coordinates: NDArray[np.floating] | None, seed: int) 
 def figure6(
     adata: AnnData,
     *,
-    labels: str = "label",
-    truth: str = "truth",
+    labels_key: str = "label",
+    truth_key: str = "truth",
     coordinates: NDArray[np.floating] | None = None,
     seed: int = 0,
 ) -> Figure:
     """Draw the cells on one map, colored by seed label, by true type and by the probability of each type.
 
-    Reads obsm["X_scanvi"] (cells, latent), obsm["scanvi_probabilities"] (a table (cells, labels)), obs[`labels`] and,
-    where there is one, obs[`truth`]; changes none of them. Cells with a high probability are drawn last.
+    Reads obsm["X_scanvi"] (cells, latent), obsm["scanvi_probabilities"] (a table (cells, labels)), obs[`labels_key`]
+    and, where there is one, obs[`truth_key`]; changes none of them. Cells with a high probability are drawn last.
 
     Args:
         adata: Cells.
-        labels: Column with the seed labels.
-        truth: Column with the true types; its panel is left out where the column is missing.
+        labels_key: Column with the seed labels.
+        truth_key: Column with the true types; its panel is left out where the column is missing.
         coordinates: A map (cells, 2) made before; without it `umap(adata, seed=seed)` is called.
         seed: Draws the map, and the order in which the cells of the truth are drawn.
 
@@ -77,10 +77,10 @@ def figure6(
         InputError: If something to read is missing; the message says which function makes it.
     """
     probabilities = probabilities_of(adata)
-    names, codes = check_labels(adata, labels)
+    names, codes = check_labels(adata, labels_key)
     xy = map_of(adata, coordinates, seed)
-    colors = palette_of(adata, truth, labels, also=names)
-    known = adata.obs.get(truth)
+    colors = palette_of(adata, truth_key, labels_key, also=names)
+    known = adata.obs.get(truth_key)
     shown = {*names, *(() if known is None else known.dropna().map(label_name))}
 
     columns = _columns(probabilities.shape[1])
@@ -96,7 +96,7 @@ def figure6(
             panels[0].set_box_aspect(0.85)  # as it would be beside a second panel
             panels[0].set_anchor("W")
         marks = [_mark(name, color, 7) for name, color in colors.items() if name in shown]
-        marks.append(_mark("no seed label", UNLABELLED_COLOR, 4))
+        marks.append(_mark("no seed label", UNLABELED_COLOR, 4))
         panels[-1].legend(handles=marks, loc="center left", bbox_to_anchor=(1.02, 0.5))
         grid = lower.subplots(rows, columns, squeeze=False).ravel()
         for name, axes in zip(probabilities.columns, grid, strict=False):
@@ -112,7 +112,7 @@ def figure6(
 def _seeds(axes: Axes, xy: NDArray, codes: NDArray[np.int64], colors: list[str]) -> None:
     """Draw the cells without a label small and gray, then the seeds, large."""
     size = _size(axes, len(xy))
-    axes.scatter(*xy[codes < 0].T, s=size, c=UNLABELLED_COLOR, linewidths=0, rasterized=True)
+    axes.scatter(*xy[codes < 0].T, s=size, c=UNLABELED_COLOR, linewidths=0, rasterized=True)
     seeds = np.flatnonzero(codes >= 0)
     large = np.clip(2_000 / max(len(seeds), 1), max(3 * size, 14), max(3 * size, 30))
     edge = {"edgecolors": "white", "linewidths": 0.5}
@@ -123,7 +123,7 @@ def _seeds(axes: Axes, xy: NDArray, codes: NDArray[np.int64], colors: list[str])
 def _types(axes: Axes, xy: NDArray, types: pd.Series, colors: dict[str, str], seed: int) -> None:
     """Draw all cells in the color of their true type, in random order so that none hides another on principle."""
     order = np.random.default_rng(seed).permutation(len(xy))
-    shown = [UNLABELLED_COLOR if pd.isna(name) else colors[label_name(name)] for name in types.iloc[order]]
+    shown = [UNLABELED_COLOR if pd.isna(name) else colors[label_name(name)] for name in types.iloc[order]]
     axes.scatter(*xy[order].T, s=_size(axes, len(xy)), c=shown, linewidths=0, rasterized=True)
     _bare(axes, "True types")
 

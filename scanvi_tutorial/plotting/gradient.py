@@ -23,7 +23,7 @@ def label_factor_plot(table: pd.DataFrame, *, axes: Axes | None = None) -> Figur
     """Draw by how much the gradient of each label was multiplied, over one plus the loss of its cell.
 
     Args:
-        table: A row a labelled cell: `loss` in nats, `factor` as measured on gradients, and `model`, by whose values
+        table: A row a labeled cell: `loss` in nats, `factor` as measured on gradients, and `model`, by whose values
             points are colored (three at most).
         axes: Where to draw; None makes a figure.
 

@@ -44,20 +44,20 @@ class Probe:
 def cell_probe(
     adata: AnnData,
     *,
-    labels: str = "label",
-    truth: str = "truth",
+    labels_key: str = "label",
+    truth_key: str = "truth",
     coordinates: NDArray[np.floating] | None = None,
     seed: int = 0,
 ) -> Probe:
     """Return a map of cells in the color of their inferred type, and the probabilities of the one that is asked for.
 
-    Reads obsm["scanvi_probabilities"] (a table (cells, labels)) and, where there is one, obs[`truth`]. Of more than
+    Reads obsm["scanvi_probabilities"] (a table (cells, labels)) and, where there is one, obs[`truth_key`]. Of more than
     3,000 cells a random 3,000 are shown. The slider orders cells from the least certain to the most certain.
 
     Args:
         adata: Cells.
-        labels: Column with the seed labels, for the colors.
-        truth: Column with the true types; not told where the column is missing.
+        labels_key: Column with the seed labels, for the colors.
+        truth_key: Column with the true types; not told where the column is missing.
         coordinates: A map (cells, 2) made before; without it `umap(adata, seed=seed)` is called.
         seed: Draws the map, and the cells that are shown.
 
@@ -68,10 +68,10 @@ def cell_probe(
     xy = map_of(adata, coordinates, seed)
     if not (np.isfinite(table.to_numpy()).all() and np.isfinite(xy).all()):
         raise InputError("A probability or a place on the map is not a finite number. Fit the model again.")
-    colors = palette_of(adata, truth, labels, also=table.columns)
+    colors = palette_of(adata, truth_key, labels_key, also=table.columns)
     shown = np.random.default_rng(seed).permutation(adata.n_obs)[:_MOST]
     order = shown[np.argsort(table.to_numpy()[shown].max(axis=1), kind="stable")]
-    known = adata.obs[truth].iloc[order] if truth in adata.obs else [None] * len(order)
+    known = adata.obs[truth_key].iloc[order] if truth_key in adata.obs else [None] * len(order)
     shares = table.to_numpy()[order]
     places = _places(xy)[order]
     data = {

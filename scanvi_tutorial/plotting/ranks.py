@@ -1,6 +1,6 @@
 """Pictures of ranks: a histogram, and how far their ECDF strays from that of the uniform.
 
-Used in book/checks.md. Tables of ranks come in; nothing here knows a posterior.
+Used in book/09_calibration.md. Tables of ranks come in; nothing here knows a posterior.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Pictures of what things cost: time by arm, and time and memory over the counts that are stored.
 
-Used in book/10_speed.md. Everything comes in as a table; nothing here measures.
+Used in book/11_speed.md. Everything comes in as a table; nothing here measures.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from scanvi_tutorial.config import UNLABELLED
+from scanvi_tutorial.config import UNLABELED
 from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.inputs.labels import label_name
 
@@ -33,7 +33,7 @@ __all__ = [
     "MUTED",
     "ORANGE",
     "STYLE",
-    "UNLABELLED_COLOR",
+    "UNLABELED_COLOR",
     "columns_of",
     "figure_of",
     "palette",
@@ -48,7 +48,7 @@ STYLE = Path(__file__).parents[1] / "book.mplstyle"
 INK, MUTED, FAINT = "#24292f", "#57606a", "#8c959f"  # text; lines that stand back; zeros in a table
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"  # Okabe and Ito, for what is not a type
 BAND = "#d8dee4"  # where chance alone would put a point
-UNLABELLED_COLOR = "#d3d3d3"
+UNLABELED_COLOR = "#d3d3d3"
 
 # Ten of the twelve colors of Paul Tol's qualitative scheme (Colour Schemes, SRON/EPS/TN/09-002), in an order that keeps
 # the first four to seven furthest apart, seen with or without a color vision deficiency.
@@ -71,7 +71,7 @@ def palette(names: Iterable[str]) -> dict[str, str]:
     {'B': '#332288', 'T': '#cc6677', 'Unknown': '#d3d3d3'}
     """
     names = [label_name(name) for name in names]
-    types = [name for name in names if name != UNLABELLED]
+    types = [name for name in names if name != UNLABELED]
     if len(set(names)) < len(names):
         raise InputError(f"A type is named twice among {', '.join(names)}. Give each type once.")
     if len(types) > 3 * len(_TYPES):
@@ -81,7 +81,7 @@ def palette(names: Iterable[str]) -> dict[str, str]:
         )
     shades = [*_TYPES, *(_blend(c, "white", 0.55) for c in _TYPES), *(_blend(c, "black", 0.45) for c in _TYPES)]
     colors = dict(zip(types, shades, strict=False))
-    return {name: colors.get(name, UNLABELLED_COLOR) for name in names}
+    return {name: colors.get(name, UNLABELED_COLOR) for name in names}
 
 
 def palette_of(adata: AnnData, *columns: str, also: Iterable[str] = ()) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """One page on an annotation, to be read before it is believed: figures, doubts and settings, in a file of its own.
 
-Told in book/09_your_data.md. Everything comes from what `annotate` wrote into the AnnData, so a page can be made of a
+Told in book/10_your_data.md. Everything comes from what `annotate` wrote into the AnnData, so a page can be made of a
 file that was saved long ago.
 """
 
@@ -69,7 +69,7 @@ def report_page(adata: AnnData, *, title: str = "Annotated cells", seed: int = 0
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         opening=_opening(adata, keep=bool(parameters["keep_labels"])),
         genes=len(about["genes"]),
-        column=parameters["labels"],
+        column=parameters["labels_key"],
         warnings=[str(text) for text in about["warnings"]],
         table=_table(adata),
         scores=None if not len(given) else scores(given, probabilities).round(3).to_dict(),
@@ -93,12 +93,12 @@ def _compared(compared: Mapping[str, Mapping[str, float]]) -> list[dict[str, str
 def _opening(adata: AnnData, *, keep: bool) -> str:
     """Say how many cells came with a label, what became of it, and how many were named."""
     _, given = given_of(adata)
-    labelled = given >= 0
-    others = f"{(~labelled).sum():,} had none and were named"
+    labeled = given >= 0
+    others = f"{(~labeled).sum():,} had none and were named"
     if keep:
-        return f"Of {adata.n_obs:,} cells, {labelled.sum():,} came with a label and kept it; {others}."
-    changed = (codes_of(adata) != given)[labelled].sum()
-    return f"Of {adata.n_obs:,} cells, {labelled.sum():,} came with a label, of which {changed:,} changed; {others}."
+        return f"Of {adata.n_obs:,} cells, {labeled.sum():,} came with a label and kept it; {others}."
+    changed = (codes_of(adata) != given)[labeled].sum()
+    return f"Of {adata.n_obs:,} cells, {labeled.sum():,} came with a label, of which {changed:,} changed; {others}."
 
 
 def _table(adata: AnnData) -> list[dict[str, str]]:

@@ -22,7 +22,7 @@ from scanvi_tutorial.evaluation import confusion, reliability
 from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.inputs.labels import check_labels
 from scanvi_tutorial.plotting import confusion_plot, history_plot, palette, probability_plot, reliability_diagram, umap
-from scanvi_tutorial.plotting.style import BLUE, FAINT, UNLABELLED_COLOR, panel, probability_cmap, sheet
+from scanvi_tutorial.plotting.style import BLUE, FAINT, UNLABELED_COLOR, panel, probability_cmap, sheet
 
 __all__ = ["Picture", "codes_of", "figures_of", "given_of", "held_out_of", "in_words"]
 
@@ -93,8 +93,8 @@ def _maps(adata: AnnData, xy: NDArray[np.float32]) -> Picture:
     codes = codes_of(adata)
     common = [names[code] for code in np.argsort(-np.bincount(codes, minlength=len(names)), kind="stable")]
     shown = [name for name in names if name in common[:_MOST_COLORS]]
-    colors = {**dict.fromkeys(names, UNLABELLED_COLOR), **palette(shown)}
-    paint = np.array([colors[name] for name in names] + [UNLABELLED_COLOR], dtype=object)
+    colors = {**dict.fromkeys(names, UNLABELED_COLOR), **palette(shown)}
+    paint = np.array([colors[name] for name in names] + [UNLABELED_COLOR], dtype=object)
     order = np.random.default_rng(0).permutation(len(xy))
     probability = adata.obs["scanvi_probability"].to_numpy()
     size = float(np.clip(6_000 / len(xy), 1, 14))
@@ -181,10 +181,10 @@ def given_of(adata: AnnData) -> tuple[list[str], NDArray[np.integer]]:
     """Return names in the order of the answer, and the codes of the labels that were given, -1 for none."""
     names = [str(name) for name in adata.uns["scanvi"]["label_names"]]
     parameters = adata.uns["scanvi"]["parameters"]
-    column = str(parameters["labels"])
+    column = str(parameters["labels_key"])
     if column not in adata.obs:
         return names, np.full(adata.n_obs, -1)
-    own, codes = check_labels(adata, column, unlabelled=str(parameters["unlabelled"]), least=0)
+    own, codes = check_labels(adata, column, unlabeled_category=str(parameters["unlabeled_category"]), least=0)
     place = np.array([*(names.index(name) if name in names else -1 for name in own), -1])
     return names, place[codes]
 

@@ -34,7 +34,7 @@ from scanvi_tutorial.inputs.labels import check_labels
 
 __all__ = ["TutorialFit", "TutorialModel", "fit_tutorial", "pyro_tutorial"]
 
-ALPHA = 0.01  # the tutorial's nominal weight of one labelled cell
+ALPHA = 0.01  # the tutorial's nominal weight of one labeled cell
 _EPSILON = 5e-3  # its floor under every gene
 _LATENT = 10
 
@@ -55,7 +55,7 @@ class TutorialModel(nn.Module):
     def __init__(
         self,
         genes: int,
-        labels: int,
+        n_labels: int,
         *,
         library_loc: float,
         library_scale: float,
@@ -64,13 +64,13 @@ class TutorialModel(nn.Module):
         has_rsample: bool = False,
     ) -> None:
         super().__init__()
-        self.labels, self.scale, self.alpha, self.has_rsample = labels, scale, alpha, has_rsample
+        self.labels, self.scale, self.alpha, self.has_rsample = n_labels, scale, alpha, has_rsample
         self.library_loc, self.library_scale = library_loc, library_scale
-        self.z2_decoder = _normalized_to_the_end(_LATENT + labels, 50, 2 * _LATENT)
+        self.z2_decoder = _normalized_to_the_end(_LATENT + n_labels, 50, 2 * _LATENT)
         self.x_decoder = _normalized_to_the_end(_LATENT, 100, 2 * genes)
         self.z2l_encoder = _normalized_to_the_end(genes, 100, 2 * _LATENT + 2)
-        self.classifier = _normalized_to_the_end(_LATENT, 50, labels)
-        self.z1_encoder = _normalized_to_the_end(labels + _LATENT, 50, 2 * _LATENT)
+        self.classifier = _normalized_to_the_end(_LATENT, 50, n_labels)
+        self.z1_encoder = _normalized_to_the_end(n_labels + _LATENT, 50, 2 * _LATENT)
 
     def model(self, x: Tensor, y: Tensor | None = None) -> None:
         """Tell how counts x (cells, genes) come about; y (cells, labels), where given, is observed."""
@@ -115,7 +115,7 @@ class TutorialFit:
 
     Attributes:
         model: The networks, in evaluation mode.
-        losses: A row an epoch with the mean loss of `unlabelled` and of `labelled` cells, in nats per cell.
+        losses: A row an epoch with the mean loss of `unlabeled` and of `labeled` cells, in nats per cell.
         probabilities: Table (cells, labels): the classifier at the posterior mean of z2.
     """
 
@@ -127,10 +127,10 @@ class TutorialFit:
 def fit_tutorial(
     adata: AnnData,
     *,
-    labels: str = "label",
+    labels_key: str = "label",
     seed: int = 0,
     epochs: int = 60,
-    minibatch: int = 100,
+    batch_size: int = 100,
     learning_rate: float = 5e-3,
     alpha: float = ALPHA,
     has_rsample: bool = False,
@@ -144,20 +144,20 @@ def fit_tutorial(
 
     Args:
         adata: Raw counts in `X`, (cells, genes).
-        labels: Column of `obs` with the cell types.
+        labels_key: Column of `obs` with the cell types.
         seed: Draws weights, the order of the cells and all latent variables.
         epochs: Passes over all cells.
-        minibatch: Cells in a step, all of them labelled or none.
+        batch_size: Cells in a step, all of them labeled or none.
         learning_rate: Of Adam, before it falls.
         alpha: Nominal weight of a label.
         has_rsample: How the guide's factor is declared; the tutorial says False.
 
     Raises:
-        InputError: Where counts or labels cannot be used, or where there is nothing but one labelled cell.
+        InputError: Where counts or labels cannot be used, or where there is nothing but one labeled cell.
         FloatingPointError: Where the loss stops being a number.
     """
     counts = check_counts(adata)
-    names, codes = check_labels(adata, labels)
+    names, codes = check_labels(adata, labels_key)
     x, codes = torch.from_numpy(counts.toarray()), torch.as_tensor(codes)
     log_totals = x.sum(-1).log()
     if not log_totals.std() > 0:
@@ -172,7 +172,7 @@ def fit_tutorial(
             len(names),
             library_loc=log_totals.mean().item(),
             library_scale=log_totals.std().item(),
-            scale=1 / (minibatch * x.shape[1]),
+            scale=1 / (batch_size * x.shape[1]),
             alpha=alpha,
             has_rsample=has_rsample,
         )
@@ -182,7 +182,7 @@ def fit_tutorial(
         svi = SVI(model.model, guide, optimizer, TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False))
         rows = []
         for _ in progress(range(epochs), "Pyro's tutorial", unit="epoch"):
-            rows.append(_run_epoch(svi, model, x, codes, minibatch))
+            rows.append(_run_epoch(svi, model, x, codes, batch_size))
             optimizer.step()
         model.eval()
         with torch.no_grad():
@@ -192,13 +192,13 @@ def fit_tutorial(
 
 
 def pyro_tutorial(
-    adata: AnnData, *, labels: str = "label", seed: int = 0, epochs: int = 60, has_rsample: bool = False
+    adata: AnnData, *, labels_key: str = "label", seed: int = 0, epochs: int = 60, has_rsample: bool = False
 ) -> pd.DataFrame:
     """Return the probabilities (cells, labels) that Pyro's tutorial gives all cells, as a `Baseline` does.
 
     See `fit_tutorial`, also for the memory it takes: counts are dense there.
     """
-    return fit_tutorial(adata, labels=labels, seed=seed, epochs=epochs, has_rsample=has_rsample).probabilities
+    return fit_tutorial(adata, labels_key=labels_key, seed=seed, epochs=epochs, has_rsample=has_rsample).probabilities
 
 
 def _normalized_to_the_end(*widths: int) -> nn.Sequential:
@@ -219,9 +219,9 @@ def _loc_and_scale(network: nn.Module, *inputs: Tensor) -> tuple[Tensor, Tensor]
 
 def _run_epoch(svi: SVI, model: TutorialModel, x: Tensor, codes: Tensor, size: int) -> dict[str, float]:
     """Take one step a minibatch, in random order; return the mean losses in nats per cell."""
-    totals = {"unlabelled": 0.0, "labelled": 0.0}
+    totals = {"unlabeled": 0.0, "labeled": 0.0}
     for kind, rows in _minibatches(codes, size):
-        y = one_hot(codes[rows], model.labels).type_as(x) if kind == "labelled" else None
+        y = one_hot(codes[rows], model.label_names).type_as(x) if kind == "labeled" else None
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered NaN")  # said below
             loss = svi.step(x[rows], y)
@@ -230,14 +230,14 @@ def _run_epoch(svi: SVI, model: TutorialModel, x: Tensor, codes: Tensor, size: i
                 f"The loss of Pyro's tutorial is {loss}. Lower `learning_rate`, and look for counts far beyond others."
             )
         totals[kind] += loss / model.scale
-    cells = {"unlabelled": (codes < 0).sum().item(), "labelled": (codes >= 0).sum().item()}
+    cells = {"unlabeled": (codes < 0).sum().item(), "labeled": (codes >= 0).sum().item()}
     return {kind: total / cells[kind] if cells[kind] else np.nan for kind, total in totals.items()}
 
 
 def _minibatches(codes: Tensor, size: int) -> Iterator[tuple[str, Tensor]]:
-    """Yield rows of one epoch: minibatches of unlabelled or of labelled cells, never of both, shuffled."""
+    """Yield rows of one epoch: minibatches of unlabeled or of labeled cells, never of both, shuffled."""
     queue = []
-    for kind, mask in (("unlabelled", codes < 0), ("labelled", codes >= 0)):
+    for kind, mask in (("unlabeled", codes < 0), ("labeled", codes >= 0)):
         rows = torch.where(mask)[0]
         parts = list(rows[torch.randperm(len(rows))].split(size)) if len(rows) else []
         if len(parts) > 1 and len(parts[-1]) == 1:

@@ -38,22 +38,22 @@ def fit_or_load(
     model_config: ModelConfig | None = None,
     train_config: TrainConfig | None = None,
     *,
-    labels: str = "label",
-    batch: str | None = None,
+    labels_key: str = "label",
+    batch_key: str | None = None,
     folder: str | Path | None = None,
 ) -> tuple[SCANVI, History]:
     """Return a fitted model of `adata` and its history, from the cache where the same fit was done before.
 
-    The seed of `train_config` draws the initial weights too. A fit with `objective="unlabelled"` is found again
-    whichever cells are labelled, if the names of the types are the same. Processes that want the same fit at once wait
+    The seed of `train_config` draws the initial weights too. A fit with `objective="unlabeled"` is found again
+    whichever cells are labeled, if the names of the types are the same. Processes that want the same fit at once wait
     for one another.
 
     Args:
         adata: Raw counts in `X`, (cells, genes).
         model_config: `ModelConfig()` where it is None.
         train_config: `TrainConfig()` where it is None.
-        labels: Column of `obs` with the cell types.
-        batch: Column of `obs` with the batches, if the model is to tell them apart.
+        labels_key: Column of `obs` with the cell types.
+        batch_key: Column of `obs` with the batches, if the model is to tell them apart.
         folder: Where fitted models are kept; `cache_folder()` where it is None.
 
     Raises:
@@ -62,15 +62,17 @@ def fit_or_load(
     model_config, train_config = model_config or ModelConfig(), train_config or TrainConfig()
     folder = cache_folder() if folder is None else Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    entry = folder / _key(adata, labels, batch, model_config, train_config)
+    entry = folder / _key(adata, labels_key, batch_key, model_config, train_config)
     with FileLock(f"{entry}.lock"):
         try:
             model = SCANVI.load(entry / "model")
-            model.labelled_fraction = float((check_labels(adata, labels)[1] >= 0).mean())  # of these cells
+            model.labeled_fraction = float((check_labels(adata, labels_key)[1] >= 0).mean())  # of these cells
             return model, History.from_dict(json.loads((entry / "history.json").read_text()))
         except (OSError, PersistenceError, ValueError, KeyError):
             pass  # nothing there, or nothing whole: fit anew
-        model = SCANVI.from_anndata(adata, model_config, labels=labels, batch=batch, seed=train_config.seed)
+        model = SCANVI.from_anndata(
+            adata, model_config, labels_key=labels_key, batch_key=batch_key, seed=train_config.seed
+        )
         history = fit(model, adata, train_config)
         with tempfile.TemporaryDirectory(dir=folder) as beside:
             fresh = Path(beside) / "fresh"
@@ -90,20 +92,24 @@ def cache_folder() -> Path:
     return Path(pooch.os_cache("scanvi_tutorial")) / "models"
 
 
-def _key(adata: AnnData, labels: str, batch: str | None, model_config: ModelConfig, train_config: TrainConfig) -> str:
+def _key(
+    adata: AnnData, labels_key: str, batch_key: str | None, model_config: ModelConfig, train_config: TrainConfig
+) -> str:
     digest = hashlib.sha256(f"{torch.__version__} {pyro.__version__} {torch.get_num_threads()}".encode())
     for path in sorted(_PACKAGE.rglob("*.py")):
         digest.update(path.relative_to(_PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
-    digest.update(json.dumps([asdict(model_config), asdict(train_config), labels, batch], sort_keys=True).encode())
+    digest.update(
+        json.dumps([asdict(model_config), asdict(train_config), labels_key, batch_key], sort_keys=True).encode()
+    )
     counts = check_counts(adata)
     for part in (counts.indptr, counts.indices, counts.data):
         digest.update(np.ascontiguousarray(part))
     digest.update(repr(counts.shape).encode())
     digest.update("\0".join(adata.var_names).encode())
-    looked_at = [labels, batch]
-    if train_config.objective == "unlabelled":  # such a fit is the same whichever cells have which label
-        digest.update("\0".join(check_labels(adata, labels)[0]).encode())
-        looked_at.remove(labels)
+    looked_at = [labels_key, batch_key]
+    if train_config.objective == "unlabeled":  # such a fit is the same whichever cells have which label
+        digest.update("\0".join(check_labels(adata, labels_key)[0]).encode())
+        looked_at.remove(labels_key)
     for column in looked_at:
         if column not in adata.obs:
             continue

@@ -1,6 +1,6 @@
 """Where an unfinished fit stands, kept in a folder, so that it goes on as if nothing had happened.
 
-Explained in book/09_your_data.md. A checkpoint holds all that the rest of a fit depends on: parameters and running
+Explained in book/10_your_data.md. A checkpoint holds all that the rest of a fit depends on: parameters and running
 statistics, the state of the optimizer and of its schedule, both random number generators, the best state so far and
 the history. It is written and replaced as a whole (persistence.py), and holds digests of what the fit was made from:
 nobody can go on with a fit of other data.
@@ -32,7 +32,7 @@ from scanvi_tutorial.model.persistence import (
     write_folder,
 )
 from scanvi_tutorial.model.scanvi import SCANVI
-from scanvi_tutorial.training.history import Progress
+from scanvi_tutorial.training.history import FitState
 
 __all__ = ["Checkpoint", "digest", "origin"]
 
@@ -50,7 +50,7 @@ class Checkpoint:
 
     def write(
         self,
-        progress: Progress,
+        progress: FitState,
         model: nn.Module,
         optimizer: Optimizer,
         schedule: LRScheduler,
@@ -83,7 +83,7 @@ class Checkpoint:
         optimizer: Optimizer,
         schedule: LRScheduler,
         rng: np.random.Generator,
-    ) -> Progress:
+    ) -> FitState:
         """Put everything back to where the checkpoint says the fit stands; without one, leave it at the start.
 
         Call it within `torch.random.fork_rng`: torch's global generator is put back too.
@@ -92,7 +92,7 @@ class Checkpoint:
             PersistenceError: Where the folder holds something else, a damaged checkpoint, or one of another fit.
         """
         if not holds(self.folder, kind="checkpoint"):
-            return Progress()
+            return FitState()
         tensors, about = read_folder(self.folder, kind="checkpoint")
         with refusing(f"{self.folder} is damaged", f"Delete {self.folder}, and the fit begins anew."):
             self._refuse_another(about["origin"])
@@ -107,7 +107,7 @@ class Checkpoint:
             schedule.load_state_dict(about["schedule"])
             rng.bit_generator.state = about["rng"]
             _set_generator_state(_device(model), tensors["generator"])
-            return Progress(
+            return FitState(
                 [dict(zip(about["columns"], map(float, row), strict=True)) for row in history],
                 float(about["best"]),
                 int(about["best_epoch"]),
@@ -136,7 +136,7 @@ def origin(model: SCANVI, cells: Cells, config: TrainConfig, device: torch.devic
     weights = (part for pair in model.state_dict().items() for part in pair)
     return said | {
         "the genes": digest(model.genes),
-        "the names of the labels": digest(model.labels),
+        "the names of the labels": digest(model.label_names),
         "the batches": digest([model.batches, cells.batch_codes]),
         "the initial weights": digest(weights),
         "the counts": digest([cells.counts.shape, cells.counts.indptr, cells.counts.indices, cells.counts.data]),

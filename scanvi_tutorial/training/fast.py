@@ -19,7 +19,7 @@ from scanvi_tutorial.model.networks import positive
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.fused import Workspace, count_log_likelihood
 from scanvi_tutorial.training.minibatches import Minibatch
-from scanvi_tutorial.training.sparse import genes_in_rows, sparse_linear
+from scanvi_tutorial.training.sparse import sparse_linear, to_column_major
 
 __all__ = ["FastBound"]
 
@@ -34,23 +34,23 @@ class FastBound:
 
     def __init__(self, model: SCANVI) -> None:
         self.model, self.workspace = model, Workspace()
-        genes_in_rows(model.z2l_encoder.heads.layers[0])
+        to_column_major(model.z2l_encoder.heads.layers[0])
         # x_decoder: all but the last layer, which is fused with the likelihood
         self.hidden, self.last = model.x_decoder.heads.layers[:-1], model.x_decoder.heads.layers[-1]
 
     def loss(self, minibatch: Minibatch, kl_weight: float = 1.0, objective: Objective = "labels") -> Tensor:
         """Return what `objective.loss_of` does."""
         model = self.model
-        fraction = 0.0 if objective == "unlabelled" else model.labelled_fraction
+        fraction = 0.0 if objective == "unlabeled" else model.labeled_fraction
         weight = model.config.label_weight
         loss = torch.zeros((), device=model.device)
         if minibatch.x is not None:
-            bound, _ = self.bound(minibatch.x, None, minibatch.share, minibatch.batch, kl_weight, "unlabelled")
+            bound, _ = self.bound(minibatch.x, None, minibatch.share, minibatch.batch, kl_weight, "unlabeled")
             loss = loss - (1 - fraction) * bound
-        if minibatch.x_labelled is not None:
+        if minibatch.x_labeled is not None:
             y = minibatch.y if objective == "labels" else None
-            known = minibatch.share_labelled, minibatch.batch_labelled
-            bound, z2 = self.bound(minibatch.x_labelled, y, *known, kl_weight, "labelled")
+            known = minibatch.share_labeled, minibatch.batch_labeled
+            bound, z2 = self.bound(minibatch.x_labeled, y, *known, kl_weight, "labeled")
             loss = loss - fraction * bound
             if weight > 0:
                 loss = loss + weight * nn.functional.cross_entropy(model.classifier(z2), minibatch.y)
@@ -105,7 +105,7 @@ class FastBound:
             kl_l = _standard(eps, l_scale) - _standard(standard, torch.ones_like(standard) * scale)
         else:
             log_l, kl_l = x.totals.clamp(min=1).log(), z2.new_zeros(len(x))
-        labels = len(model.labels)
+        labels = len(model.label_names)
         if y is None:
             log_q_y = model.classifier(z2).log_softmax(-1)
             every = torch.eye(labels, dtype=z2.dtype, device=z2.device)[:, None]
@@ -118,7 +118,7 @@ class FastBound:
             kl_y = z2.new_full((len(x),), math.log(labels))
         log_theta = model.capped_log_theta
         mean, each = count_log_likelihood(
-            model.config.likelihood,
+            model.config.gene_likelihood,
             x,
             self.hidden(z2 if batch is None else torch.cat([z2, batch], -1)),
             self.last.weight,

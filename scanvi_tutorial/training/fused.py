@@ -21,7 +21,7 @@ from torch.nn.functional import logsigmoid
 
 from scanvi_tutorial.inputs.arrays import SparseCounts
 
-__all__ = ["Workspace", "count_log_likelihood", "into_logits"]
+__all__ = ["Workspace", "count_log_likelihood", "softmax_backward"]
 
 _ENTRIES_AT_ONCE = 1 << 18  # of a buffer: a megabyte in float32
 
@@ -156,7 +156,7 @@ class _Law:
             each.index_add_(0, rows, x * log_mean - torch.lgamma(x + 1))
             slope = mean.neg_()
             slope.view(-1).index_add_(0, rows * self.genes + genes, x)
-            return each, into_logits(slope, share, out=logits) if self.needs_grad else each[:, None]
+            return each, softmax_backward(slope, share, out=logits) if self.needs_grad else each[:, None]
 
         at = rows * self.genes + genes
         theta, log_theta = (values.index_select(0, genes) for values in (self.theta, self.log_theta))
@@ -190,7 +190,7 @@ class _Law:
         slope.view(-1).index_copy_(0, at, slope_at)
         theta_slope.view(-1).index_copy_(0, at, theta_slope_at)
         self.grad_theta += theta_slope.sum(0)
-        return each, into_logits(slope, share, out=logits)
+        return each, softmax_backward(slope, share, out=logits)
 
     def _inflated(
         self, gate: Tensor, zero: Tensor, more: Tensor, at_gate: Tensor, at: Tensor
@@ -210,7 +210,7 @@ class _Law:
         return more, rest.add_(log_kept), kept, own
 
 
-def into_logits(
+def softmax_backward(
     slope: Tensor,
     share: Tensor,
     *,

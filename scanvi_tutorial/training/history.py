@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from torch import Tensor, nn
 
-__all__ = ["History", "Progress"]
+__all__ = ["FitState", "History"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class History:
 
     `frame` has one row an epoch and, in nats per cell: `loss` (what the steps minimized), `bound_train` and
     `bound_held_out`, the terms of the latter (`log_likelihood`, `kl_l`, `kl_z`, `kl_y`) and, unless no label was looked
-    at, `cross_entropy` (mean over labelled cells); further `kl_weight`, `learning_rate` and, where held-out labels are
+    at, `cross_entropy` (mean over labeled cells); further `kl_weight`, `learning_rate` and, where held-out labels are
     watched, `held_out_accuracy`.
     """
 
@@ -55,7 +55,7 @@ class History:
 
 
 @dataclass
-class Progress:
+class FitState:
     """How far a fit has come."""
 
     rows: list[dict[str, float]] = field(default_factory=list)  # of the history, one an epoch

@@ -29,7 +29,7 @@ from scanvi_tutorial.model.bound import BOUND_TERMS, bound_of, bound_terms, esti
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.checkpoint import Checkpoint, origin
 from scanvi_tutorial.training.fast import FastBound
-from scanvi_tutorial.training.history import History, Progress
+from scanvi_tutorial.training.history import FitState, History
 from scanvi_tutorial.training.minibatches import Minibatch, Split, paired_minibatches, split_cells
 from scanvi_tutorial.training.objective import loss_of
 
@@ -91,7 +91,7 @@ def fit(
 ) -> History:
     """Train `model` on `adata` in place and leave it on the CPU, in evaluation mode and in its best watched state.
 
-    Counts, labels and batches are where `from_anndata` was told. The bound is watched on held-out unlabelled cells (on
+    Counts, labels and batches are where `from_anndata` was told. The bound is watched on held-out unlabeled cells (on
     training cells where there are too few), or the accuracy on held-out labels where `config.monitor` says so.
 
     In the folder `checkpoint`, where one is named, the fit keeps its state every `checkpoint_every` epochs. Called
@@ -109,20 +109,20 @@ def fit(
     cells = Cells.from_anndata(
         adata,
         genes=model.genes,
-        labels=model.labels,
-        label_key=model.label_key,
-        unlabelled=model.unlabelled,
+        label_names=model.label_names,
+        labels_key=model.labels_key,
+        unlabeled_category=model.unlabeled_category,
         layer=model.layer,
         batches=model.batches,
     )
-    if config.objective == "unlabelled":
+    if config.objective == "unlabeled":
         cells = cells.without_labels()
-    elif missing := [name for code, name in enumerate(model.labels) if code not in cells.codes]:
+    elif missing := [name for code, name in enumerate(model.label_names) if code not in cells.codes]:
         raise InputError(
-            f"No cell is labelled {listed(missing)} in adata.obs[{model.label_key!r}]; a class without a seed cannot "
+            f"No cell is labeled {listed(missing)} in adata.obs[{model.labels_key!r}]; a class without a seed cannot "
             "be learned. Label some of its cells, or make a new model with SCANVI.from_anndata."
         )
-    split = split_cells(cells.codes, config, model.labels)
+    split = split_cells(cells.codes, config, model.label_names)
     device = choose_device(config.device)
     kept = None if checkpoint is None else Checkpoint(checkpoint, origin(model, cells, config, device))
     history = _Fit(model, cells, split, config, device).run(kept, checkpoint_every)
@@ -136,7 +136,7 @@ class _Fit:
 
     def __init__(self, model: SCANVI, cells: Cells, split: Split, config: TrainConfig, device: torch.device) -> None:
         self.model, self.cells, self.split, self.config = model, cells, split, config
-        self.steps = len(chunks(split.unlabelled, config.minibatch))
+        self.steps = len(chunks(split.unlabeled, config.batch_size))
         self.epochs = max(1, min(config.max_epochs, config.max_steps // self.steps))
         self.warm_epochs = min(round(config.warmup * self.epochs), self.epochs - 1)
         self.rng = np.random.default_rng(config.seed)
@@ -146,14 +146,14 @@ class _Fit:
         peaks, steps = [group["lr"] for group in self.optimizer.param_groups], self.epochs * self.steps + 1
         self.schedule = OneCycleLR(self.optimizer, peaks, total_steps=steps)
         # the bound is watched on as many training cells as are held out, so that the two can be compared
-        learned = split.unlabelled if len(split.unlabelled) else split.labelled
+        learned = split.unlabeled if len(split.unlabeled) else split.labeled
         self.sample = np.sort(self.rng.permutation(learned)[: max(len(split.held_out), 2)])
 
     def run(self, checkpoint: Checkpoint | None, every: int) -> History:
         started, state = time.perf_counter(), (self.model, self.optimizer, self.schedule, self.rng)
         with torch.random.fork_rng(), pyro.validation_enabled(False):
             torch.manual_seed(self.config.seed)
-            so_far = Progress() if checkpoint is None else checkpoint.restore(*state)
+            so_far = FitState() if checkpoint is None else checkpoint.restore(*state)
             spent = so_far.seconds
             bar = progress(range(len(so_far.rows), self.epochs), "fit", unit="epoch")
             for epoch in bar:
@@ -184,12 +184,12 @@ class _Fit:
         config, split = self.config, self.split
         minibatches = paired_minibatches(
             self.cells,
-            split.unlabelled,
-            split.labelled,
-            size=config.minibatch,
-            labelled_size=config.labelled_minibatch,
+            split.unlabeled,
+            split.labeled,
+            size=config.batch_size,
+            labeled_size=config.labeled_batch_size,
             balanced=config.class_balanced,
-            thin_to=config.thin_to,
+            min_depth=config.min_depth,
             sparse=self.fast is not None,
             rng=self.rng,
         )
@@ -212,11 +212,11 @@ class _Fit:
             held_out = self.mean_terms(split.held_out if len(split.held_out) else self.sample)
             train = self.mean_terms(self.sample)
             row = {"bound_train": bound_of(train), "bound_held_out": bound_of(held_out), **held_out}
-            if len(split.labelled):
-                row["cross_entropy"] = cross_entropy(self.logits(split.labelled), self.truth(split.labelled)).item()
-            if len(split.held_out_labelled):
-                guess = self.logits(split.held_out_labelled).argmax(-1)
-                row["held_out_accuracy"] = (guess == self.truth(split.held_out_labelled)).float().mean().item()
+            if len(split.labeled):
+                row["cross_entropy"] = cross_entropy(self.logits(split.labeled), self.truth(split.labeled)).item()
+            if len(split.held_out_labeled):
+                guess = self.logits(split.held_out_labeled).argmax(-1)
+                row["held_out_accuracy"] = (guess == self.truth(split.held_out_labeled)).float().mean().item()
         return row
 
     def mean_terms(self, rows: np.ndarray) -> dict[str, float]:

@@ -1,6 +1,6 @@
-"""Minibatches that pair unlabelled cells with labelled ones; counts stay sparse until here.
+"""Minibatches that pair unlabeled cells with labeled ones; counts stay sparse until here.
 
-Explained in book/05_training.md. If labelled and unlabelled cells shared one shuffled queue, a few hundred labels
+Explained in book/05_training.md. If labeled and unlabeled cells shared one shuffled queue, a few hundred labels
 among thousands of cells would hardly ever be looked at; here every step sees both.
 """
 
@@ -20,7 +20,7 @@ from scanvi_tutorial.config import TrainConfig
 from scanvi_tutorial.inputs.arrays import Cells, SparseCounts, chunks
 from scanvi_tutorial.inputs.errors import InputError
 
-__all__ = ["Minibatch", "Split", "paired_minibatches", "split_cells", "thinned"]
+__all__ = ["Minibatch", "Split", "downsample_counts", "paired_minibatches", "split_cells"]
 
 _FEWEST_SEEDS = 20  # a class must keep this many after some are held out, for held-out labels to be watched
 
@@ -29,58 +29,58 @@ _FEWEST_SEEDS = 20  # a class must keep this many after some are held out, for h
 class Minibatch:
     """What one step of the optimizer looks at; either half may be absent, not both."""
 
-    x: Float[Tensor, "cells genes"] | SparseCounts | None  # counts of unlabelled cells
-    x_labelled: Float[Tensor, "labelled genes"] | SparseCounts | None  # counts of labelled cells
-    y: Float[Tensor, "labelled labels"] | None  # their types, one-hot
+    x: Float[Tensor, "cells genes"] | SparseCounts | None  # counts of unlabeled cells
+    x_labeled: Float[Tensor, "labeled genes"] | SparseCounts | None  # counts of labeled cells
+    y: Float[Tensor, "labeled labels"] | None  # their types, one-hot
     share: Float[Tensor, "cells 1"] | None = None  # of the molecules of x that were kept; None means all
-    share_labelled: Float[Tensor, "labelled 1"] | None = None  # likewise of x_labelled
+    share_labeled: Float[Tensor, "labeled 1"] | None = None  # likewise of x_labeled
     batch: Float[Tensor, "cells batches"] | None = None  # of the cells of x, one-hot; None in a model without batches
-    batch_labelled: Float[Tensor, "labelled batches"] | None = None  # likewise of x_labelled
+    batch_labeled: Float[Tensor, "labeled batches"] | None = None  # likewise of x_labeled
 
     def to(self, device: torch.device) -> Minibatch:
         """Return the same minibatch on `device`."""
-        parts = (self.x, self.x_labelled, self.y, self.share, self.share_labelled, self.batch, self.batch_labelled)
+        parts = (self.x, self.x_labeled, self.y, self.share, self.share_labeled, self.batch, self.batch_labeled)
         return type(self)(*(None if part is None else part.to(device) for part in parts))
 
 
 def paired_minibatches(
     cells: Cells,
-    unlabelled: np.ndarray,
-    labelled: np.ndarray,
+    unlabeled: np.ndarray,
+    labeled: np.ndarray,
     *,
     size: int,
-    labelled_size: int,
+    labeled_size: int,
     balanced: bool = False,
-    thin_to: float = 1.0,
+    min_depth: float = 1.0,
     sparse: bool = False,
     rng: np.random.Generator,
 ) -> Iterator[Minibatch]:
-    """Yield one epoch: every row of `unlabelled` once, each minibatch beside labelled cells.
+    """Yield one epoch: every row of `unlabeled` once, each minibatch beside labeled cells.
 
     Args:
         cells: Counts and codes of all cells.
-        unlabelled: Rows without a label, (n,).
-        labelled: Rows with one, (m,).
-        size: Unlabelled cells in a minibatch, at least; see `chunks`.
-        labelled_size: Labelled cells in a minibatch: all of them where they are no more than this.
-        balanced: Draw the labelled cells with equal chances for every type, with replacement.
-        thin_to: Every cell keeps a share of its molecules between this and one; see `thinned`.
+        unlabeled: Rows without a label, (n,).
+        labeled: Rows with one, (m,).
+        size: Unlabeled cells in a minibatch, at least; see `chunks`.
+        labeled_size: Labeled cells in a minibatch: all of them where they are no more than this.
+        balanced: Draw the labeled cells with equal chances for every type, with replacement.
+        min_depth: Every cell keeps a share of its molecules between this and one; see `downsample_counts`.
         sparse: Leave the zeros out, for the fast engine.
         rng: Draws the order and the molecules; nothing else is random here.
     """
-    for rows in chunks(rng.permutation(unlabelled), size) if len(unlabelled) else [unlabelled]:
+    for rows in chunks(rng.permutation(unlabeled), size) if len(unlabeled) else [unlabeled]:
         if len(rows) == 1:
-            rows = np.repeat(rows, 2)  # the only unlabelled cell there is
-        beside = _draw_labelled(cells.codes, labelled, labelled_size, balanced, rng)
+            rows = np.repeat(rows, 2)  # the only unlabeled cell there is
+        beside = _draw_labeled(cells.codes, labeled, labeled_size, balanced, rng)
         if len(beside) == 1:
             beside = np.repeat(beside, 2)  # likewise
-        x, share = _counts_and_shares(cells, rows, thin_to, sparse, rng)
-        x_labelled, share_labelled = _counts_and_shares(cells, beside, thin_to, sparse, rng)
+        x, share = _counts_and_shares(cells, rows, min_depth, sparse, rng)
+        x_labeled, share_labeled = _counts_and_shares(cells, beside, min_depth, sparse, rng)
         y = cells.y(beside) if len(beside) else None
-        yield Minibatch(x, x_labelled, y, share, share_labelled, cells.batch(rows), cells.batch(beside))
+        yield Minibatch(x, x_labeled, y, share, share_labeled, cells.batch(rows), cells.batch(beside))
 
 
-def thinned(
+def downsample_counts(
     counts: csr_matrix,
     least: float,
     rng: np.random.Generator,
@@ -104,58 +104,58 @@ def thinned(
 class Split:
     """Rows to learn from and rows to watch."""
 
-    unlabelled: np.ndarray
-    held_out: np.ndarray  # unlabelled cells on which the bound is watched
-    labelled: np.ndarray
-    held_out_labelled: np.ndarray  # empty unless held-out labels are watched
+    unlabeled: np.ndarray
+    held_out: np.ndarray  # unlabeled cells on which the bound is watched
+    labeled: np.ndarray
+    held_out_labeled: np.ndarray  # empty unless held-out labels are watched
 
 
-def split_cells(codes: np.ndarray, config: TrainConfig, labels: Sequence[str]) -> Split:
-    """Set cells aside, drawn with `config.seed`; `codes` is (cells,) with -1 for unlabelled.
+def split_cells(codes: np.ndarray, config: TrainConfig, label_names: Sequence[str]) -> Split:
+    """Set cells aside, drawn with `config.seed`; `codes` is (cells,) with -1 for unlabeled.
 
     Raises `InputError` where labels are to be watched and a class has too few to spare.
     """
     rng = np.random.default_rng(config.seed)
-    unlabelled = rng.permutation(np.flatnonzero(codes < 0))
-    watched = math.ceil(config.held_out * len(unlabelled)) if len(unlabelled) > 2 else 0
+    unlabeled = rng.permutation(np.flatnonzero(codes < 0))
+    watched = math.ceil(config.held_out * len(unlabeled)) if len(unlabeled) > 2 else 0
     aside = np.empty(0, dtype=int)
     if config.monitor == "labels":
         parts = []
-        for code, name in enumerate(labels):
+        for code, name in enumerate(label_names):
             rows = rng.permutation(np.flatnonzero(codes == code))
             spared = len(rows) // 5
             if len(rows) - spared < _FEWEST_SEEDS:
                 raise InputError(
-                    f"Early stopping cannot watch held-out labels: {name!r} has {len(rows)} labelled cells, and would "
+                    f"Early stopping cannot watch held-out labels: {name!r} has {len(rows)} labeled cells, and would "
                     f"keep fewer than {_FEWEST_SEEDS} to learn from. Use monitor='bound', or label more cells."
                 )
             parts.append(rows[:spared])
         aside = np.concatenate(parts)
     return Split(
-        unlabelled=np.sort(unlabelled[watched:]),
-        held_out=np.sort(unlabelled[:watched]),
-        labelled=np.setdiff1d(np.flatnonzero(codes >= 0), aside),
-        held_out_labelled=np.sort(aside),
+        unlabeled=np.sort(unlabeled[watched:]),
+        held_out=np.sort(unlabeled[:watched]),
+        labeled=np.setdiff1d(np.flatnonzero(codes >= 0), aside),
+        held_out_labeled=np.sort(aside),
     )
 
 
 def _counts_and_shares(
-    cells: Cells, rows: np.ndarray, thin_to: float, sparse: bool, rng: np.random.Generator
+    cells: Cells, rows: np.ndarray, min_depth: float, sparse: bool, rng: np.random.Generator
 ) -> tuple[Tensor | SparseCounts | None, Tensor | None]:
     if not len(rows):
         return None, None
     counts, shares = cells.counts[rows], None
-    if thin_to < 1:
-        counts, kept = thinned(counts, thin_to, rng)
+    if min_depth < 1:
+        counts, kept = downsample_counts(counts, min_depth, rng)
         shares = torch.from_numpy(kept.astype(np.float32))
     return SparseCounts.from_csr(counts) if sparse else torch.from_numpy(counts.toarray()), shares
 
 
-def _draw_labelled(
-    codes: np.ndarray, labelled: np.ndarray, size: int, balanced: bool, rng: np.random.Generator
+def _draw_labeled(
+    codes: np.ndarray, labeled: np.ndarray, size: int, balanced: bool, rng: np.random.Generator
 ) -> np.ndarray:
-    if balanced and len(labelled):
-        _, code, count = np.unique(codes[labelled], return_inverse=True, return_counts=True)
+    if balanced and len(labeled):
+        _, code, count = np.unique(codes[labeled], return_inverse=True, return_counts=True)
         chance = 1 / count[code]
-        return rng.choice(labelled, size=min(size, len(labelled)), p=chance / chance.sum())
-    return labelled if len(labelled) <= size else rng.choice(labelled, size=size, replace=False)
+        return rng.choice(labeled, size=min(size, len(labeled)), p=chance / chance.sum())
+    return labeled if len(labeled) <= size else rng.choice(labeled, size=size, replace=False)

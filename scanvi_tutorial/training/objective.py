@@ -1,8 +1,8 @@
 """What a step of training minimizes: the bound through Pyro, with a weight on its KL terms, and the label term.
 
-Explained in book/05_training.md. In nats per cell, with f the labelled share of the cells,
+Explained in book/05_training.md. In nats per cell, with f the labeled share of the cells,
 
-    (1 − f) · mean of −U over unlabelled cells  +  f · mean of −L over labelled cells  +  w · mean cross-entropy.
+    (1 − f) · mean of −U over unlabeled cells  +  f · mean of −L over labeled cells  +  w · mean cross-entropy.
 """
 
 from __future__ import annotations
@@ -48,35 +48,35 @@ def loss_of(
 ) -> Tensor:
     """Return the loss of one minibatch, in nats per cell.
 
-    With `objective="everywhere"` a labelled cell adds U in place of L, as if only the
+    With `objective="everywhere"` a labeled cell adds U in place of L, as if only the
     classifier knew its label: what the paper's code and scvi-tools minimize. With
-    "unlabelled" every cell is in `minibatch.x`, and the loss is the mean of −U.
+    "unlabeled" every cell is in `minibatch.x`, and the loss is the mean of −U.
     """
-    fraction = 0.0 if objective == "unlabelled" else model.labelled_fraction
+    fraction = 0.0 if objective == "unlabeled" else model.labeled_fraction
     loss = torch.zeros((), device=model.device)
     with KLWeight(kl_weight):
         if minibatch.x is not None:
             x = minibatch.x
             seen = x, None, minibatch.share, minibatch.batch
-            unlabelled = elbo.differentiable_loss(model.model, model.guide, *seen)
-            loss = loss + (1 - fraction) * unlabelled / len(x)
-        if minibatch.x_labelled is not None:
-            x, y = minibatch.x_labelled, minibatch.y
-            known = minibatch.share_labelled, minibatch.batch_labelled
+            unlabeled = elbo.differentiable_loss(model.model, model.guide, *seen)
+            loss = loss + (1 - fraction) * unlabeled / len(x)
+        if minibatch.x_labeled is not None:
+            x, y = minibatch.x_labeled, minibatch.y
+            known = minibatch.share_labeled, minibatch.batch_labeled
             if objective == "labels":
-                labelled = elbo.differentiable_loss(model.model, model.guide, x, y, *known)
+                labeled = elbo.differentiable_loss(model.model, model.guide, x, y, *known)
             else:
-                story = partial(_as_if_unlabelled, model, y)
-                labelled = elbo.differentiable_loss(story, model.guide, x, None, *known)
-            loss = loss + fraction * labelled / len(y)  # fraction · α = w
+                story = partial(_as_if_unlabeled, model, y)
+                labeled = elbo.differentiable_loss(story, model.guide, x, None, *known)
+            loss = loss + fraction * labeled / len(y)  # fraction · α = w
     return loss
 
 
-def _as_if_unlabelled(
+def _as_if_unlabeled(
     model: SCANVI, labels: Tensor, x: Tensor, y: None, share: Tensor | None, batch: Tensor | None
 ) -> None:
     """Tell the story of cells whose type is summed over, with their labels beside it for the classifier."""
     z2 = model.model(x, y, share, batch)
     if model.config.label_weight > 0:
-        with pyro.plate("labelled", len(x)):
+        with pyro.plate("labeled", len(x)):
             model.label_term(z2, labels)

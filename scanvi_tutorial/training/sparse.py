@@ -13,10 +13,10 @@ from torch.autograd.function import once_differentiable
 
 from scanvi_tutorial.inputs.arrays import SparseCounts
 
-__all__ = ["genes_in_rows", "sparse_linear"]
+__all__ = ["sparse_linear", "to_column_major"]
 
 
-def genes_in_rows(linear: torch.nn.Linear) -> None:
+def to_column_major(linear: torch.nn.Linear) -> None:
     """Lay the weights (outputs, genes) of a layer out gene by gene, so that a gene that is seen is one short read.
 
     Shape and values stay; a sparse product then runs over memory in order.

@@ -16,7 +16,7 @@ SEARCHES = {  # a word that a reader may look for, and a page that has to be fou
     "molecule": "01_data",
     "dispersion": "04_model",
     "calibration": "08_evaluation",
-    "posterior": "checks",
+    "posterior": "calibration",
 }
 
 
