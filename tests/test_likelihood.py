@@ -7,6 +7,7 @@ import pyro.distributions as dist
 import pytest
 import scipy.stats
 import torch
+from torch.nn.functional import logsigmoid, softplus
 
 from scanvi_tutorial.model.likelihood import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial, count_distribution
 
@@ -51,6 +52,35 @@ def test_zero_inflated_is_pyros_where_pyros_is_finite(counts):
     logits = tensor(MEAN).log() - tensor(THETA).log()
     pyros = dist.ZeroInflatedNegativeBinomial(total_count=tensor(THETA), logits=logits, gate_logits=tensor(GATE))
     torch.testing.assert_close(of_kind("zinb").log_prob(counts), pyros.log_prob(counts))
+
+
+def entry_by_entry(kind, x, log_mean, log_theta=None, gate=None):
+    """The log-probabilities by their textbook form, every entry treated alike."""
+    if kind == "poisson":
+        return x * log_mean - log_mean.exp() - torch.lgamma(x + 1)
+    theta, logits = log_theta.exp(), log_mean - log_theta
+    choose = torch.lgamma(x + theta) - torch.lgamma(theta) - torch.lgamma(x + 1)
+    component = choose - theta * softplus(logits) + x * logsigmoid(logits)
+    if kind == "nb":
+        return component
+    return torch.where(x == 0, torch.logaddexp(gate, component), component) - softplus(gate)
+
+
+@pytest.mark.parametrize("kind", ["poisson", "nb", "zinb"])
+@pytest.mark.parametrize("shape", [(7, 11), (1, 11), (3, 7, 11)], ids=["cells and genes", "one cell", "draws too"])
+@pytest.mark.parametrize("zeros", ["some", "all", "none"])
+def test_values_and_every_gradient_are_those_of_the_textbook_form(kind, shape, zeros):
+    generator = torch.Generator().manual_seed(0)
+    sizes = [shape, shape[-1:], shape][: {"poisson": 1, "nb": 2, "zinb": 3}[kind]]
+    parts = [torch.randn(size, dtype=torch.float64, generator=generator).requires_grad_() for size in sizes]
+    x = tensor([0.0, 0, 1, 5, 0, 2, 0, 30, 0, 0, 1]).expand(shape[-2:])
+    x = {"some": x, "all": 0 * x, "none": x + 1}[zeros]
+    weight = torch.linspace(-1, 2, x.numel(), dtype=torch.float64).reshape(x.shape)
+    results = []
+    for values in (count_distribution(kind, *parts).log_prob(x), entry_by_entry(kind, x, *parts)):
+        results.append((values, *torch.autograd.grad((values * weight).sum(), parts)))
+    for ours, textbook in zip(*results, strict=True):
+        torch.testing.assert_close(ours, textbook, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("kind", ["poisson", "nb", "zinb"])

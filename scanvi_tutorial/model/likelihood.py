@@ -5,6 +5,9 @@ Derived in book/04_model.md. Symbols (m is the mean of the negative-binomial com
     log_mean               (cells, genes)  log m   log library size + log share of the gene
     log_inverse_dispersion (genes,)        log θ   variance of the component is m + m² / θ
     gate_logits            (cells, genes)  π       logit of a count being dropped to zero
+
+Most counts are zero, and the log-probability of a zero is short. So it is worked out everywhere, and what a count above
+zero has besides only where there is one: the costly lgamma is never asked about a zero.
 """
 
 from __future__ import annotations
@@ -44,7 +47,11 @@ class Poisson(TorchDistribution):
         """Return x log m − m − log x!, in nats."""
         if self._validate_args:
             self._validate_sample(value)
-        return value * self.log_mean - self.log_mean.exp() - torch.lgamma(value + 1)
+        value, log_mean = broadcast_all(value, self.log_mean)
+        counted = value > 0
+        x = value[counted]
+        added = x * log_mean[counted] - torch.lgamma(x + 1)
+        return torch.zeros_like(log_mean).masked_scatter(counted, added) - log_mean.exp()
 
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008 (an immutable default)
@@ -72,8 +79,9 @@ class NegativeBinomial(TorchDistribution):
         *,
         validate_args: bool | None = None,
     ) -> None:
-        self.log_mean, self.log_inverse_dispersion = broadcast_all(log_mean, log_inverse_dispersion)
-        super().__init__(self.log_mean.shape, validate_args=validate_args)
+        self.log_mean, self.log_inverse_dispersion = log_mean, log_inverse_dispersion
+        shape = torch.broadcast_shapes(log_mean.shape, log_inverse_dispersion.shape)
+        super().__init__(shape, validate_args=validate_args)
 
     @property
     def mean(self) -> Tensor:
@@ -89,10 +97,23 @@ class NegativeBinomial(TorchDistribution):
         """Return the log-probability of each count, in nats."""
         if self._validate_args:
             self._validate_sample(value)
-        theta = self.log_inverse_dispersion.exp()
-        logits = self.log_mean - self.log_inverse_dispersion
-        choose = torch.lgamma(value + theta) - torch.lgamma(theta) - torch.lgamma(value + 1)
-        return choose + theta * logsigmoid(-logits) + value * logsigmoid(logits)
+        log_zero, added = self.log_prob_parts(value)
+        return log_zero + added
+
+    def log_prob_parts(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log NB(0) and log NB(x) − log NB(0), which is zero where x is.
+
+        With the logit r = log m − log θ,
+
+            log NB(0) = −θ log(1 + e^r)
+            log NB(x) = log NB(0) + lgamma(x + θ) − lgamma(θ) − lgamma(x + 1) + x (r − log(1 + e^r)).
+        """
+        theta = self.log_inverse_dispersion.exp()  # one a gene, before it is broadcast over cells
+        value, logits = broadcast_all(value, self.log_mean - self.log_inverse_dispersion)
+        counted = value > 0
+        x, theta_x, logits_x = value[counted], theta.expand_as(value)[counted], logits[counted]
+        added = torch.lgamma(x + theta_x) - torch.lgamma(theta_x) - torch.lgamma(x + 1) + x * logsigmoid(logits_x)
+        return -theta * softplus(logits), torch.zeros_like(logits).masked_scatter(counted, added)
 
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
@@ -126,11 +147,10 @@ class ZeroInflatedNegativeBinomial(TorchDistribution):
         *,
         validate_args: bool | None = None,
     ) -> None:
-        log_mean, log_inverse_dispersion, self.gate_logits = broadcast_all(
-            log_mean, log_inverse_dispersion, gate_logits
-        )
+        self.gate_logits = gate_logits
         self.component = NegativeBinomial(log_mean, log_inverse_dispersion, validate_args=False)
-        super().__init__(log_mean.shape, validate_args=validate_args)
+        shape = torch.broadcast_shapes(self.component.batch_shape, gate_logits.shape)
+        super().__init__(shape, validate_args=validate_args)
 
     @property
     def log_mean(self) -> Tensor:
@@ -160,9 +180,9 @@ class ZeroInflatedNegativeBinomial(TorchDistribution):
         """
         if self._validate_args:
             self._validate_sample(value)
-        component = self.component.log_prob(value)
-        mixed = torch.where(value == 0, torch.logaddexp(self.gate_logits, component), component)
-        return mixed - softplus(self.gate_logits)
+        log_zero, added = self.component.log_prob_parts(value)
+        dropped_or_zero = torch.logaddexp(self.gate_logits, log_zero)
+        return torch.where(value > 0, log_zero + added, dropped_or_zero) - softplus(self.gate_logits)
 
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008

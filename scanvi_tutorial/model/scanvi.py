@@ -30,7 +30,7 @@ from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.labels import check_labels
 from scanvi_tutorial.model.networks import Classifier, XDecoder, Z1Encoder, Z2Decoder, Z2LEncoder
 from scanvi_tutorial.model.persistence import read_folder, refusing, write_folder
-from scanvi_tutorial.model.sparse_likelihood import count_distribution
+from scanvi_tutorial.model.likelihood import count_distribution
 
 __all__ = ["SCANVI"]
 
