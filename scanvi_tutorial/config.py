@@ -112,7 +112,7 @@ class RunConfig:
 
     smoke: bool = False  #: the short profile on simulated counts
     dataset: str = "pbmc68k"  #: a name for `st.load`
-    data_dir: Path | None = None  #: where downloads are looked for first; None is a cache per user
+    data_dir: Path | None = None  #: where downloads are kept; None is a cache per user
     quiet: bool = False  #: no progress bars
 
     def __post_init__(self) -> None:

@@ -369,37 +369,21 @@ def test_counts_are_never_dense(tmp_path):
 # --- where the file comes from --------------------------------------------------------------------
 
 
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 def test_without_a_path_the_file_is_downloaded(written, tmp_path, monkeypatch):
     path = written(source())
     (tmp_path / "www").mkdir()
     shutil.copy(path, tmp_path / "www" / "PurifiedPBMCDataset.h5ad")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(tmp_path / "www")))
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}/PurifiedPBMCDataset.h5ad"
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setitem(FILES, "PurifiedPBMCDataset.h5ad", RemoteFile(digest, path.stat().st_size, (url,)))
-    for name, value in {"SCANVI_DATA_DIR": tmp_path / "data", "TQDM_DISABLE": 1, "no_proxy": "127.0.0.1"}.items():
-        monkeypatch.setenv(name, str(value))
-    found = load_pbmc(300)
-    server.shutdown()
-    server.server_close()
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=tmp_path / "www")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/PurifiedPBMCDataset.h5ad"
+        file = RemoteFile(hashlib.sha256(path.read_bytes()).hexdigest(), (url,))
+        monkeypatch.setitem(FILES, "PurifiedPBMCDataset.h5ad", file)
+        found = load_pbmc(300, data_dir=tmp_path / "data")
+        server.shutdown()
     pd.testing.assert_frame_equal(found.obs, load_pbmc(300, path).obs)
     assert (tmp_path / "data" / "PurifiedPBMCDataset.h5ad").exists()
-
-
-def test_a_file_in_the_folder_given_is_read(written, tmp_path, monkeypatch):
-    path, folder = written(source()), tmp_path / "mine"
-    folder.mkdir()
-    shutil.copy(path, folder / "PurifiedPBMCDataset.h5ad")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setitem(FILES, "PurifiedPBMCDataset.h5ad", RemoteFile(digest, path.stat().st_size, ()))
-    found = load_pbmc(300, data_dir=folder)
-    pd.testing.assert_frame_equal(found.obs, load_pbmc(300, path).obs)
 
 
 # --- files that will not do -----------------------------------------------------------------------

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import click
 import joblib
-import pooch
 import torch
 
 from scanvi_tutorial.cli.shared import FILE, OVERWRITE, QUIET, refuse_to_overwrite, said_plainly, write
-from scanvi_tutorial.config import RunConfig
+from scanvi_tutorial.data.download import data_folder
 from scanvi_tutorial.data.registry import REGISTRY, load
 from scanvi_tutorial.model.persistence import versions
 from scanvi_tutorial.training.cache import cache_folder
@@ -58,14 +57,11 @@ def fetch_dataset(name: str, out: Path | None, overwrite: bool, quiet: bool) -> 
 
 @datasets.command("where")
 def where_datasets() -> None:
-    """Say in which folders downloads are looked for."""
+    """Say in which folder downloads are kept."""
     try:
-        own = RunConfig.from_env().data_dir
+        click.echo(data_folder())
     except ValueError as error:  # a setting of the book that makes no sense
         raise click.ClickException(str(error)) from error
-    for folder in (own, pooch.os_cache("scanvi_tutorial")):
-        if folder is not None:
-            click.echo(Path(folder).absolute())
 
 
 @click.command(short_help="Versions, device and folders.")

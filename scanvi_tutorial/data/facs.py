@@ -1,7 +1,7 @@
 """`facs` and `facs-t`: blood cells whose type was read off their surface by sorting, not off their counts.
 
 Met in book/01_data.md. Ten populations were enriched with antibodies on beads and sequenced apart (Zheng et al. 2017,
-doi:10.1038/ncomms14049); 3,874 of their cells come with the R package fastTopics (file in `fetch.py`). `facs-t` is the
+doi:10.1038/ncomms14049); 3,874 of their cells come with the R package fastTopics (see `download.py`). `facs-t` is the
 888 of them that belong to the four T-cell populations of Figure 6. Every population is a sequencing run of its own, so
 what sets types apart and what sets runs apart cannot be told from each other here.
 """
