@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jupytext
@@ -67,3 +70,12 @@ def figure_of(cell: Any) -> dict[str, str]:
     """Return name, caption and alt text of the figure that a cell draws; empty if it is said to draw none."""
     about = cell.metadata.get("mystnb", {})
     return {**about.get("figure", {}), **about.get("image", {})}
+
+
+def load_script(path: str) -> ModuleType:
+    """Import a Python file that belongs to no package, by its path from the top of the repository."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # a dataclass looks its module up
+    spec.loader.exec_module(module)
+    return module

@@ -1,6 +1,6 @@
 """AnnData as nobody should make them, drawn by hypothesis; and what must hold whatever they are.
 
-Used by tests/test_hostile.py and, at length, by benchmarks/hostile.py.
+Used by tests/annotation/test_hostile.py and, at length, by benchmarks/hostile.py.
 """
 
 import warnings

@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 import pytest
-
 from browser.looking import Visit, chromium, context_of, missing, served
 
 from browser.looking import FLAGS  # isort: skip

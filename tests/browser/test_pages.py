@@ -1,9 +1,8 @@
 """Every page of the book does what it should, on a desktop and on a phone, in light and in dark."""
 
 import pytest
-from chapters import LISTED, ROOT
-
 from browser.looking import COLORS, CONTROLS, FOCUSED, LAYOUT, LOOK, NOT_FORMULAS, WCAG, Visit
+from chapters import LISTED, ROOT
 
 PAGES = [page.relative_to(ROOT).with_suffix(".html").as_posix() for page in LISTED] + ["search.html", "404.html"]
 MOST_BYTES = 3_000_000  # of a page with all that it loads, but for MathJax, which all pages share

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-
 from browser.looking import context_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("probe")]

@@ -5,12 +5,11 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from importlib import import_module
-from pathlib import Path
 
 import numpy as np
 import pytest
+from chapters import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 grid = import_module("grid")
 

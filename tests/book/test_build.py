@@ -5,24 +5,16 @@ import os
 import shutil
 import subprocess
 import sys
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 import yaml
-from chapters import LISTED, ROOT
+from chapters import LISTED, ROOT, load_script
 from nbclient import NotebookClient
 
-
-def load(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.replace("/", "_"), ROOT / f"{path}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 CODE = ["scanvi_tutorial/model/scanvi.py", "scanvi_tutorial/data/pbmc.py", "_ext/book_ext.py"]
-book_ext, check_book = load("_ext/book_ext"), load("scripts/check_book")
+book_ext, check_book = load_script("_ext/book_ext.py"), load_script("scripts/check_book.py")
 
 
 @pytest.fixture

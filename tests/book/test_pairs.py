@@ -9,11 +9,10 @@ import jupytext
 import nbformat
 import pytest
 import yaml
-from chapters import CHAPTERS, EXECUTED, ROOT
+from chapters import CHAPTERS, EXECUTED, ROOT, load_script
 from IPython.core.interactiveshell import InteractiveShell
-from test_build import load
 
-notebooks = load("scripts/notebooks")
+notebooks = load_script("scripts/notebooks.py")
 REMEDY = "make pairs"
 
 

@@ -1,19 +1,17 @@
 """Buttons, sitemap, social cards and the page for lost readers follow from where the book lives; none is dead."""
 
-import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from xml.etree import ElementTree
 
 import pytest
 import yaml
 from bs4 import BeautifulSoup
-from chapters import ROOT
+from chapters import ROOT, load_script
 from sphinx.errors import ConfigError
 
 EMPTY = '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}'
@@ -33,15 +31,7 @@ Its text.
 """
 
 
-def load(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # a dataclass looks its module up
-    spec.loader.exec_module(module)
-    return module
-
-
-book_address = load("_ext/book_address.py")
+book_address = load_script("_ext/book_address.py")
 find = book_address.Address.find
 
 
@@ -190,7 +180,7 @@ def test_pages_load_neither_the_script_of_icons_nor_another_host(known):
     ],
 )
 def test_browser_tests_say_what_they_lack(tmp_path, monkeypatch, built, modules, browser, reason):
-    looking = load("tests/browser/looking.py")
+    looking = load_script("tests/browser/looking.py")
     monkeypatch.setenv("BOOK_SITE", str(tmp_path))
     if built:
         (tmp_path / "index.html").touch()
@@ -202,4 +192,4 @@ def test_browser_tests_say_what_they_lack(tmp_path, monkeypatch, built, modules,
 
 def test_browser_tests_wait_for_make_browser(monkeypatch):
     monkeypatch.delenv("BOOK_SITE", raising=False)
-    assert "make browser" in load("tests/browser/looking.py").missing()
+    assert "make browser" in load_script("tests/browser/looking.py").missing()
