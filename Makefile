@@ -37,7 +37,7 @@ book: $(READY) ## run every chapter on real counts and render the book (SCANVI_S
 	@echo && echo "Open $(abspath $(SITE))/index.html"
 
 test: $(READY) ## unit tests and every chapter in the smoke profile
-	@$(BIN)/pytest -n $(WORKERS) --dist worksteal --nbmake --nbmake-timeout=600 --durations=10 -m "not slow" book tests scanvi_tutorial
+	@$(BIN)/pytest -n $(WORKERS) --dist worksteal --nbmake --nbmake-timeout=600 --durations=10 -m "not slow and not browser" book tests scanvi_tutorial
 
 slow: $(READY) ## the tests that take longer
 	@$(BIN)/pytest -n $(WORKERS) --durations=10 -m slow tests
@@ -48,11 +48,15 @@ browser: $(READY) ## look at the built book in Chromium: every page, wide and na
 links: $(READY) ## ask every page that the book links to whether it is still there
 	@SCANVI_SMOKE="$${SCANVI_SMOKE:-1}" $(BIN)/jupyter-book build . --builder linkcheck
 
-lint: $(READY) ## ruff, codespell, directions of imports
+lint: $(READY) ## ruff, codespell, directions of imports, chapters and their notebooks, files of services
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/codespell
 	@$(BIN)/lint-imports
+	@$(BIN)/python scripts/check_chapters.py
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.readthedocs .readthedocs.yaml
 
 pairs: $(READY) ## write the notebooks beside the chapters anew
 	@$(BIN)/python scripts/notebooks.py

@@ -100,6 +100,7 @@ def test_counts_in_a_layer_and_another_word_for_unknown_change_nothing(adata, tm
     pd.testing.assert_frame_equal(plain, said)
 
 
+@pytest.mark.slow
 def test_processes_side_by_side_give_what_one_gives(adata):
     ensemble = Ensemble(SMALL, replace(SHORT, max_epochs=2), fits=2, keep=False)
     one = ensemble.fit(adata, "label", 3)

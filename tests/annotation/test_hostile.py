@@ -4,11 +4,11 @@ import pytest
 from hostile import annotated_or_refused, cells, mapped_or_refused, small_model
 from hypothesis import HealthCheck, event, given, settings
 
-ANYTHING = settings(
-    max_examples=200,
-    deadline=None,
-    derandomize=True,  # the same examples for everybody; benchmarks/hostile.py draws others
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+ANYTHING = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+EVERYDAY = settings(ANYTHING, max_examples=25, derandomize=True)  # the same for everybody
+MANY = settings(ANYTHING, max_examples=200)  # others each time; benchmarks/hostile.py draws thousands
+in_number = pytest.mark.parametrize(
+    "number", [pytest.param(EVERYDAY, id="25"), pytest.param(MANY, id="200", marks=pytest.mark.slow)]
 )
 
 
@@ -17,10 +17,11 @@ def model():
     return small_model()
 
 
-def test_any_cells_are_named_or_refused_by_us():
+@in_number
+def test_any_cells_are_named_or_refused_by_us(number):
     outcomes = []
 
-    @ANYTHING
+    @number
     @given(cells())
     def look(case):
         adata, options = case
@@ -31,7 +32,11 @@ def test_any_cells_are_named_or_refused_by_us():
     assert outcomes.count("named") > 0.2 * len(outcomes), "a package that refuses everything keeps every promise"
 
 
-@ANYTHING
-@given(case=cells())
-def test_any_cells_are_mapped_or_refused_by_us(model, case):
-    event(mapped_or_refused(model, case[0]))
+@in_number
+def test_any_cells_are_mapped_or_refused_by_us(model, number):
+    @number
+    @given(cells())
+    def look(case):
+        event(mapped_or_refused(model, case[0]))
+
+    look()

@@ -185,17 +185,6 @@ def test_a_lost_reader_finds_a_styled_page_with_contents(fresh, base, path):
     visit.page.wait_for_url(f"**/{ORDER[0]}")
 
 
-def test_the_first_chapter_can_be_read_within_a_second(fresh):
-    """The best of five openings in empty profiles: what a quiet machine needs."""
-    times = []
-    for _ in range(5):
-        visit = fresh()
-        visit.go(ORDER[1])
-        paint = "() => performance.getEntriesByName('first-contentful-paint')[0].startTime"
-        times.append(visit.page.evaluate(paint))
-    assert min(times) < 1000, f"first paint after {times} ms"
-
-
 def test_every_notebook_can_be_downloaded_with_its_outputs(site, soups):
     for page in LISTED:
         html = page.relative_to(ROOT).with_suffix(".html").as_posix()

@@ -341,6 +341,7 @@ def test_a_model_that_the_first_version_saved_is_read(small_model, tiny, tmp_pat
     pd.testing.assert_frame_equal(label_probabilities(SCANVI.load(back.save(folder)), adata), wanted, check_exact=True)
 
 
+@pytest.mark.slow
 def test_probabilities_are_the_same_in_another_process(small_model, tiny, tmp_path):
     adata = tiny()
     model, file = small_model.save(tmp_path / "model"), tmp_path / "cells.h5ad"

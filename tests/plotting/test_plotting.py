@@ -3,11 +3,8 @@
 import io
 import itertools
 import os
-import re
 import subprocess
 import sys
-import tomllib
-from collections import Counter
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -16,7 +13,6 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 from anndata import AnnData
-from chapters import ROOT
 from matplotlib.collections import PathCollection, QuadMesh
 from matplotlib.colors import to_hex, to_rgb, to_rgba
 
@@ -34,7 +30,7 @@ from scanvi_tutorial.plotting import (
     seed_purity_plot,
     umap,
 )
-from scanvi_tutorial.plotting.style import STYLE, palette_of, sheet, text_on
+from scanvi_tutorial.plotting.style import palette_of, sheet, text_on
 
 TEN = [f"type {i}" for i in range(10)]
 
@@ -178,12 +174,6 @@ def test_a_type_without_cells_keeps_its_color_for_the_others(cells):
     some = cells[cells.obs["truth"] != "type 1"].copy()  # anndata drops the category
     some.obs["truth"] = some.obs["truth"].cat.set_categories(TEN[:4])
     assert palette_of(some, "truth", "label")["type 2"] == palette_of(cells, "truth", "label")["type 2"]
-
-
-def test_no_color_is_written_in_two_modules():
-    modules = (ROOT / "scanvi_tutorial" / "plotting").glob("*.py")
-    written = Counter(color for path in modules for color in set(re.findall(r"#[0-9a-f]{6}", path.read_text("utf-8"))))
-    assert [color for color, times in written.items() if times > 1] == []
 
 
 def test_text_is_readable_on_any_shade():
@@ -698,14 +688,7 @@ def test_a_figure_that_fails_is_closed():
     assert plt.get_fignums() == []
 
 
-def test_the_package_ships_its_style_its_pages_and_the_word_that_it_is_typed():
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
-    package = ROOT / "scanvi_tutorial"
-    shipped = {pattern: sorted(package.rglob(pattern)) for pattern in settings["package-data"]["*"]}
-    pages = [package / "plotting" / "probe.html", package / "report" / "page.html"]
-    assert shipped == {"*.mplstyle": [STYLE], "*.html": pages, "py.typed": [package / "py.typed"]}
-
-
+@pytest.mark.slow
 def test_a_map_leaves_the_number_of_threads_as_it_was():
     """Numba raises it for the whole process, and a fit on other threads differs in its last digits."""
     program = (

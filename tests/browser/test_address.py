@@ -1,4 +1,4 @@
-"""Buttons, sitemap, social cards and the page for lost readers follow from where the book lives; none is dead."""
+"""Two small books, one with an address and one without: buttons, sitemap, social cards, the page for lost readers."""
 
 import os
 import re
@@ -11,9 +11,9 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 from bs4 import BeautifulSoup
-from chapters import ROOT, load_script
-from sphinx.errors import ConfigError
+from chapters import ROOT
 
+pytestmark = pytest.mark.xdist_group("address")  # one worker builds both
 EMPTY = '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}'
 PAGE = """---
 jupytext:
@@ -29,49 +29,6 @@ Its text.
 6 * 7
 ```
 """
-
-
-book_address = load_script("_ext/book_address.py")
-find = book_address.Address.find
-
-
-def test_no_address_is_known_without_a_setting():
-    assert find({}) == book_address.Address()
-
-
-def test_github_actions_name_the_repository_and_so_the_site():
-    found = find({"GITHUB_REPOSITORY": "Somebody/scanvi-tutorial"})
-    assert found.repository == "https://github.com/Somebody/scanvi-tutorial"
-    assert found.site == "https://somebody.github.io/scanvi-tutorial/"
-
-
-def test_the_repository_of_a_home_page_is_published_at_its_root():
-    assert find({"GITHUB_REPOSITORY": "lab/lab.github.io"}).site == "https://lab.github.io/"
-
-
-def test_a_setting_wins_over_the_service_that_builds():
-    found = find({"GITHUB_REPOSITORY": "fork/book"}, repository="lab/book", site="https://book.example.org")
-    assert found.repository == "https://github.com/lab/book"
-    assert found.site == "https://book.example.org/"
-
-
-@pytest.mark.parametrize("clone", ["https://github.com/lab/book.git", "git@github.com:lab/book.git"])
-def test_read_the_docs_names_both(clone):
-    site = "https://book.readthedocs.io/en/latest/"
-    found = find({"READTHEDOCS_GIT_CLONE_URL": clone, "READTHEDOCS_CANONICAL_URL": site})
-    assert found.repository == "https://github.com/lab/book"
-    assert found.site == site
-
-
-@pytest.mark.parametrize("name", ["book", "https://github.com/lab/book", "lab/book/", "lab book/x"])
-def test_a_repository_that_is_no_owner_and_name_is_refused_in_words(name):
-    with pytest.raises(ConfigError, match="must read owner/name"):
-        find({}, repository=name)
-
-
-def test_a_site_that_is_no_address_is_refused_in_words():
-    with pytest.raises(ConfigError, match="book_site"):
-        find({}, repository="lab/book", site="book.example.org")
 
 
 def built(folder: Path, **settings: str) -> Path:
@@ -168,28 +125,3 @@ def test_pages_load_neither_the_script_of_icons_nor_another_host(known):
     html = (known / "book" / "01_first.html").read_text(encoding="utf-8")
     assert "fontawesome/6.5.2/css" in html
     assert not re.search(r"<script[^>]*(fontawesome|https?:)", html)
-
-
-@pytest.mark.parametrize(
-    ("built", "modules", "browser", "reason"),
-    [
-        (False, True, True, "make book"),
-        (True, False, True, "Python package playwright is not installed"),
-        (True, True, False, "Chromium is not installed"),
-        (True, True, True, ""),
-    ],
-)
-def test_browser_tests_say_what_they_lack(tmp_path, monkeypatch, built, modules, browser, reason):
-    looking = load_script("tests/browser/looking.py")
-    monkeypatch.setenv("BOOK_SITE", str(tmp_path))
-    if built:
-        (tmp_path / "index.html").touch()
-    monkeypatch.setattr(looking.importlib.util, "find_spec", lambda name: object() if modules else None)
-    monkeypatch.setattr(looking.shutil, "which", lambda name: f"/usr/bin/{name}" if browser else None)
-    assert reason in looking.missing()
-    assert bool(looking.missing()) == bool(reason)
-
-
-def test_browser_tests_wait_for_make_browser(monkeypatch):
-    monkeypatch.delenv("BOOK_SITE", raising=False)
-    assert "make browser" in load_script("tests/browser/looking.py").missing()
