@@ -33,11 +33,6 @@ SMALL = ModelConfig(n_latent=4, gene_hidden=(32,), label_hidden=(16,), classifie
 
 
 @pytest.fixture(scope="module")
-def adata():
-    return seed_labels(load("simulated"), per_label=10, how="random", seed=0)
-
-
-@pytest.fixture(scope="module")
 def fitted(adata):
     return Ensemble(SMALL, SHORT, fits=2, keep=False).fit(adata, "label", 0)
 

@@ -8,9 +8,7 @@ import pytest
 from scanvi_tutorial.annotation import methods
 from scanvi_tutorial.annotation.methods import FrozenLatent, SingleFit
 from scanvi_tutorial.config import ModelConfig, TrainConfig
-from scanvi_tutorial.data import load
-from scanvi_tutorial.data.seeds import seed_labels
-from scanvi_tutorial.evaluation import largest_class_rate, scores
+from scanvi_tutorial.evaluation import largest_class_rate, scored_cells, scores
 
 SHORT = TrainConfig(max_epochs=15, batch_size=64, warmup=0.25)
 SMALL = ModelConfig(n_latent=4, gene_hidden=(32,), label_hidden=(16,), classifier_hidden=(16,))
@@ -20,11 +18,6 @@ SMALL = ModelConfig(n_latent=4, gene_hidden=(32,), label_hidden=(16,), classifie
 def _cache_of_our_own(tmp_path, monkeypatch):
     fit = methods.fit_or_load
     monkeypatch.setattr(methods, "fit_or_load", lambda *a, **k: fit(*a, **(k | {"folder": tmp_path})))
-
-
-@pytest.fixture(scope="module")
-def adata():
-    return seed_labels(load("simulated"), per_label=10, how="random", seed=0)
 
 
 @pytest.mark.parametrize(

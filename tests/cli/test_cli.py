@@ -150,11 +150,6 @@ def test_bars_are_drawn_on_a_terminal_alone(file, tmp_path, monkeypatch):
     assert os.environ["TQDM_DISABLE"] == "0"
 
 
-def test_the_list_of_commands_is_not_cut():
-    said = run("--help")
-    assert "..." not in said.split("Commands:")[1]
-
-
 def test_data_sets_are_listed_fetched_and_found(tmp_path, monkeypatch):
     assert "pbmc68k" in run("datasets", "list") == run("datasets")
     run("datasets", "fetch", "simulated", "--out", tmp_path / "s.h5ad")

@@ -32,11 +32,6 @@ taught = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture
-def cells():
-    return three_types()
-
-
 # What all have in common
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from three_types import TYPES, three_types
+from three_types import TYPES
 
 from scanvi_tutorial.evaluation import (
     METRICS,
@@ -18,12 +18,6 @@ from scanvi_tutorial.evaluation import (
     summary,
 )
 from scanvi_tutorial.inputs import InputError
-
-
-@pytest.fixture
-def cells():
-    return three_types()
-
 
 # Which cells are scored
 

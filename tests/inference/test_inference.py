@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import torch
 
-from scanvi_tutorial.inference import predictions as inference
 from scanvi_tutorial.inference.predictions import label_probabilities, latent, posterior_predictive
 from scanvi_tutorial.inputs import InputError
 from scanvi_tutorial.model.bound import evaluating
@@ -22,11 +21,10 @@ def test_every_row_is_a_distribution_over_the_labels(small_model, tiny):
     np.testing.assert_allclose(table.sum(axis=1), 1, rtol=1e-12)
 
 
-def test_a_cells_answer_depends_on_the_cell_alone(small_model, tiny, monkeypatch):
-    adata = tiny()
+def test_a_cells_answer_depends_on_the_cell_alone(small_model, tiny):
+    adata = tiny(cells=1_100)  # more than twice as many as are read at once
     together, where = label_probabilities(small_model, adata), latent(small_model, adata)
     order = np.random.default_rng(0).permutation(adata.n_obs)
-    monkeypatch.setattr(inference, "_CELLS_AT_ONCE", 4)
     shuffled = adata[order].copy()
     np.testing.assert_allclose(label_probabilities(small_model, shuffled), together.iloc[order], rtol=1e-5)
     np.testing.assert_allclose(latent(small_model, shuffled), where[order], rtol=1e-4, atol=1e-6)

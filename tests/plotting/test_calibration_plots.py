@@ -17,12 +17,6 @@ from scanvi_tutorial.plotting.style import BLUE, ORANGE
 EIGHT = [f"method {k}" for k in "ABCDEFG"] + ["logistic regression"]
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
 def bins(cells, accuracy, confidence=None):
     """Return a table of reliability with given numbers of cells in the upper bins."""
     edges = np.arange(11) / 10

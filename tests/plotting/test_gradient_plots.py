@@ -10,12 +10,6 @@ from scanvi_tutorial.inputs import InputError
 from scanvi_tutorial.plotting.gradient import label_factor_plot, label_weight_plot
 
 
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture
 def factors():
     loss = np.array([100.0, 900.0, 40.0, 2000.0])

@@ -61,12 +61,6 @@ def make_cells(types=4, each=25, seed=0):
     return cells
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture
 def cells():
     return make_cells()

@@ -11,12 +11,6 @@ from scanvi_tutorial.inputs import InputError
 from scanvi_tutorial.plotting.ranks import rank_plot
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
 def drawn(quantities=3, seed=0):
     ranks = np.random.default_rng(seed).integers(100, size=(500, quantities))
     return pd.DataFrame(ranks, columns=["log l", "z2[1]", "z2[2]"][:quantities])

@@ -1,18 +1,11 @@
 """The figures of chapter 10 show the times that they are given."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
 from scanvi_tutorial.inputs import InputError
 from scanvi_tutorial.plotting.speed import growth_plot, timing_plot
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 def test_a_bar_reaches_to_the_median_and_each_repeat_is_a_dot():

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from scanvi_tutorial.inputs import InputError
-from scanvi_tutorial.teaching.pyro_tutorial import TutorialModel, _minibatches, _run_epoch, fit_tutorial, pyro_tutorial
+from scanvi_tutorial.teaching.pyro_tutorial import TutorialModel, _run_epoch, fit_tutorial, pyro_tutorial
 
 
 def labeled_cells(cells=12, genes=9, **options):
@@ -181,16 +181,6 @@ def test_a_loss_that_is_no_number_ends_the_run_in_words_and_state_is_restored(ti
         fit_tutorial(tiny(), epochs=4, learning_rate=rate)
     assert torch.equal(torch.get_rng_state(), rng)
     assert "inverse_dispersion" not in pyro.get_param_store()
-
-
-@pytest.mark.parametrize("cells", [20, 21, 41])
-def test_every_cell_is_seen_once_and_never_alone_or_beside_the_other_kind(cells):
-    codes = torch.where(torch.arange(cells + 5) < 5, 0, -1)
-    parts = list(_minibatches(codes, 20))
-    assert sorted(torch.cat([rows for _, rows in parts]).tolist()) == list(range(cells + 5))
-    for kind, rows in parts:
-        assert len(rows) > 1
-        assert set(codes[rows].tolist()) == {0 if kind == "labeled" else -1}
 
 
 def test_all_cells_may_be_labeled(tiny):
