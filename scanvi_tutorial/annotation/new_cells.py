@@ -38,7 +38,7 @@ def predict(
     missing count zero in every cell, and `genes_found` is the share that was there.
 
     Args:
-        model: A model, or the folder where `annotate(..., model=folder)` or `model.save(folder)` left one.
+        model: A model, or the file that `annotate(..., model=path)` or `model.save(path)` wrote.
         adata: Raw counts of new cells, (cells, their own genes).
         layer: Where the counts are, if not in `X`.
         seed: Draws the states that are averaged over.
@@ -46,7 +46,7 @@ def predict(
     Raises:
         InputError: Where the counts cannot be used, cell names repeat, fewer than half of the model's genes are there,
             or a cell has no count in any of them.
-        PersistenceError: Where the folder holds no model that can be read.
+        PersistenceError: Where the file is no model that can be read.
     """
     model = model if isinstance(model, SCANVI) else SCANVI.load(model)
     check_cells(adata)

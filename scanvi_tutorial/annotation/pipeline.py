@@ -44,7 +44,7 @@ from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.inputs.labels import check_labels
 from scanvi_tutorial.inputs.markers import check_markers
 from scanvi_tutorial.inputs.plain import plain_cells
-from scanvi_tutorial.model.persistence import holds
+from scanvi_tutorial.model.persistence import is_saved
 
 __all__ = ["annotate"]
 
@@ -96,7 +96,7 @@ def annotate(
         batch_key: Column of `obs` with a batch to correct for; off unless asked, and where all cells are of one batch.
         genes: How many genes the model sees: those detected in most cells, markers of `uns["markers"]` first.
         keep_labels: Whether a cell that has a label keeps it in `obs["scanvi_label"]`, whatever the model thinks.
-        model: A folder to save the fitted model in, for `predict` on new cells.
+        model: A file to save the fitted model to, for `predict` on new cells.
         seed: Draws folds, weights and minibatches; equal seeds and threads give equal answers.
         fits: How many fits are pooled; None takes ten, and fewer from 1,600 cells on, but four at the least.
         model_config: `ModelConfig()` where it is None; fits take LayerNorm and BatchNorm in turn in any case.
@@ -105,7 +105,7 @@ def annotate(
 
     Raises:
         InputError: Where counts, labels, batches or names cannot be used; the message says what to do.
-        PersistenceError: Where `model` is a folder that holds something else.
+        PersistenceError: Where `model` is something else than a saved model, or lies in no folder.
 
     Warns:
         ConfoundedBatchWarning: Where the batch of a labeled cell nearly gives its label away.
@@ -116,7 +116,7 @@ def annotate(
     if not 0 <= seed < 2**32:
         raise InputError(f"A seed is a whole number from 0 to 2³² - 1, got {seed!r}.")
     if model is not None:
-        holds(model)  # refuses a folder of something else before anything is computed
+        is_saved(model)  # refuses what must not be replaced before anything is computed
     cells, notes = _chosen(
         plain_cells(adata, labels_key, layer=layer, unlabeled_category=unlabeled_category, batch_key=batch_key),
         adata,

@@ -24,7 +24,7 @@ def main() -> None:
     \b
     Examples:
       scanvi-tutorial annotate cells.h5ad --labels celltype --out named.h5ad --report report.html
-      scanvi-tutorial predict new.h5ad --model folder --out new_named.h5ad
+      scanvi-tutorial predict new.h5ad --model model.safetensors --out new_named.h5ad
       scanvi-tutorial doctor
 
     Exit codes: 0, 1 where data or files cannot be used, 2 where the command is not understood.

@@ -13,7 +13,6 @@ from scanvi_tutorial.annotation.pipeline import annotate as annotate_cells
 from scanvi_tutorial.cli.shared import (
     CSV,
     FILE,
-    FOLDER,
     IN,
     LAYER,
     OVERWRITE,
@@ -29,6 +28,7 @@ from scanvi_tutorial.config import TrainConfig
 from scanvi_tutorial.data.selection import select_genes
 from scanvi_tutorial.inputs.files import read_h5ad
 from scanvi_tutorial.inputs.plain import plain_cells
+from scanvi_tutorial.model.persistence import is_saved
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.report import write_report
 from scanvi_tutorial.training.loop import fit
@@ -42,7 +42,7 @@ __all__ = ["annotate", "predict", "train"]
 @click.option("--out", required=True, type=FILE, metavar="OUT.h5ad", help="Where the named cells go.")
 @CSV
 @click.option("--report", type=FILE, metavar="OUT.html", help="A page with figures and doubts to read first.")
-@click.option("--model", type=FOLDER, metavar="FOLDER", help="Keep the fitted model here, for predict.")
+@click.option("--model", type=FILE, metavar="FILE", help="Keep the fitted model here, for predict.")
 @click.option("--keep/--rename", default=True, show_default=True, help="Whether cells that have a label keep it.")
 @click.option("--jobs", type=click.IntRange(1), help="Fits at once; a core each on large data if not said.")
 @SEED
@@ -67,7 +67,7 @@ def annotate(
     \b
     Example:
       scanvi-tutorial annotate cells.h5ad --labels celltype --unlabeled "not sorted" \\
-          --layer counts --out named.h5ad --csv named.csv --report report.html --model folder
+          --layer counts --out named.h5ad --csv named.csv --report report.html --model model.safetensors
     """  # noqa: D301 (\b tells click to leave the lines below as they are)
     with said_plainly(quiet, source):
         refuse_to_overwrite([out, csv, report, model], overwrite, kept=source, out=out)
@@ -84,7 +84,7 @@ def annotate(
 @click.command(short_help="Fit one model and keep it.")
 @IN
 @labeled
-@click.option("--model", required=True, type=FOLDER, metavar="FOLDER", help="Where the model goes.")
+@click.option("--model", required=True, type=FILE, metavar="FILE", help="Where the model goes.")
 @SEED
 @OVERWRITE
 @QUIET
@@ -103,10 +103,11 @@ def train(
 
     \b
     Example:
-      scanvi-tutorial train cells.h5ad --labels celltype --model folder
+      scanvi-tutorial train cells.h5ad --labels celltype --model model.safetensors
     """  # noqa: D301 (\b tells click to leave the lines below as they are)
     with said_plainly(rest["quiet"], source):
         refuse_to_overwrite([rest["model"]], rest["overwrite"], kept=source)
+        is_saved(rest["model"])  # refuses what must not be replaced before anything is computed
         columns = {"unlabeled_category": unlabeled_category, "layer": layer, "batch_key": batch_key}
         cells = plain_cells(read_h5ad(source), labels_key, **columns)
         if batch_key is not None and len(cells.obs[batch_key].cat.categories) == 1:
@@ -125,7 +126,7 @@ def train(
 
 @click.command(short_help="Name cells with a model that was kept.")
 @IN
-@click.option("--model", required=True, type=FOLDER, metavar="FOLDER", help="What annotate or train kept.")
+@click.option("--model", required=True, type=FILE, metavar="FILE", help="What annotate or train kept.")
 @click.option("--out", required=True, type=FILE, metavar="OUT.h5ad", help="Where the named cells go.")
 @CSV
 @LAYER
@@ -142,7 +143,7 @@ def predict(
 
     \b
     Example:
-      scanvi-tutorial predict new.h5ad --model folder --out new_named.h5ad
+      scanvi-tutorial predict new.h5ad --model model.safetensors --out new_named.h5ad
     """  # noqa: D301 (\b tells click to leave the lines below as they are)
     with said_plainly(quiet, source):
         refuse_to_overwrite([out, csv], overwrite, kept=source, out=out)

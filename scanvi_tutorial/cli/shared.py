@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import io
-import os
 import re
-import secrets
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +17,12 @@ from anndata import AnnData
 from scanvi_tutorial.config import UNLABELED, no_progress
 from scanvi_tutorial.data.download import DownloadError
 from scanvi_tutorial.inputs.errors import InputError
+from scanvi_tutorial.inputs.files import write_atomically
 from scanvi_tutorial.model.persistence import PersistenceError
 
 __all__ = [
     "CSV",
     "FILE",
-    "FOLDER",
     "IN",
     "LAYER",
     "OVERWRITE",
@@ -40,7 +37,6 @@ __all__ = [
 
 IN = click.argument("source", metavar="IN.h5ad", type=click.Path(path_type=Path))
 FILE = click.Path(dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
 QUIET = click.option("--quiet", is_flag=True, help="Say errors only: no bars, summary or notes.")
 SEED = click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of everything drawn."
@@ -48,7 +44,6 @@ SEED = click.option(
 LAYER = click.option("--layer", metavar="NAME", help="The layer with the raw counts, if they are not in X.")
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace files that exist already.")
 CSV = click.option("--csv", type=FILE, metavar="OUT.csv", help="Labels and probabilities as a table, too.")
-_A_DAY = 86_400  # seconds
 _LABELS = [
     click.option("--labels", "labels_key", required=True, metavar="COLUMN", help="The column of obs with the labels."),
     click.option(
@@ -113,7 +108,7 @@ def refuse_to_overwrite(
         if place in taken and not (path == out and taken[place] == "the file that is read"):
             raise click.ClickException(f"{path} is {taken[place]} already. Give every result a name of its own.")
         taken[place] = "the name of another result"
-        if path.exists() and not overwrite and not (path.is_dir() and not any(path.iterdir())):
+        if path.exists() and not overwrite:
             raise click.ClickException(f"{path} exists already. Choose another name, or say --overwrite.")
         if not path.absolute().parent.is_dir():
             raise click.ClickException(f"There is no folder {path.absolute().parent} to write {path.name} to. Make it.")
@@ -135,7 +130,7 @@ def write(adata: AnnData, out: Path, csv: Path | None) -> None:
     try:
         if table is not None:
             adata.obsm["scanvi_probabilities"] = table.set_axis(_safe(list(table)), axis=1)
-        with _beside(out) as part:
+        with write_atomically(out) as part:
             adata.write_h5ad(part)
     except OSError as error:
         raise InputError(f"{out} could not be written ({error.strerror or error}). Choose another place.") from error
@@ -151,28 +146,8 @@ def write(adata: AnnData, out: Path, csv: Path | None) -> None:
         answer = adata.obs[["scanvi_label", "scanvi_probability"]]
         clear = [f"label {name}" if name in ("cell", *answer) else name for name in table]
         answer = answer.join(table.set_axis(clear, axis=1))
-        with _beside(csv) as part:
+        with write_atomically(csv) as part:
             answer.to_csv(part, index_label="cell")
-
-
-@contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """Yield a place beside `path` to write to; what is there at the end takes the name, and no error leaves it behind.
-
-    What a kill left behind is removed by whoever writes there a day later; until then it may be another's.
-    """
-    for left in path.absolute().parent.glob(".*.scanvi-part.h5ad"):
-        with suppress(FileNotFoundError):  # somebody else was faster
-            if time.time() - left.stat().st_mtime > _A_DAY:
-                left.unlink()
-    part = path.with_name(f".{secrets.token_hex(4)}.scanvi-part.h5ad")
-    try:
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())  # lest the disk put the renaming before the writing
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _safe(names: list[str]) -> list[str]:

@@ -1,9 +1,12 @@
-"""Reading an `.h5ad` file, and what to say of a file that is none."""
+"""Read an `.h5ad` file, and say what to do with a file that is none; write a file whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import anndata
@@ -14,6 +17,7 @@ from scanvi_tutorial.inputs.errors import InputError
 
 __all__ = ["read_h5ad", "write_atomically"]
 
+_A_DAY = 86_400  # seconds
 _OTHER_READERS = {  # how a file of another format becomes an AnnData
     "": "a 10x folder is read by scanpy.read_10x_mtx(folder)",
     ".h5": "10x's own .h5 is read by scanpy.read_10x_h5(path)",
@@ -49,15 +53,22 @@ def read_h5ad(path: str | Path) -> AnnData:
         ) from err
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, so that whoever looks there finds what was there before or all of the new."""
-    part = path.with_name(f".{path.name}-{secrets.token_hex(4)}.scanvi-part")
+@contextmanager
+def write_atomically(path: Path) -> Iterator[Path]:
+    """Yield another file to write to, which takes the place of `path` at the end; an error leaves `path` as it was.
+
+    That file lies beside `path` under a hidden name. If a kill leaves it there, a later write to the same folder
+    removes it, but only after a day: until then another process may be writing it.
+    """
+    for left in path.absolute().parent.glob(".*.scanvi-part*"):
+        with suppress(FileNotFoundError):  # another process removed it first
+            if time.time() - left.stat().st_mtime > _A_DAY:
+                left.unlink()
+    part = path.with_name(f".{secrets.token_hex(4)}.scanvi-part{path.suffix}")
     try:
-        with part.open("xb") as file:
-            file.write(data)
-            file.flush()
+        yield part
+        with part.open("rb+") as file:
             os.fsync(file.fileno())  # lest the disk put the renaming before the writing
         part.replace(path)
-    except BaseException:
+    finally:
         part.unlink(missing_ok=True)
-        raise

@@ -28,9 +28,9 @@ from scanvi_tutorial.config import UNLABELED, ModelConfig
 from scanvi_tutorial.inputs.batches import Batches, check_given, log_total_moments, warn_if_confounded
 from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.labels import check_labels
-from scanvi_tutorial.model.networks import Classifier, XDecoder, Z1Encoder, Z2Decoder, Z2LEncoder
-from scanvi_tutorial.model.persistence import read_folder, refusing, write_folder
 from scanvi_tutorial.model.likelihood import count_distribution
+from scanvi_tutorial.model.networks import Classifier, XDecoder, Z1Encoder, Z2Decoder, Z2LEncoder
+from scanvi_tutorial.model.persistence import as_persistence_error, read_file, write_file
 
 __all__ = ["SCANVI"]
 
@@ -241,16 +241,19 @@ class SCANVI(nn.Module):
         with poutine.scale(scale=self.label_scale):
             pyro.sample("label", q_y, obs=y)
 
-    def save(self, folder: str | Path) -> Path:
-        """Write parameters, running statistics, gene, label and batch names and configuration to `folder`."""
+    def save(self, path: str | Path) -> Path:
+        """Write parameters, running statistics, gene, label and batch names and configuration to the file `path`.
+
+        An older model there is replaced; raise `PersistenceError` where `path` is something else or cannot be written.
+        """
         about = {"config": asdict(self.config), "batches": self.batches and asdict(self.batches)}
-        return write_folder(folder, self.state_dict(), about | {name: getattr(self, name) for name in _KEPT})
+        return write_file(path, self.state_dict(), about | {name: getattr(self, name) for name in _KEPT})
 
     @classmethod
-    def load(cls, folder: str | Path) -> SCANVI:
+    def load(cls, path: str | Path) -> SCANVI:
         """Read a model that `save` wrote, on the CPU and in evaluation mode; raise `PersistenceError` otherwise."""
-        tensors, about = read_folder(folder)
-        with refusing(f"{folder} holds no scANVI model"):
+        tensors, about = read_file(path)
+        with as_persistence_error(f"{path} holds no scANVI model", "Train it again."):
             config = ModelConfig.from_dict(about.pop("config"))
             batches = None if about.get("batches") is None else Batches(**about["batches"])
             with torch.random.fork_rng():  # initial weights are drawn, then replaced

@@ -29,7 +29,8 @@ def write_report(adata: AnnData, path: str | Path, *, title: str = "Annotated ce
     path = Path(path)
     page = report_page(adata, title=title, seed=seed).encode(errors="replace")
     try:
-        write_atomically(path, page)
+        with write_atomically(path) as part:
+            part.write_bytes(page)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path} cannot be written ({reason}). Name a file in a folder that is there.") from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,12 +17,11 @@ import pooch
 import pyro
 import torch
 from anndata import AnnData
-from filelock import FileLock
 
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.inputs.counts import check_counts
+from scanvi_tutorial.inputs.files import write_atomically
 from scanvi_tutorial.inputs.labels import check_labels
-from scanvi_tutorial.model.persistence import PersistenceError
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.history import History
 from scanvi_tutorial.training.loop import fit
@@ -45,8 +43,8 @@ def fit_or_load(
     """Return a fitted model of `adata` and its history, from the cache where the same fit was done before.
 
     The seed of `train_config` draws the initial weights too. A fit with `objective="unlabeled"` is found again
-    whichever cells are labeled, if the names of the types are the same. Processes that want the same fit at once wait
-    for one another.
+    whichever cells are labeled, if the names of the types are the same. Processes that want the same fit at once each
+    make it, and the last to end keeps its own, which is equal.
 
     Args:
         adata: Raw counts in `X`, (cells, genes).
@@ -62,25 +60,20 @@ def fit_or_load(
     model_config, train_config = model_config or ModelConfig(), train_config or TrainConfig()
     folder = cache_folder() if folder is None else Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    entry = folder / _key(adata, labels_key, batch_key, model_config, train_config)
-    with FileLock(f"{entry}.lock"):
-        try:
-            model = SCANVI.load(entry / "model")
-            model.labeled_fraction = float((check_labels(adata, labels_key)[1] >= 0).mean())  # of these cells
-            return model, History.from_dict(json.loads((entry / "history.json").read_text()))
-        except (OSError, PersistenceError, ValueError, KeyError):
-            pass  # nothing there, or nothing whole: fit anew
-        model = SCANVI.from_anndata(
-            adata, model_config, labels_key=labels_key, batch_key=batch_key, seed=train_config.seed
-        )
-        history = fit(model, adata, train_config)
-        with tempfile.TemporaryDirectory(dir=folder) as beside:
-            fresh = Path(beside) / "fresh"
-            model.save(fresh / "model")
-            (fresh / "history.json").write_text(json.dumps(history.to_dict()))
-            if entry.exists():
-                entry.replace(Path(beside) / "damaged")
-            fresh.replace(entry)
+    key = _key(adata, labels_key, batch_key, model_config, train_config)
+    saved, table = folder / f"{key}.safetensors", folder / f"{key}.json"
+    try:
+        model, history = SCANVI.load(saved), History.from_dict(json.loads(table.read_text()))
+    except (OSError, ValueError, KeyError, TypeError):  # nothing there, or nothing whole
+        saved.unlink(missing_ok=True)
+    else:
+        model.labeled_fraction = float((check_labels(adata, labels_key)[1] >= 0).mean())  # of these cells
+        return model, history
+    model = SCANVI.from_anndata(adata, model_config, labels_key=labels_key, batch_key=batch_key, seed=train_config.seed)
+    history = fit(model, adata, train_config)
+    with write_atomically(table) as part:
+        part.write_text(json.dumps(history.to_dict()))
+    model.save(saved)
     return model, history
 
 

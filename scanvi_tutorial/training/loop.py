@@ -94,14 +94,14 @@ def fit(
     Counts, labels and batches are where `from_anndata` was told. The bound is watched on held-out unlabeled cells (on
     training cells where there are too few), or the accuracy on held-out labels where `config.monitor` says so.
 
-    In the folder `checkpoint`, where one is named, the fit keeps its state every `checkpoint_every` epochs. Called
+    In the file `checkpoint`, where one is named, the fit keeps its state every `checkpoint_every` epochs. Called
     again with an equal model, equal cells and an equal configuration, a fit that was killed goes on from there and
-    ends, on as many threads, in the same parameters to the bit. The folder is removed once the fit is done.
+    ends, on as many threads, in the same parameters to the bit. The file is removed once the fit is done.
 
     Raises:
         InputError: Where counts, labels or batches cannot be used, or a label that is to be learned has no cell.
         FloatingPointError: Where the loss stops being a number.
-        PersistenceError: Where the checkpoint is damaged, or that of another fit.
+        PersistenceError: Where `checkpoint` is damaged, something else, or of another fit.
     """
     if checkpoint_every < 1:
         raise ValueError(f"checkpoint_every must be at least 1, got {checkpoint_every!r}.")

@@ -325,11 +325,13 @@ def test_counts_that_no_fit_survives_are_the_users_error_too(monkeypatch):
         annotate(cells(), "kind", **QUICK)
 
 
-def test_a_folder_of_something_else_is_not_replaced(tmp_path, monkeypatch):
+def test_no_model_takes_the_place_of_something_else(tmp_path, monkeypatch):
     (tmp_path / "thesis.txt").write_text("years of work")
     monkeypatch.setattr(Ensemble, "fit", None)  # it is refused before anything is computed
-    with pytest.raises(PersistenceError, match="left as it is"):
-        annotate(cells(), "kind", model=tmp_path, **QUICK)
+    refused = {"thesis.txt": "no saved model", ".": "cannot be read", "no/model": "There is no folder"}
+    for place, said in refused.items():
+        with pytest.raises(PersistenceError, match=said):
+            annotate(cells(), "kind", model=tmp_path / place, **QUICK)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 

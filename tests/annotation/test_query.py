@@ -143,16 +143,16 @@ def test_counts_may_be_in_another_layer_than_the_models_were(reference, query):
 
 @pytest.mark.slow
 def test_another_process_gives_the_same_to_the_bit(model, query, tmp_path):
-    folder = model.save(tmp_path / "model")
+    path = model.save(tmp_path / "model.safetensors")
     query.write_h5ad(tmp_path / "query.h5ad")
-    predict(folder, query)
+    predict(path, query)
     code = (
         "import sys, numpy as np, scanvi_tutorial as st\n"
         "adata = st.read_h5ad(sys.argv[1]); st.predict(sys.argv[2], adata)\n"
         "np.save(sys.argv[3], adata.obsm['scanvi_probabilities'].to_numpy())\n"
     )
     out = tmp_path / "p.npy"
-    subprocess.run([sys.executable, "-c", code, tmp_path / "query.h5ad", folder, out], check=True)
+    subprocess.run([sys.executable, "-c", code, tmp_path / "query.h5ad", path, out], check=True)
     np.testing.assert_array_equal(np.load(out), answers(query)[0])
 
 

@@ -50,7 +50,7 @@ def _short_fits(monkeypatch):
 
 
 def test_annotate_writes_cells_table_report_and_model_and_predict_uses_it(file, tmp_path):
-    names = ["out.h5ad", "out.csv", "out.html", "model"]
+    names = ["out.h5ad", "out.csv", "out.html", "model.safetensors"]
     out, csv, report, model = (tmp_path / name for name in names)
     words = ["annotate", file, "--labels", "kind", "--unlabeled", "not sorted", "--layer", "umi", "--seed", 3]
     output = run(*words, "--out", out, "--csv", csv, "--report", report, "--model", model)
@@ -86,14 +86,10 @@ def test_train_keeps_a_model_that_predict_reads(file, tmp_path):
 def test_nothing_is_overwritten_and_nothing_computed_unless_asked(file, tmp_path, monkeypatch, what):
     monkeypatch.setattr(commands, "annotate_cells", None)  # would fail if it were called
     paths = {name: tmp_path / f"x.{name}" for name in ("csv", "report", "model")} | {"out": tmp_path / "x.h5ad"}
-    if what == "model":
-        paths[what].mkdir()
-        (paths[what] / "a").touch()
-    else:
-        paths[what].write_text("mine")
+    paths[what].write_text("mine")
     options = [word for name, path in paths.items() for word in (f"--{name}", path)]
     assert "exists already" in run("annotate", file, "--labels", "kind", *options, code=1)
-    assert what == "model" or paths[what].read_text() == "mine"
+    assert paths[what].read_text() == "mine"
 
 
 def test_a_folder_that_is_not_there_is_said_before_anything_is_computed(file, tmp_path, monkeypatch):
@@ -105,7 +101,7 @@ FAULTS = {
     "no file": (["annotate", "nowhere.h5ad", "--labels", "kind"], "There is no file"),
     "no column": (["annotate", "in.h5ad", "--labels", "kidn"], "did you mean 'kind'?"),
     "no layer": (["annotate", "in.h5ad", "--labels", "kind", "--layer", "counts"], "There is no layer 'counts'"),
-    "no model": (["predict", "in.h5ad", "--model", "nowhere"], "there is no such folder in"),
+    "no model": (["predict", "in.h5ad", "--model", "nowhere"], "There is no file nowhere"),
     "one label": (["annotate", "one.h5ad", "--labels", "kind"], "one.h5ad: adata.obs['kind'] holds one label alone"),
     "no counts": (["annotate", "logs.h5ad", "--labels", "kind"], "say --layer 'umi'"),
     "no batch": (["train", "in.h5ad", "--labels", "kind", "--model", "m", "--batch", "run"], "no column 'run'"),

@@ -1,10 +1,9 @@
 """The model: Pyro's loss and gradients against a bound written by hand, its sites, its label term, its files."""
 
-import json
 import math
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import oracle
@@ -15,13 +14,12 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer.inspect import get_model_relations
-from safetensors.torch import save_file
 
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.inference.predictions import label_probabilities
 from scanvi_tutorial.inputs import InputError
 from scanvi_tutorial.model.bound import bound_terms, estimator, traces
-from scanvi_tutorial.model.persistence import PersistenceError
+from scanvi_tutorial.model.persistence import PersistenceError, read_file, write_file
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.loop import fit
 from scanvi_tutorial.training.minibatches import Minibatch
@@ -268,7 +266,7 @@ def test_dispersion_stays_where_single_precision_can_follow(tiny, small_config):
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_a_model_comes_back_from_its_folder_to_the_bit(tiny, small_config, tmp_path, gene_likelihood):
+def test_a_model_comes_back_from_its_file_to_the_bit(tiny, small_config, tmp_path, gene_likelihood):
     model = SCANVI.from_anndata(tiny(), replace(small_config, gene_likelihood=gene_likelihood))
     with torch.no_grad():
         model.z2l_encoder(torch.as_tensor(tiny().X.toarray()))  # moves the running statistics
@@ -284,9 +282,9 @@ def test_a_model_comes_back_from_its_folder_to_the_bit(tiny, small_config, tmp_p
 
 
 def test_loading_draws_nothing_from_the_global_generator(small_model, tmp_path):
-    folder = small_model.save(tmp_path / "model")
+    path = small_model.save(tmp_path / "model")
     before = torch.get_rng_state()
-    SCANVI.load(folder)
+    SCANVI.load(path)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -305,40 +303,12 @@ def test_loading_draws_nothing_from_the_global_generator(small_model, tmp_path):
         {"labels": None},
     ],
 )
-def test_a_folder_of_another_model_is_refused(small_model, tmp_path, change):
-    folder = small_model.save(tmp_path / "model")
-    path = folder / "metadata.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+def test_a_file_of_another_model_is_refused(small_model, tmp_path, change):
+    path = small_model.save(tmp_path / "model")
+    tensors, about = read_file(path)
+    write_file(path, tensors, about | change)
     with pytest.raises(PersistenceError, match="no scANVI model"):
-        SCANVI.load(folder)
-
-
-def test_no_pickle_is_in_the_folder(small_model, tmp_path):
-    folder = small_model.save(tmp_path / "model")
-    metadata, tensors = sorted(folder.iterdir())
-    assert [path.name.partition("-")[0] for path in (metadata, tensors)] == ["metadata.json", "tensors"]
-    json.loads(metadata.read_text())
-    assert tensors.read_bytes()[8:9] == b"{"  # safetensors: eight bytes of length, then JSON
-
-
-def test_a_model_that_the_first_version_saved_is_read(small_model, tiny, tmp_path):
-    """Schema 1 as it was written then: no batches, no digest, other names of files."""
-    folder, config = tmp_path / "model", asdict(small_model.config)
-    folder.mkdir()
-    save_file(
-        {name: value.contiguous() for name, value in small_model.state_dict().items()}, folder / "tensors.safetensors"
-    )
-    about = {"schema": 1, "config": config, "genes": small_model.genes, "labels": ["B", "NK", "T"]}
-    about |= {"library_loc": small_model.library_loc, "library_scale": small_model.library_scale}
-    about |= {"labeled_fraction": 1 / 3, "labels_key": "label", "unlabeled": "Unknown", "layer": None}
-    about |= {"versions": {"torch": "2.13.0+cpu", "pyro": "1.9.2"}}
-    (folder / "metadata.json").write_text(json.dumps(about))
-    back, adata = SCANVI.load(folder), tiny()
-    assert back.batches is None
-    assert back.config == small_model.config
-    wanted = label_probabilities(small_model, adata)
-    pd.testing.assert_frame_equal(label_probabilities(back, adata), wanted, check_exact=True)
-    pd.testing.assert_frame_equal(label_probabilities(SCANVI.load(back.save(folder)), adata), wanted, check_exact=True)
+        SCANVI.load(path)
 
 
 @pytest.mark.slow
