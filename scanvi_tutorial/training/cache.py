@@ -1,7 +1,8 @@
 """Fitted models that chapters share: fit once, load ever after.
 
-Used from book/05_training.md on. An entry is found by what it was made from (package source, configurations, data),
-so no chapter depends on another having run, and none is shown a model of older code.
+Used from book/05_training.md on. An entry is found by what it was made from (the code that fits, configurations, data),
+so no chapter depends on another having run, and none is shown a model of older code. Code of figures, reports and
+scores is no part of a fit.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from scanvi_tutorial.inputs.labels import check_labels
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.history import History
 from scanvi_tutorial.training.loop import fit
+from scanvi_tutorial.training.source import code_digest
 
 __all__ = ["cache_folder", "fit_or_load"]
 
@@ -89,8 +91,7 @@ def _key(
     adata: AnnData, labels_key: str, batch_key: str | None, model_config: ModelConfig, train_config: TrainConfig
 ) -> str:
     digest = hashlib.sha256(f"{torch.__version__} {pyro.__version__} {torch.get_num_threads()}".encode())
-    for path in sorted(_PACKAGE.rglob("*.py")):
-        digest.update(path.relative_to(_PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
+    digest.update(code_digest("scanvi_tutorial.training.loop").encode())
     digest.update(
         json.dumps([asdict(model_config), asdict(train_config), labels_key, batch_key], sort_keys=True).encode()
     )

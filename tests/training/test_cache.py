@@ -72,12 +72,9 @@ def test_other_settings_are_fitted_anew(tiny, tmp_path, fits):
     assert len(fits) == 3
 
 
-def test_other_source_is_fitted_anew(tiny, tmp_path, fits, monkeypatch):
+def test_other_code_is_fitted_anew(tiny, tmp_path, fits, monkeypatch):
     fit_or_load(tiny(), SIZES, SHORT, folder=tmp_path)
-    package = tmp_path / "package"
-    package.mkdir()
-    (package / "model.py").write_text("changed = True")
-    monkeypatch.setattr(cache, "_PACKAGE", package)
+    monkeypatch.setattr(cache, "code_digest", lambda module: f"other code of {module}")
     fit_or_load(tiny(), SIZES, SHORT, folder=tmp_path)
     assert len(fits) == 2
 
