@@ -2,13 +2,21 @@
 
 A *task* is a data set with the seed labels of one draw and some methods; one RNG seed a draw chooses the seed cells and
 draws all weights. Finished tasks are kept in the results file, and a run that was cut short goes on from there; a file
-made by other code or other versions is put aside as `grid.old.json`.
+made by other code or other versions is put aside as `grid.old.json`. The code is this file and what it imports of the
+package, comments and docstrings left out.
+
+    python benchmarks/grid.py --accept
+
+is for after a change of that code that moves no number, such as another name for a function: it lets the file stand
+for the code as it now is. It measures nothing and changes nothing else: date, versions and commit stay those of the
+measurement. Before, hold a task or two against the rows of the file, on committed code:
+
+    python benchmarks/grid.py --dataset facs-t --group single --draws 1 --out _build/again.json
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import tempfile
 import time
@@ -43,8 +51,9 @@ from scanvi_tutorial.evaluation import (
     tempered,
 )
 from scanvi_tutorial.inference.predictions import latent
+from scanvi_tutorial.training.source import code_digest
 
-__all__ = ["Task", "run", "tasks", "work"]
+__all__ = ["Task", "accept", "run", "tasks", "work"]
 
 FOLDER = Path(__file__).resolve().parent
 RESULTS = FOLDER / "results" / "grid.json"
@@ -217,17 +226,20 @@ def _tempered(probabilities: pd.DataFrame, temperature: float) -> pd.DataFrame:
 
 def run(chosen: list[Task], path: Path = RESULTS, *, jobs: int = 1) -> pd.DataFrame:
     """Work through the tasks that `path` does not hold yet, `jobs` at a time; return all rows it then holds."""
-    digest = _digest()
     kept = json.loads(path.read_text()) if path.is_file() else {}
-    rows = kept["rows"] if kept.get("code") == digest else []
-    if kept and not rows:
+    code, libraries = _code(), _libraries(versions(PACKAGES))
+    if kept and (kept["code"], _libraries(kept["versions"])) != (code, libraries):
         path.replace(path.with_suffix(".old.json"))
         print(f"{path.name} is of other code or versions: it is now {path.stem}.old.json.", flush=True)
+        kept = {}
+    rows = kept.pop("rows", [])
     done = {tuple(row[name] for name in Task.__dataclass_fields__) for row in rows}
     left = [task for task in chosen if tuple(asdict(task).values()) not in done]
     print(f"{len(chosen) - len(left)} of {len(chosen)} tasks are done already.", flush=True)
     settings = {"model": asdict(ModelConfig()), "train": asdict(TrainConfig()), "genes": GENES, "options": OPTIONS}
-    about = {"code": digest} | provenance() | {"settings": settings}  # of the code that is about to run, once
+    about = {"code": code} | provenance() | {"settings": settings}  # of the code that is about to run, once
+    if kept:  # rows that are there keep what is said of them, and those to come are told apart by date and commit
+        about = kept | {"continued": [*kept.get("continued", []), provenance()]}
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:  # torch's threads survive no fork
         running = {pool.submit(work, task): task for task in left}
         try:
@@ -252,13 +264,19 @@ def show(table: pd.DataFrame) -> str:
     return found.assign(draws=table.groupby(arms, sort=False).size()).round(3).to_string()
 
 
-def _digest() -> str:
-    """Return a digest of the package and of this file: rows of other code are not mixed with these."""
-    files = [*sorted((FOLDER.parent / "scanvi_tutorial").rglob("*.py")), Path(__file__)]
-    silent = ("plotting", "teaching", "posterior", "ranks", "simulation")  # no number of ours comes from these
-    texts = [file.read_text(encoding="utf-8") for file in files if not {file.stem, file.parent.name} & set(silent)]
-    versions_of = json.dumps(versions(PACKAGES), sort_keys=True)
-    return hashlib.sha256("\0".join([*texts, versions_of]).encode()).hexdigest()[:16]
+def accept(path: Path = RESULTS) -> None:
+    """Let a results file stand for the code as it now is, whose numbers are those of the file (see above)."""
+    write_json(path, json.loads(path.read_text()) | {"code": _code()})
+
+
+def _code() -> str:
+    """Return a digest of this file and of what it imports of the package: rows of other code are not mixed."""
+    return code_digest(Path(__file__))
+
+
+def _libraries(found: dict[str, str]) -> dict[str, str]:
+    """Return versions without that of this package, whose code has a digest."""
+    return {name: version for name, version in found.items() if name != "scanvi-tutorial"}
 
 
 def main() -> None:
@@ -269,7 +287,11 @@ def main() -> None:
     parser.add_argument("--group", choices=[*GROUPS, "variants"], help="only these methods")
     parser.add_argument("--draws", type=int, default=DRAWS, help="draws of seed cells and weights")
     parser.add_argument("--out", type=Path, default=RESULTS, help="results file, which is also gone on from")
+    parser.add_argument("--accept", action="store_true", help="let the results stand for code that moved no number")
     asked = parser.parse_args()
+    if asked.accept:
+        accept(asked.out)
+        return
     chosen = [
         task
         for task in tasks(asked.draws)

@@ -45,9 +45,38 @@ def test_rows_of_other_code_are_put_aside_and_not_mixed(tmp_path, monkeypatch):
     monkeypatch.setattr(grid, "work", row_of)
     path = tmp_path / "grid.json"
     grid.run(CHOSEN, path)
-    monkeypatch.setattr(grid, "_digest", lambda: "other")
+    monkeypatch.setattr(grid, "code_digest", lambda file: "other")
     assert len(grid.run(CHOSEN[:1], path)) == 1
     assert len(json.loads((tmp_path / "grid.old.json").read_text())["rows"]) == 3
+
+
+def test_accepted_rows_are_gone_on_from_and_keep_the_commit_of_their_measurement(tmp_path, monkeypatch):
+    monkeypatch.setattr(grid, "work", row_of)
+    path = tmp_path / "grid.json"
+    monkeypatch.setattr(grid, "provenance", lambda: measured("one"))
+    grid.run(CHOSEN[:2], path)
+    before = json.loads(path.read_text())
+    monkeypatch.setattr(grid, "code_digest", lambda file: "other")
+    grid.accept(path)
+    assert json.loads(path.read_text()) == before | {"code": "other"}
+    monkeypatch.setattr(grid, "provenance", lambda: measured("two"))
+    assert len(grid.run(CHOSEN, path)) == 3
+    after = json.loads(path.read_text())
+    assert after["git"] == {"commit": "one"}
+    assert [part["git"]["commit"] for part in after["continued"]] == ["two"]
+
+
+def test_rows_of_other_libraries_are_put_aside_whatever_has_been_accepted(tmp_path, monkeypatch):
+    monkeypatch.setattr(grid, "work", row_of)
+    path = tmp_path / "grid.json"
+    grid.run(CHOSEN, path)
+    monkeypatch.setattr(grid, "versions", lambda packages: {"torch": "0.1"})
+    grid.accept(path)
+    assert len(grid.run(CHOSEN[:1], path)) == 1
+
+
+def measured(commit):
+    return {"versions": grid.versions(grid.PACKAGES), "git": {"commit": commit}}
 
 
 def test_a_task_that_fails_is_named_and_what_came_before_is_kept(tmp_path, monkeypatch):
