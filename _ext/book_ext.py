@@ -1,7 +1,8 @@
 """Local Sphinx extension of the book.
 
-* Salts the cache of executed chapters with everything outputs depend on besides the code cells themselves, so that a
-  change of the package, the pins, the profile or the data set executes the chapters anew.
+* Keeps the outputs of each chapter under a key of all that they depend on besides its code cells, so that a change of
+  a module that it uses, of the pins, the profile or the data set executes it anew, and no other change does.
+* Builds one chapter into a site that is there, where BOOK_CHAPTER names one: `make chapter NAME=05_training`.
 * Prints each code cell with its time while a chapter runs: to the terminal, never into a page.
 * Serves MathJax from the built site, so that pages typeset mathematics without a network, and leaves out of the pages
   what the theme loads and nobody sees.
@@ -9,6 +10,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 import os
@@ -19,39 +21,81 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jupytext
+from IPython.core.inputtransformer2 import TransformerManager
 from sphinx.errors import ExtensionError
 from sphinx.util.docstrings import prepare_docstring
 
+from scanvi_tutorial.training.source import code_digest, module_file, names_in
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from sphinx.application import Sphinx
     from sphinx.config import Config
+    from sphinx.environment import BuildEnvironment
 
 ROOT = Path(__file__).resolve().parents[1]
-SALTED_FILES = (
-    *("scanvi_tutorial/**/*", "benchmarks/results/*.json", "_ext/book_ext.py"),
-    *("requirements.txt", "pyproject.toml"),
-)
-SALTED_ENVIRONMENT = ("SCANVI_SMOKE", "CI", "SCANVI_DATASET")
+SETTINGS = ("SCANVI_SMOKE", "CI", "SCANVI_DATASET")  # of the environment: other values, other outputs
+RESULTS = "benchmarks/results"
 
 
-def salt(environ: dict[str, str] | os._Environ[str] = os.environ, root: Path = ROOT) -> str:
-    """Return a short digest of what the outputs of a chapter depend on besides its code cells."""
-    digest = hashlib.sha256()
-    for pattern in SALTED_FILES:
-        for path in sorted(path for path in root.glob(pattern) if path.is_file() and "__pycache__" not in path.parts):
-            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    for name in SALTED_ENVIRONMENT:
+def key_of(chapter: str, environ: Mapping[str, str] = os.environ, root: Path = ROOT) -> str:
+    """Return a short digest of what the outputs of a chapter, given as MyST, depend on besides its code cells.
+
+    A module whose code the chapter lists counts with its comments and line numbers; a chapter that names the folder of
+    results depends on all files in it.
+    """
+    cells = [cell.source for cell in jupytext.reads(chapter, fmt="md:myst").cells if cell.cell_type == "code"]
+    code = ast.parse("".join(TransformerManager().transform_cell(cell) for cell in cells))
+    package = root / "scanvi_tutorial"
+    calls = [node for node in ast.walk(code) if isinstance(node, ast.Call)]
+    listed = [part for call in calls if ast.unparse(call.func) == "show_source" for part in call.args]
+    files = {module_file(name, package) for name in names_in(code, *listed)} if listed else set()
+    files |= set((root / RESULTS).glob("*.json")) if any(RESULTS in cell for cell in cells) else set()
+    digest = hashlib.sha256(code_digest(*names_in(code), package=package).encode())
+    for file in sorted(files | {root / "requirements.txt"}):
+        digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    for name in SETTINGS:
         digest.update(f"{name}={environ.get(name, '')}\0".encode())
     return digest.hexdigest()[:12]
 
 
+def find_changed(app: Sphinx, env: BuildEnvironment, *found: set[str]) -> list[str]:
+    """Return the pages whose outputs are now kept under another key than when they were read."""
+    before = getattr(env, "book_keys", {})
+    return [name for name, key in before.items() if name in env.found_docs and key != key_of_page(env, name)]
+
+
+def key_of_page(env: BuildEnvironment, name: str) -> str:
+    """Return `key_of` a page of the book."""
+    return key_of(Path(env.doc2path(name)).read_text(encoding="utf-8"))
+
+
+def read_one_chapter(app: Sphinx, env: BuildEnvironment, names: list[str]) -> None:
+    """Read the chapter of BOOK_CHAPTER alone where a book has been built before; else all, but run no other."""
+    chapter = os.environ.get("BOOK_CHAPTER")
+    if chapter and env.all_docs:
+        names[:] = [chapter]
+
+
+def choose_outputs(app: Sphinx, name: str, source: list[str]) -> None:
+    """Point the page that is about to be read at its outputs."""
+    key = key_of_page(app.env, name)
+    folder = Path(app.outdir).parent / ".jupyter_cache" / Path(name).name / key
+    app.env.book_keys = getattr(app.env, "book_keys", {}) | {name: key}  # type: ignore[attr-defined]
+    run = os.environ.get("BOOK_CHAPTER") in (None, "", name) or folder.exists()
+    settings = app.env.mystnb_config
+    app.env.mystnb_config = settings.copy(
+        execution_cache_path=str(folder), execution_mode=app.config.nb_execution_mode if run else "off"
+    )
+
+
 def configure(app: Sphinx, config: Config) -> None:
-    """Point the build at the salted cache and at the local MathJax, and quiet what only people in Jupyter need."""
+    """Point the build at the local MathJax, and quiet what only people in Jupyter need."""
     os.environ["TQDM_DISABLE"] = "1"  # a page would keep every refresh of a progress bar
     os.environ.pop("MPLBACKEND", None)  # a backend set for a terminal would draw nothing into a page
-    config.nb_execution_cache_path = str(Path(app.outdir).parent / ".jupyter_cache" / salt())
+    config.nb_execution_cache_path = str(Path(app.outdir).parent / ".jupyter_cache")  # `choose_outputs` adds to it
     config.mathjax_path = "mathjax/tex-chtml.js"
 
 
@@ -147,6 +191,9 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension."""
     app.connect("config-inited", configure, priority=900)
     app.connect("config-inited", show_progress, priority=900)
+    app.connect("env-get-outdated", find_changed)
+    app.connect("env-before-read-docs", read_one_chapter)
+    app.connect("source-read", choose_outputs)
     app.connect("autodoc-process-docstring", tables_of_symbols)
     app.connect("autodoc-process-docstring", whole_sentences, priority=600)  # after napoleon
     app.connect("autodoc-process-docstring", chapters_by_title, priority=700)

@@ -12,46 +12,72 @@ import pytest
 from chapters import LISTED, ROOT
 from nbclient import NotebookClient
 
-CODE = ["scanvi_tutorial/model/scanvi.py", "scanvi_tutorial/data/pbmc.py", "_ext/book_ext.py"]
+
+CHAPTER = """---
+jupytext:
+  text_representation: {extension: .md, format_name: myst}
+---
+# A chapter
+
+```{code-cell} ipython3
+%precision 3
+import scanvi_tutorial as st
+from scanvi_tutorial.teaching import show_source
+
+adata = st.load("simulated")
+st.plotting.umap(adata)
+show_source(st.fit)
+```
+"""
+READS = CHAPTER.replace("%precision 3", 'rows = "../benchmarks/results/grid.json"')
 
 
 @pytest.fixture
 def checkout(tmp_path):
     """Return a small copy of what outputs depend on."""
-    for folder in ("scanvi_tutorial", "_ext"):
+    for folder in ("scanvi_tutorial", "benchmarks"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("requirements.txt", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, tmp_path)
     return tmp_path
 
 
-@pytest.mark.parametrize("name", [*CODE, "scanvi_tutorial/book.mplstyle", "requirements.txt"])
-def test_a_change_of_code_style_or_pins_runs_the_chapters_anew(checkout, name):
-    before = book_ext.salt({}, checkout)
+@pytest.mark.parametrize(
+    ("name", "change", "runs"),
+    [
+        ("scanvi_tutorial/data/pbmc.py", "CHANGED = 1\n", True),
+        ("scanvi_tutorial/plotting/embedding.py", "CHANGED = 1\n", True),
+        ("scanvi_tutorial/book.mplstyle", "# changed\n", True),
+        ("scanvi_tutorial/training/loop.py", "# a comment of a module that is listed\n", True),
+        ("requirements.txt", "# changed\n", True),
+        ("scanvi_tutorial/data/pbmc.py", "# a comment\n", False),
+        ("scanvi_tutorial/plotting/fits.py", "CHANGED = 1\n", False),
+        ("scanvi_tutorial/report/__init__.py", "CHANGED = 1\n", False),
+        ("scanvi_tutorial/cli/__init__.py", "CHANGED = 1\n", False),
+        ("benchmarks/results/grid.json", " ", False),
+        ("README.md", "changed\n", False),
+    ],
+)
+def test_a_chapter_is_run_anew_for_what_it_uses_and_for_nothing_else(checkout, name, change, runs):
+    before = book_ext.key_of(CHAPTER, {}, checkout)
     with (checkout / name).open("a", encoding="utf-8") as file:
-        file.write("# changed\n")
-    assert book_ext.salt({}, checkout) != before
+        file.write(change)
+    assert (book_ext.key_of(CHAPTER, {}, checkout) != before) is runs
 
 
-def test_a_new_module_runs_the_chapters_anew(checkout):
-    before = book_ext.salt({}, checkout)
-    (checkout / "scanvi_tutorial" / "news.py").touch()
-    assert book_ext.salt({}, checkout) != before
-
-
-def test_a_change_of_the_readme_does_not(checkout):
-    before = book_ext.salt({}, checkout)
-    (checkout / "README.md").write_text("Hello.", encoding="utf-8")
-    assert book_ext.salt({}, checkout) == before
+def test_a_chapter_that_reads_results_is_run_anew_for_them(checkout):
+    before = book_ext.key_of(READS, {}, checkout)
+    (checkout / "benchmarks" / "results" / "grid.json").write_text("{}", encoding="utf-8")
+    assert book_ext.key_of(READS, {}, checkout) != before
 
 
 @pytest.mark.parametrize("name", ["SCANVI_SMOKE", "CI", "SCANVI_DATASET"])
 def test_each_profile_and_data_set_has_outputs_of_its_own(name):
-    assert len({book_ext.salt({}), book_ext.salt({name: "1"}), book_ext.salt({name: "2"})}) == 3
+    assert len({book_ext.key_of(CHAPTER, environ) for environ in ({}, {name: "1"}, {name: "2"})}) == 3
 
 
 def test_where_the_data_lie_does_not_matter():
-    assert book_ext.salt({"SCANVI_DATA_DIR": "/somewhere"}) == book_ext.salt({})
+    assert book_ext.key_of(CHAPTER, {"SCANVI_DATA_DIR": "/somewhere"}) == book_ext.key_of(CHAPTER, {})
 
 
 def test_each_cell_reports_to_the_terminal_and_leaves_no_trace_in_the_notebook():
@@ -64,14 +90,13 @@ def test_each_cell_reports_to_the_terminal_and_leaves_no_trace_in_the_notebook()
     assert notebook.cells[-1].outputs == [{"output_type": "stream", "name": "stdout", "text": "2\n"}]
 
 
-def test_configuring_the_build_silences_bars_and_salts_the_cache(tmp_path, monkeypatch):
+def test_configuring_the_build_silences_bars(tmp_path, monkeypatch):
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     monkeypatch.setenv("MPLBACKEND", "Agg")
     config = SimpleNamespace()
     book_ext.configure(SimpleNamespace(outdir=str(tmp_path / "html")), config)
     assert os.environ["TQDM_DISABLE"] == "1"
     assert "MPLBACKEND" not in os.environ, "figures are drawn into the page"
-    assert config.nb_execution_cache_path == str(tmp_path / ".jupyter_cache" / book_ext.salt())
 
 
 def test_mathjax_is_in_the_environment_and_its_part_is_enough(tmp_path):
