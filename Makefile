@@ -1,6 +1,6 @@
 # Python >= 3.11 and make are all that a machine needs: everything else lands in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help book test slow browser links lint pairs address pins peers grid bench clean
+.PHONY: help book chapter test slow browser links lint pairs address pins peers grid bench clean
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 
@@ -10,6 +10,7 @@ BIN := .venv/bin
 READY := .venv/.made-from-requirements
 PEERS := _build/peers/.made-from-requirements
 SITE := _build/html
+CHAPTERS = $(basename $(notdir $(wildcard book/*.md)))
 WORKERS ?= 2
 OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
@@ -29,12 +30,17 @@ help: ## show this list
 	@echo "  SCANVI_DATASET=facs-t make book    the same on another data set; SCANVI_SMOKE=1 is a short run on simulated counts"
 
 book: $(READY) ## run every chapter on real counts and render the book (SCANVI_SMOKE=1: a short run)
-	@rm -rf $(SITE) _build/.doctrees _build/jupyter_execute # an incremental build would hide warnings
+	@rm -rf $(SITE) _build/.doctrees _build/jupyter_execute # an incremental build hides warnings; outputs stay
 	@SCANVI_SMOKE="$${SCANVI_SMOKE:-0}" $(BIN)/python scripts/check_settings.py
-	@echo "Running the chapters and rendering them; unchanged ones come from _build/.jupyter_cache."
+	@echo "Running the chapters that have changed and rendering all; the others come from _build/.jupyter_cache."
 	@SCANVI_SMOKE="$${SCANVI_SMOKE:-0}" PYTHONUNBUFFERED=1 $(BIN)/jupyter-book build . -W -n --keep-going
 	@$(BIN)/python scripts/check_book.py $(SITE)
 	@echo && echo "Open $(abspath $(SITE))/index.html"
+
+chapter: $(READY) ## one chapter on the site that `make book` made, run if it has changed (NAME=05_training)
+	@test -f "book/$(NAME).md" || { echo "Say which: make chapter NAME=…, one of" $(CHAPTERS); exit 2; }
+	@BOOK_CHAPTER="book/$(NAME)" SCANVI_SMOKE="$${SCANVI_SMOKE:-0}" PYTHONUNBUFFERED=1 $(BIN)/jupyter-book build . --quiet
+	@echo "Open $(abspath $(SITE))/book/$(NAME).html"
 
 test: $(READY) ## unit tests and every chapter in the smoke profile
 	@$(BIN)/pytest -n $(WORKERS) --dist worksteal --nbmake --nbmake-timeout=600 --durations=10 -m "not slow and not browser" book tests scanvi_tutorial
