@@ -63,7 +63,7 @@ def key_of(chapter: str, environ: Mapping[str, str] = os.environ, root: Path = R
 
 def find_changed(app: Sphinx, env: BuildEnvironment, *found: set[str]) -> list[str]:
     """Return the pages whose outputs are now kept under another key than when they were read."""
-    before = getattr(env, "book_keys", {})
+    before = {} if os.environ.get("BOOK_CHAPTER") else getattr(env, "book_keys", {})
     return [name for name, key in before.items() if name in env.found_docs and key != key_of_page(env, name)]
 
 

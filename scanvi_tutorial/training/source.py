@@ -35,10 +35,8 @@ def code_digest(*modules: str | Path, package: Path = PACKAGE) -> str:
     """
     other_files = [path for path in sorted(package.rglob("*")) if path.suffix not in {"", ".py", ".pyc"}]
     digest = hashlib.sha256()
-    for path in _reached(modules, package):
-        tree = _parsed(path)
-        strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
-        parts = [path.relative_to(package).as_posix() if path.is_relative_to(package) else path.name, ast.unparse(tree)]
+    for path, (code, strings, _) in sorted(_reached(modules, package).items()):
+        parts = [path.relative_to(package).as_posix() if path.is_relative_to(package) else path.name, code]
         parts += [other.read_text(encoding="utf-8") for other in other_files if other.name in strings]
         digest.update("".join(f"{part}\0" for part in parts).encode())
     return digest.hexdigest()[:24]
@@ -104,26 +102,33 @@ def module_file(name: str, package: Path = PACKAGE) -> Path:
     return face
 
 
-def _reached(modules: tuple[str | Path, ...], package: Path) -> list[Path]:
-    """Return the files of what is named and of all that it imports, in order of their paths."""
-    reached: set[Path] = set()
+def _reached(modules: tuple[str | Path, ...], package: Path) -> dict[Path, tuple[str, set[str], set[str]]]:
+    """Return, for the files of what is named and of all that it imports, what `_read` says of them."""
+    reached = {}
     left = [module if isinstance(module, Path) else module_file(module, package) for module in modules]
     while left:
         path = left.pop()
         if path not in reached:
-            reached.add(path)
             within = path.is_relative_to(package)
             inside = ".".join([package.name, *path.parent.relative_to(package).parts]) if within else ""
-            found = names_in(_parsed(path), package=package.name, inside=inside)
-            left += [module_file(name, package) for name in found]
-    return sorted(reached)
+            reached[path] = _read(path.read_text(encoding="utf-8"), package.name, inside)
+            left += [module_file(name, package) for name in reached[path][2]]
+    return reached
+
+
+@cache  # a chapter fits many models, and the files stay
+def _read(text: str, package: str, inside: str) -> tuple[str, set[str], set[str]]:
+    """Return the code of a module, the strings in it, and the names that it takes from the package."""
+    tree = _tree(text)
+    strings = {str(node.value) for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    return ast.unparse(tree), strings, names_in(tree, package=package, inside=inside)
 
 
 def _parsed(path: Path) -> ast.Module:
     return _tree(path.read_text(encoding="utf-8"))
 
 
-@cache  # a chapter fits many models, and the files stay
+@cache
 def _tree(text: str) -> ast.Module:
     return _WithoutDocstrings().visit(ast.parse(text))
 
