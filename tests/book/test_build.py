@@ -12,7 +12,6 @@ import pytest
 from chapters import LISTED, ROOT
 from nbclient import NotebookClient
 
-
 CHAPTER = """---
 jupytext:
   text_representation: {extension: .md, format_name: myst}
