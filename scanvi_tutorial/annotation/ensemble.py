@@ -26,10 +26,10 @@ from scanvi_tutorial.evaluation import fit_on_seeds, label_spreading, linear_cla
 from scanvi_tutorial.inference.predictions import latent
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning
 from scanvi_tutorial.inputs.cells import check_batches
-from scanvi_tutorial.inputs.doubts import confounding
 from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.inputs.labels import check_labels
-from scanvi_tutorial.inputs.plain import plain_cells
+from scanvi_tutorial.inputs.quality import confounding
+from scanvi_tutorial.inputs.stripping import strip_to_inputs
 from scanvi_tutorial.model.networks import Classifier
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.cache import fit_or_load
@@ -157,7 +157,9 @@ def recommended(
         InputError: Where counts, labels or batches cannot be used.
     """
     if (layer, unlabeled_category) != (None, UNLABELED):
-        adata = plain_cells(adata, labels_key, layer=layer, unlabeled_category=unlabeled_category, batch_key=batch_key)
+        adata = strip_to_inputs(
+            adata, labels_key, layer=layer, unlabeled_category=unlabeled_category, batch_key=batch_key
+        )
     settings = {"fits": fits, "batch_key": batch_key, "folder": folder, "jobs": jobs}
     return Ensemble(model or ModelConfig(), train or TrainConfig(), **settings)(adata, labels_key=labels_key, seed=seed)
 

@@ -39,11 +39,10 @@ from scanvi_tutorial.evaluation import (
 from scanvi_tutorial.inference.predictions import latent
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning
 from scanvi_tutorial.inputs.cells import check_cells
-from scanvi_tutorial.inputs.doubts import confounding, doubts
 from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.inputs.labels import check_labels
 from scanvi_tutorial.inputs.markers import check_markers
-from scanvi_tutorial.inputs.plain import plain_cells
+from scanvi_tutorial.inputs.stripping import strip_to_inputs
 from scanvi_tutorial.model.persistence import is_saved
 
 __all__ = ["annotate"]
@@ -118,12 +117,12 @@ def annotate(
     if model is not None:
         is_saved(model)  # refuses what must not be replaced before anything is computed
     cells, notes = _chosen(
-        plain_cells(adata, labels_key, layer=layer, unlabeled_category=unlabeled_category, batch_key=batch_key),
+        strip_to_inputs(adata, labels_key, layer=layer, unlabeled_category=unlabeled_category, batch_key=batch_key),
         adata,
         genes,
     )
     names, codes = check_labels(cells, labels_key)
-    notes += doubts(names, codes, genes=cells.n_vars)
+    notes += quality_warnings(names, codes, genes=cells.n_vars)
     if batch_key is not None and len(cells.obs[batch_key].cat.categories) == 1:
         notes.append(f"All cells are of one batch in obs[{batch_key!r}], so there is none to correct for.")
         batch_key = None

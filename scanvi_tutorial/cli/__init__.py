@@ -11,7 +11,7 @@ import sys
 import click
 
 from scanvi_tutorial.cli.cells import annotate, predict, train
-from scanvi_tutorial.cli.house import datasets, doctor
+from scanvi_tutorial.cli.info import datasets, doctor
 
 __all__ = ["main"]
 

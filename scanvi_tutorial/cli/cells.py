@@ -18,16 +18,16 @@ from scanvi_tutorial.cli.shared import (
     OVERWRITE,
     QUIET,
     SEED,
+    errors_to_exit_code,
     labeled,
     refuse_to_overwrite,
-    said_plainly,
     say_result,
     write,
 )
 from scanvi_tutorial.config import TrainConfig
 from scanvi_tutorial.data.selection import select_genes
 from scanvi_tutorial.inputs.files import read_h5ad
-from scanvi_tutorial.inputs.plain import plain_cells
+from scanvi_tutorial.inputs.stripping import strip_to_inputs
 from scanvi_tutorial.model.persistence import is_saved
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.report import write_report
@@ -69,7 +69,7 @@ def annotate(
       scanvi-tutorial annotate cells.h5ad --labels celltype --unlabeled "not sorted" \\
           --layer counts --out named.h5ad --csv named.csv --report report.html --model model.safetensors
     """  # noqa: D301 (\b tells click to leave the lines below as they are)
-    with said_plainly(quiet, source):
+    with errors_to_exit_code(quiet, source):
         refuse_to_overwrite([out, csv, report, model], overwrite, kept=source, out=out)
         adata = read_h5ad(source)
         with warnings.catch_warnings():
@@ -105,11 +105,11 @@ def train(
     Example:
       scanvi-tutorial train cells.h5ad --labels celltype --model model.safetensors
     """  # noqa: D301 (\b tells click to leave the lines below as they are)
-    with said_plainly(rest["quiet"], source):
+    with errors_to_exit_code(rest["quiet"], source):
         refuse_to_overwrite([rest["model"]], rest["overwrite"], kept=source)
         is_saved(rest["model"])  # refuses what must not be replaced before anything is computed
         columns = {"unlabeled_category": unlabeled_category, "layer": layer, "batch_key": batch_key}
-        cells = plain_cells(read_h5ad(source), labels_key, **columns)
+        cells = strip_to_inputs(read_h5ad(source), labels_key, **columns)
         if batch_key is not None and len(cells.obs[batch_key].cat.categories) == 1:
             click.echo(
                 f"Note: all cells are of one batch in obs[{batch_key!r}], so there is none to correct for.", err=True
@@ -145,7 +145,7 @@ def predict(
     Example:
       scanvi-tutorial predict new.h5ad --model model.safetensors --out new_named.h5ad
     """  # noqa: D301 (\b tells click to leave the lines below as they are)
-    with said_plainly(quiet, source):
+    with errors_to_exit_code(quiet, source):
         refuse_to_overwrite([out, csv], overwrite, kept=source, out=out)
         adata = read_h5ad(source)
         predict_cells(model, adata, layer=layer, seed=seed)

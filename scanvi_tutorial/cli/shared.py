@@ -1,4 +1,4 @@
-"""What the commands share: options, errors said plainly, files written whole or not at all."""
+"""What the commands share: options, errors as messages with an exit code, files written whole or not at all."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ __all__ = [
     "OVERWRITE",
     "QUIET",
     "SEED",
+    "errors_to_exit_code",
     "labeled",
     "refuse_to_overwrite",
-    "said_plainly",
     "say_result",
     "write",
 ]
@@ -67,7 +67,7 @@ def labeled(command: Any) -> Any:
 
 
 @contextmanager
-def said_plainly(quiet: bool, source: Path | None = None) -> Iterator[None]:
+def errors_to_exit_code(quiet: bool, source: Path | None = None) -> Iterator[None]:
     """Turn errors about data and files into one paragraph, which names `source`, and exit code 1.
 
     Progress is silenced where asked, and where it would fill a file or a pipe.

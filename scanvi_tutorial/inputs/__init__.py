@@ -1,18 +1,18 @@
 """What a usable AnnData is: counts, labels, genes, cells, file; errors about it say what is wrong and what to do.
 
 Used from book/01_data.md onward. Symbols: x_cg, the count of gene g in cell c; `codes`, the label of a cell as a
-number, -1 where nobody has told us. What cannot be used is refused by `InputError`; what can be used but should be
-looked at is said in words by `doubts`.
+number, -1 where there is none. What cannot be used is refused by `InputError`; what can be used but makes a
+result less certain is listed by `quality_warnings`.
 """
 
 from scanvi_tutorial.inputs.cells import check_batches, check_cells
 from scanvi_tutorial.inputs.counts import check_counts
-from scanvi_tutorial.inputs.doubts import confounding, doubts
 from scanvi_tutorial.inputs.errors import InputError, did_you_mean, listed
 from scanvi_tutorial.inputs.files import read_h5ad
 from scanvi_tutorial.inputs.genes import LEAST_OVERLAP, align_genes, check_genes
 from scanvi_tutorial.inputs.labels import NO_LABEL, check_labels, label_name
-from scanvi_tutorial.inputs.plain import plain_cells
+from scanvi_tutorial.inputs.quality import confounding, quality_warnings
+from scanvi_tutorial.inputs.stripping import strip_to_inputs
 
 __all__ = [
     "LEAST_OVERLAP",
@@ -26,9 +26,9 @@ __all__ = [
     "check_labels",
     "confounding",
     "did_you_mean",
-    "doubts",
     "label_name",
     "listed",
-    "plain_cells",
+    "quality_warnings",
     "read_h5ad",
+    "strip_to_inputs",
 ]

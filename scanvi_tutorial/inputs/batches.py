@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from scanvi_tutorial.inputs.cells import check_batches
-from scanvi_tutorial.inputs.doubts import confounding
 from scanvi_tutorial.inputs.errors import InputError, listed
+from scanvi_tutorial.inputs.quality import confounding
 
 __all__ = ["Batches", "ConfoundedBatchWarning", "check_given", "log_total_moments", "warn_if_confounded"]
 
@@ -125,7 +125,7 @@ def warn_if_confounded(batches: Batches | None, adata: AnnData, codes: np.ndarra
         label_names: Names of the labels.
 
     Warns:
-        ConfoundedBatchWarning: Where `checks.confounding` says so.
+        ConfoundedBatchWarning: Where `inputs.confounding` says so.
     """
     if batches is not None and (text := confounding(label_names, codes, check_batches(adata, batches.key))):
         warnings.warn(text, ConfoundedBatchWarning, stacklevel=3)  # of who asked for the model

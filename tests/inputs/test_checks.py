@@ -20,11 +20,11 @@ from scanvi_tutorial.inputs import (
     check_genes,
     check_labels,
     confounding,
-    doubts,
     label_name,
     listed,
-    plain_cells,
+    quality_warnings,
     read_h5ad,
+    strip_to_inputs,
 )
 
 COUNTS = np.array([[3, 0, 1], [0, 2, 0], [7, 0, 0], [1, 1, 1]])
@@ -376,19 +376,19 @@ def test_many_donors_with_few_labels_are_not_taken_for_confounded_by_accident():
 
 def test_doubts_are_said_where_there_is_one_and_not_elsewhere():
     codes = np.array([*[0] * 12, *[1] * 12, -1])
-    assert doubts(["A", "B"], codes, genes=2_000) == []
+    assert quality_warnings(["A", "B"], codes, genes=2_000) == []
     few = np.array([*[0] * 12, *[1] * 9, 2, -1])
-    said = " ".join(doubts(["A", "B", "C"], few, genes=150))
+    said = " ".join(quality_warnings(["A", "B", "C"], few, genes=150))
     assert "C: a single labeled cell" in said
     assert "Fewer than 10 labeled cells: B (9)" in said
     assert "Only 150 genes" in said
-    assert "Every cell has a label" in doubts(["A", "B"], codes[:-1], genes=2_000)[0]
+    assert "Every cell has a label" in quality_warnings(["A", "B"], codes[:-1], genes=2_000)[0]
 
 
 @pytest.mark.parametrize("name", ["nan", "None", "unknown", "N/A", "Unassigned"])
 def test_a_type_whose_name_sounds_like_none_is_doubted_with_a_remedy(name):
     codes = np.array([*[0] * 12, *[1] * 12, -1])
-    assert f"unlabeled={name!r}" in doubts(["A", name], codes, genes=2_000)[0]
+    assert f"unlabeled={name!r}" in quality_warnings(["A", name], codes, genes=2_000)[0]
 
 
 # files
@@ -446,12 +446,12 @@ def test_cells_are_stripped_to_what_a_method_reads():
     adata = cells(label=["a", "later", "b", "b"], layers={"umi": COUNTS.copy()})
     adata.X = np.log1p(COUNTS)
     adata.obs["run"], adata.obs["age"] = [1, 2, 1, 2], [40, 50, 60, 70]
-    plain = plain_cells(adata, "label", layer="umi", unlabeled_category="later", batch_key="run")
+    plain = strip_to_inputs(adata, "label", layer="umi", unlabeled_category="later", batch_key="run")
     np.testing.assert_array_equal(plain.X.toarray(), COUNTS)
     assert list(plain.obs) == ["label", "run"]
     assert list(plain.obs["label"].cat.categories) == ["a", "b"]
     assert plain.obs["label"].isna().tolist() == [False, True, False, False]
-    assert "two" in refused(plain_cells, adata, "label", batch_key="label").lower()
+    assert "two" in refused(strip_to_inputs, adata, "label", batch_key="label").lower()
 
 
 DAMAGED = {

@@ -1,4 +1,4 @@
-"""The commands about the house: data sets, and the machine."""
+"""The commands that inform: which data sets there are, and which versions, device and folders are in use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 import joblib
 import torch
 
-from scanvi_tutorial.cli.shared import FILE, OVERWRITE, QUIET, refuse_to_overwrite, said_plainly, write
+from scanvi_tutorial.cli.shared import FILE, OVERWRITE, QUIET, errors_to_exit_code, refuse_to_overwrite, write
 from scanvi_tutorial.data.download import data_folder
 from scanvi_tutorial.data.registry import REGISTRY, load
 from scanvi_tutorial.model.persistence import versions
@@ -46,7 +46,7 @@ def fetch_dataset(name: str, out: Path | None, overwrite: bool, quiet: bool) -> 
     Example:
       scanvi-tutorial datasets fetch facs --out facs.h5ad
     """  # noqa: D301 (\b tells click to leave the lines below as they are)
-    with said_plainly(quiet):
+    with errors_to_exit_code(quiet):
         refuse_to_overwrite([out], overwrite, out=out)
         adata = load(name)
         if out is not None:
@@ -66,11 +66,11 @@ def where_datasets() -> None:
 
 @click.command(short_help="Versions, device and folders.")
 def doctor() -> None:
-    """Say which versions are at work, on which device, and where files are kept."""
+    """Print versions, the device and the folder of kept fits."""
     for name, number in versions().items():
         click.echo(f"{name:<16} {number}")
     threads, cores = torch.get_num_threads(), joblib.cpu_count()
     click.echo(f"{'device':<16} {choose_device('auto')}; threads: {threads}, cores: {cores}")
     folder = cache_folder()
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    click.echo(f"{'fits of the book':<16} {folder} ({shutil.disk_usage(there).free / 1e9:.0f} GB free)")
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    click.echo(f"{'fits of the book':<16} {folder} ({shutil.disk_usage(existing).free / 1e9:.0f} GB free)")

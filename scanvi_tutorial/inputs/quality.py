@@ -1,4 +1,4 @@
-"""What can be computed with, and yet should be looked at before anyone believes the result: said in sentences."""
+"""Warnings about labels, genes and batches that can be used but make a result less certain."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sklearn.metrics import adjusted_mutual_info_score
 
 from scanvi_tutorial.inputs.errors import listed
 
-__all__ = ["FEW_SEEDS", "confounding", "doubts"]
+__all__ = ["FEW_SEEDS", "confounding", "quality_warnings"]
 
 FEW_SEEDS = 10  # per type; the book's comparisons begin with five, where draws differ by several points
 _FEW_GENES = 200
@@ -20,7 +20,7 @@ _CONFOUNDED = 0.5  # adjusted mutual information: two types in two batches reach
 _LIKE_NOTHING = {"nan", "none", "na", "n/a", "null", "unknown", "unassigned", "unlabelled", "unlabeled", "undefined"}
 
 
-def doubts(names: Sequence[str], codes: NDArray[np.integer], *, genes: int) -> list[str]:
+def quality_warnings(names: Sequence[str], codes: NDArray[np.integer], *, genes: int) -> list[str]:
     """Return a sentence for everything about labels and genes that makes a result less certain.
 
     Args:

@@ -1,4 +1,4 @@
-"""Cells as methods read them, whatever the file looked like."""
+"""An AnnData without anything that methods do not read."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.inputs.labels import check_labels
 
-__all__ = ["plain_cells"]
+__all__ = ["strip_to_inputs"]
 
 _MANY = 50  # labels that are all different: names of cells, or measurements
 
 
-def plain_cells(
+def strip_to_inputs(
     adata: AnnData,
     labels_key: str,
     *,
