@@ -30,7 +30,7 @@ __all__ = ["CrossFit", "Stack", "cross_fit", "fit_temperature", "pooled", "stack
 _LEAST_POOLED = 1e-6  # label spreading rules labels out for good where no edge leads
 _LEAST = 1e-9  # below this a probability is taken for this, so that no single seed decides everything
 _TEMPERATURE_SCALE = 0.3  # s above: a temperature beyond a factor of two would surprise us
-_ROUNDS = 5_000
+_MOST_ROUNDS, _TOLERANCE = 5_000, 1e-10  # of expectation maximization: it ends where no weight changes by more
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +139,10 @@ def stacking_weights(held_out: ArrayLike, codes: ArrayLike) -> NDArray[np.float6
         raise InputError("Weights need at least one seed that a fit had not seen.")
     of_label = np.maximum(held_out[:, np.arange(len(codes)), codes], _LEAST)
     weights = np.full(len(of_label), 1 / len(of_label))
-    for _ in range(_ROUNDS):  # expectation maximization: each round can only raise a concave sum
-        share = weights[:, None] * of_label
-        weights = (share / share.sum(0)).mean(1)
+    for _ in range(_MOST_ROUNDS):  # expectation maximization: each round can only raise a concave sum
+        before, weights = weights, weights * (of_label / (weights @ of_label)).mean(1)
+        if np.abs(weights - before).max() < _TOLERANCE:
+            break
     return weights
 
 
