@@ -2,12 +2,13 @@
 
 `embedding` holds Figure 6 and `probe` its map that can be asked (book/06_figure.md), `counts`
 the pictures of the data (book/01_data.md), `fits` those of a fit (book/05_training.md),
-`calibration` those of a comparison (book/08_evaluation.md), `gradient` and `ranks` those of
+`calibration` and `comparison` those of methods (book/08_evaluation.md), `gradient` and `ranks` those of
 book/07_gradient.md and book/09_calibration.md, `speed` those of book/11_speed.md, `style` what all
 share: the style file and one color a type.
 """
 
-from scanvi_tutorial.plotting.calibration import metric_by_seeds, paired_differences, reliability_diagram
+from scanvi_tutorial.plotting.calibration import reliability_diagram
+from scanvi_tutorial.plotting.comparison import metric_by_seeds, paired_differences
 from scanvi_tutorial.plotting.counts import count_table_plot, library_size_plot, mean_variance_plot, seed_purity_plot
 from scanvi_tutorial.plotting.embedding import figure6, umap
 from scanvi_tutorial.plotting.fits import confusion_plot, history_plot, predictive_plot, probability_plot

@@ -11,7 +11,6 @@ from matplotlib.colors import to_rgba
 from scanvi_tutorial.evaluation import METRICS, reliability
 from scanvi_tutorial.inputs import InputError
 from scanvi_tutorial.plotting import metric_by_seeds, paired_differences, reliability_diagram
-from scanvi_tutorial.plotting.calibration import _apart
 from scanvi_tutorial.plotting.style import BLUE, ORANGE
 
 EIGHT = [f"method {k}" for k in "ABCDEFG"] + ["logistic regression"]
@@ -131,16 +130,6 @@ def test_names_stand_at_their_lines_and_off_each_other(names):
     assert sorted(names, key=ends.get) == sorted(names, key=lambda name: boxes[name].y0)
     colors = {note.get_text(): note.arrow_patch.get_edgecolor() for note in axes.texts}
     assert all(colors[name] == to_rgba(line.get_color()) for name, line in zip(names, axes.lines, strict=True))
-
-
-def test_heights_move_as_little_as_they_must():
-    np.testing.assert_allclose(_apart(np.array([0.9, 0.1, 0.5]), 0.1), [0.9, 0.1, 0.5])
-    np.testing.assert_allclose(_apart(np.array([0.5, 0.5, 0.1]), 0.1), [0.45, 0.55, 0.1])
-    np.testing.assert_allclose(_apart(np.array([1.0, 1.0]), 0.2), [0.8, 1.0])
-    crowd = np.sort(_apart(np.random.default_rng(0).random(8), 0.12))
-    assert np.diff(crowd).min() > 0.12 - 1e-9
-    assert crowd[0] >= -1e-9
-    assert crowd[-1] <= 1 + 1e-9
 
 
 # Draw by draw
