@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from tqdm.auto import tqdm
 
@@ -44,9 +44,7 @@ class ModelConfig:
     label_weight: float = 50.0  #: w, the weight of the mean cross-entropy
 
     def __post_init__(self) -> None:
-        _one_of("gene_likelihood", self.gene_likelihood, ("zinb", "nb", "poisson"))
-        _one_of("library", self.library, ("latent", "observed"))
-        _one_of("norm", self.norm, ("batch", "layer", "none"))
+        _check_choices(self)
         _at_least("n_latent", self.n_latent, 1)
         _at_least("label_weight", self.label_weight, 0)
         if not 0 <= self.dropout_rate < 1:
@@ -91,9 +89,7 @@ class TrainConfig:
             _at_least(name, getattr(self, name), 1)
         for name in ("batch_size", "labeled_batch_size"):
             _at_least(name, getattr(self, name), 2)
-        _one_of("monitor", self.monitor, ("bound", "labels"))
-        _one_of("objective", self.objective, get_args(Objective))
-        _one_of("engine", self.engine, ("fast", "pyro"))
+        _check_choices(self)
         if (self.objective, self.monitor) == ("unlabeled", "labels"):
             raise ValueError("A fit that looks at no label cannot watch held-out labels: use monitor='bound'.")
         if not 0 < self.min_depth <= 1:
@@ -129,8 +125,8 @@ class RunConfig:
         overrides `CI`.
         """
         env = os.environ if environ is None else environ
-        said = env.get("SCANVI_SMOKE")
-        smoke = bool(env.get("CI")) if said in (None, "") else _flag("SCANVI_SMOKE", said)
+        switch = env.get("SCANVI_SMOKE")
+        smoke = bool(env.get("CI")) if switch in (None, "") else _flag("SCANVI_SMOKE", switch)
         folder = env.get("SCANVI_DATA_DIR")
         return cls(
             smoke=smoke,
@@ -184,9 +180,11 @@ def _flag(name: str, text: str) -> bool:
     raise ValueError(f"{name} must be 1 or 0, got {text!r}.")
 
 
-def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.")
+def _check_choices(settings: ModelConfig | TrainConfig) -> None:
+    for name, kind in get_type_hints(type(settings)).items():
+        value, allowed = getattr(settings, name), get_args(kind)
+        if get_origin(kind) is Literal and value not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.")
 
 
 def _at_least(name: str, value: float, least: float) -> None:
