@@ -33,7 +33,7 @@ _TEMPERATURE_SCALE = 0.3  # s above: a temperature beyond a factor of two would 
 _MOST_ROUNDS, _TOLERANCE = 5_000, 1e-10  # of expectation maximization: it ends where no weight changes by more
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class CrossFit:
     """What the fits of one method say, each of which had the labels of one fold of the seeds hidden."""
 
@@ -43,7 +43,7 @@ class CrossFit:
     fits: tuple[pd.DataFrame, ...]  # (cells, labels) a fit
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Stack:
     """The answer of several methods, and how it came about."""
 

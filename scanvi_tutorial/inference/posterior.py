@@ -36,7 +36,7 @@ __all__ = ["Posterior", "ScaledGuide", "exact_posterior", "guide_posterior", "sb
 _ROWS_AT_ONCE = 8_192  # copies of cells that are dense at once
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Posterior:
     """What somebody claims to know of each cell after seeing its counts."""
 

@@ -27,7 +27,7 @@ from scanvi_tutorial.inputs.labels import check_labels
 __all__ = ["Cells", "SparseCounts", "chunks", "dense"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Cells:
     """Counts, label codes and batches of many cells, checked once.
 
@@ -105,7 +105,7 @@ def chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
     return np.array_split(rows, max(1, len(rows) // size))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SparseCounts:
     """Rows of a CSR matrix: entry k is `values[k]` in column `columns[k]` of row `rows[k]`."""
 

@@ -109,7 +109,7 @@ class TutorialModel(nn.Module):
         return loc[:, :-1], scale[:, :-1], loc[:, -1:], scale[:, -1:]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class TutorialFit:
     """What a run of the tutorial leaves behind.
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 __all__ = ["FitState", "History"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class History:
     """What happened during `fit`.
 

@@ -25,7 +25,7 @@ __all__ = ["Minibatch", "Split", "downsample_counts", "paired_minibatches", "spl
 _FEWEST_SEEDS = 20  # a class must keep this many after some are held out, for held-out labels to be watched
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Minibatch:
     """What one step of the optimizer looks at; either half may be absent, not both."""
 
@@ -100,7 +100,7 @@ def downsample_counts(
     return thin, shares[:, None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Split:
     """Rows to learn from and rows to watch."""
 
