@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pandas as pd
+import zarr
 from anndata import AnnData
 from anndata.io import read_elem, sparse_dataset
 from scipy import sparse
@@ -25,6 +26,7 @@ from scanvi_tutorial.config import progress
 from scanvi_tutorial.data.selection import best_genes
 from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import InputError
+from scanvi_tutorial.inputs.files import refuse_missing
 
 __all__ = ["read_selected"]
 
@@ -97,33 +99,22 @@ def _array(length: int, dtype: type, folder: str | Path | None) -> np.ndarray:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open a store for reading; say what is wrong with one that is none."""
-    if not path.exists():
-        raise InputError(f"There is no file {path} (looked in {path.absolute().parent}). Check the spelling.")
-    if path.suffix == ".zarr":
-        import zarr
-
-        try:
-            store = zarr.open_group(path, mode="r")
-        except Exception as error:
-            raise InputError(f"{path} is no Zarr store that can be read ({error}). Write it again.") from error
-        yield _complete(store, path)
-        return
-    if not h5py.is_hdf5(path):
+    """Open a store for reading, and refuse one that is missing, of another kind or damaged."""
+    refuse_missing(path)
+    of_zarr = path.suffix == ".zarr"
+    if not of_zarr and not h5py.is_hdf5(path):
         raise InputError(f"{path} is neither .h5ad (HDF5) nor .zarr. Save the cells with adata.write_h5ad(...).")
     try:
-        with h5py.File(path, "r") as store:
-            yield _complete(store, path)
+        with nullcontext(zarr.open_group(path, mode="r")) if of_zarr else h5py.File(path) as store:
+            if missing := [name for name in ("obs", "var") if name not in store]:
+                raise InputError(
+                    f"{path} has no {' and no '.join(missing)}: it was not written by AnnData. Write it again."
+                )
+            yield store
     except InputError:
         raise
-    except (OSError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, KeyError, AttributeError, TypeError, ValueError) as error:
         raise InputError(f"{path} could not be read ({error}): it is damaged. Write or fetch it again.") from error
-
-
-def _complete(store: Any, path: Path) -> Any:
-    if missing := [name for name in ("obs", "var") if name not in store]:
-        raise InputError(f"{path} has no {' and no '.join(missing)}: it was not written by AnnData. Write it again.")
-    return store
 
 
 def _on_disk(store: Any, layer: str | None, path: str | Path) -> Any:
@@ -132,7 +123,7 @@ def _on_disk(store: Any, layer: str | None, path: str | Path) -> Any:
     if place not in store:
         raise InputError(f"There are no counts in {place} of {path}. Name the layer that holds them.")
     counts = store[place]
-    if not hasattr(counts, "shape") or ("encoding-type" in counts.attrs and "matrix" in counts.attrs["encoding-type"]):
+    if isinstance(counts, h5py.Group | zarr.Group):
         counts = sparse_dataset(counts)
         if counts.format != "csr":
             raise InputError(

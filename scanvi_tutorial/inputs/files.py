@@ -1,4 +1,4 @@
-"""Read an `.h5ad` file, and say what to do with a file that is none; write a file whole or not at all."""
+"""Files: reading `.h5ad`, errors about files that cannot be read, writing all of a file or nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from anndata import AnnData
 
 from scanvi_tutorial.inputs.errors import InputError
 
-__all__ = ["read_h5ad", "write_atomically"]
+__all__ = ["read_h5ad", "refuse_missing", "write_atomically"]
 
 _A_DAY = 86_400  # seconds
 _OTHER_READERS = {  # how a file of another format becomes an AnnData
@@ -34,8 +34,7 @@ def read_h5ad(path: str | Path) -> AnnData:
     path = Path(path)
     advice = _OTHER_READERS.get(path.suffix.lower(), "read it with the tool that made it")
     convert = f"This book reads AnnData files (.h5ad): {advice}, then save it with adata.write_h5ad(...)."
-    if not path.exists():
-        raise InputError(f"There is no file {path} (looked in {path.absolute().parent}). Check the spelling.")
+    refuse_missing(path)
     if path.is_dir() or path.suffix.lower() != ".h5ad":
         raise InputError(f"{path} is {'a folder' if path.is_dir() else 'not an .h5ad file, by its name'}. {convert}")
     if not h5py.is_hdf5(path):
@@ -51,6 +50,12 @@ def read_h5ad(path: str | Path) -> AnnData:
             f"{path} is HDF5 but could not be read as an AnnData ({reason}): it is damaged, or was not written by "
             "adata.write_h5ad(...). Write it again with a current anndata."
         ) from err
+
+
+def refuse_missing(path: Path) -> None:
+    """Raise `InputError` where there is no such file or folder."""
+    if not path.exists():
+        raise InputError(f"There is no file {path} (looked in {path.absolute().parent}). Check the spelling.")
 
 
 @contextmanager
