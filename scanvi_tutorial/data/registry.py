@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from anndata import AnnData
@@ -17,7 +16,7 @@ from scanvi_tutorial.data.facs import load_facs, load_facs_t
 from scanvi_tutorial.data.pbmc import load_pbmc
 from scanvi_tutorial.data.pbmc68k import load_pbmc68k
 from scanvi_tutorial.data.simulated import load_simulated
-from scanvi_tutorial.inputs.errors import InputError
+from scanvi_tutorial.inputs.errors import InputError, did_you_mean, listed
 
 __all__ = ["REGISTRY", "Source", "load"]
 
@@ -79,10 +78,8 @@ def load(name: str, **options: Any) -> AnnData:
         InputError: Where there is no data set of that name.
     """
     if name not in REGISTRY:
-        close = get_close_matches(str(name), REGISTRY, n=1, cutoff=0.5)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
         raise InputError(
-            f"There is no data set {name!r}.{hint} Choose one of {', '.join(map(repr, REGISTRY))}; "
+            f"There is no data set {name!r}{did_you_mean(name, REGISTRY)} Choose one of {listed(REGISTRY)}; "
             "counts of your own in an .h5ad file are read with st.read_h5ad(path)."
         )
     return REGISTRY[name].loader(**options)

@@ -14,6 +14,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scanvi_tutorial.config import UNLABELED
+from scanvi_tutorial.inputs.cells import column_of
 from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.inputs.labels import check_labels
 from scanvi_tutorial.inputs.markers import Markers, marker_genes, marker_scores, marker_table
@@ -118,11 +119,7 @@ def _at_random(adata: AnnData, per_label: int, rng: np.random.Generator) -> tupl
 
 def _truth(adata: AnnData) -> pd.Series:
     """Return the true types as a categorical of text, missing where unknown, without types that no cell is of."""
-    if "truth" not in adata.obs:
-        raise InputError(
-            f"There is no column 'truth' in adata.obs (columns: {listed(adata.obs.columns)}), so it is not known which "
-            "cells are of which type. Put the known types there, or choose seeds with how='markers'."
-        )
+    column_of(adata, "truth", "Put the known types there, or choose seeds with how='markers'.")
     names, codes = check_labels(adata, "truth", least=0)
     return pd.Series(pd.Categorical.from_codes(codes, names), adata.obs_names)
 

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from scanvi_tutorial.evaluation.baselines import Baseline
 from scanvi_tutorial.evaluation.metrics import METRICS, all_metrics, largest_class_scores
+from scanvi_tutorial.inputs.cells import column_of
 from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.inputs.labels import check_labels
 
@@ -33,11 +34,7 @@ def scored_cells(adata: AnnData, labels_key: str = "label", truth_key: str | Non
     scored = check_labels(adata, labels_key)[1] == -1
     if truth_key is None:
         return scored
-    if truth_key not in adata.obs:
-        raise InputError(
-            f"obs[{truth_key!r}] is missing, so there is nothing to compare with. Name the column of true types by "
-            "`truth_key`."
-        )
+    column_of(adata, truth_key, "Name the column of true types by `truth_key`.")
     scored &= check_labels(adata, truth_key, least=0)[1] >= 0
     if not scored.any():
         raise InputError(

@@ -20,7 +20,7 @@ from torch.nn.functional import one_hot
 from scanvi_tutorial.config import UNLABELED
 from scanvi_tutorial.inputs.batches import Batches
 from scanvi_tutorial.inputs.counts import check_counts
-from scanvi_tutorial.inputs.errors import InputError, listed
+from scanvi_tutorial.inputs.errors import refuse_unknown
 from scanvi_tutorial.inputs.genes import check_genes
 from scanvi_tutorial.inputs.labels import check_labels
 
@@ -58,11 +58,8 @@ class Cells:
         """
         adata = check_genes(adata, genes)
         names, codes = check_labels(adata, labels_key, unlabeled_category=unlabeled_category, least=1)
-        if new := [name for name in names if name not in label_names]:
-            raise InputError(
-                f"adata.obs[{labels_key!r}] holds {listed(new)}, which the model does not know; it was made for "
-                f"{listed(label_names)}. Make a new model with SCANVI.from_anndata, or leave those cells out."
-            )
+        advice = "Make a new model with SCANVI.from_anndata, or leave those cells out."
+        refuse_unknown(names, label_names, labels_key, advice)
         ours = np.array([*map(list(label_names).index, names), -1])  # the last entry keeps -1 where it is
         batch_codes = None if batches is None else batches.codes(adata)
         return cls(check_counts(adata, layer), ours[codes], tuple(label_names), batches, batch_codes)

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from scanvi_tutorial.inputs.cells import check_batches
-from scanvi_tutorial.inputs.errors import InputError, listed
+from scanvi_tutorial.inputs.errors import InputError, listed, refuse_unknown
 from scanvi_tutorial.inputs.quality import confounding
 
 __all__ = ["Batches", "ConfoundedBatchWarning", "check_given", "log_total_moments", "warn_if_confounded"]
@@ -79,13 +79,12 @@ class Batches:
         Raises `InputError` where the column is missing, says nothing of some cells, or names a batch of its own.
         """
         values = check_batches(adata, self.key)
-        if new := [name for name in values.categories if name not in self.names]:
-            raise InputError(
-                f"adata.obs[{self.key!r}] holds {listed(new)}, which the model does not know; it was made for "
-                f"{listed(self.names)}. Latent space and label probabilities need no batch, and are to be had of these "
-                f"cells too; for anything else make a new model with SCANVI.from_anndata(..., batch_key={self.key!r}) "
-                "of the cells of all batches, or leave those cells out."
-            )
+        advice = (
+            "Latent space and label probabilities need no batch, and are to be had of these cells too; for anything "
+            f"else make a new model with SCANVI.from_anndata(..., batch_key={self.key!r}) of the cells of all batches, or "
+            "leave those cells out."
+        )
+        refuse_unknown(values.categories, self.names, self.key, advice)
         return pd.Categorical(values, categories=self.names).codes.astype(np.int64)
 
     def one_hot(self, codes: np.ndarray | Sequence[int]) -> Float[Tensor, "cells batches"]:

@@ -1,4 +1,4 @@
-"""The cells: their names, and the columns that are said of them."""
+"""The cells: their names, and the columns of `obs`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scanvi_tutorial.inputs.errors import InputError, did_you_mean, listed
+from scanvi_tutorial.inputs.errors import InputError, did_you_mean, listed, refuse_repeated
 
 __all__ = ["WRITTEN", "check_batches", "check_cells", "column_of"]
 
@@ -31,12 +31,11 @@ def check_cells(adata: AnnData) -> None:
         raise InputError(
             f"The names of the cells are called {adata.obs_names.name!r}. Set adata.obs_names.name = None."
         )
-    if not adata.obs_names.is_unique:
-        repeated = adata.obs_names[adata.obs_names.duplicated()].unique()
-        raise InputError(
-            f"{len(repeated)} cell names occur more than once: {listed(repeated)}. Make them unique with "
-            "adata.obs_names_make_unique(), or join samples with anndata.concat(..., index_unique='-')."
-        )
+    advice = (
+        "Make them unique with adata.obs_names_make_unique(), or join samples with "
+        "anndata.concat(..., index_unique='-')."
+    )
+    refuse_repeated(adata.obs_names, "cell", advice)
 
 
 def check_batches(adata: AnnData, column: str) -> pd.Categorical:

@@ -1,11 +1,13 @@
-"""The one error that speaks of the user's data, and how it lists and guesses names."""
+"""The error about the user's data, and checks of names that several modules make."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["InputError", "did_you_mean", "listed"]
+import pandas as pd
+
+__all__ = ["InputError", "did_you_mean", "listed", "refuse_repeated", "refuse_unknown"]
 
 
 class InputError(ValueError):
@@ -15,11 +17,27 @@ class InputError(ValueError):
 def listed(names: Iterable[object], most: int = 8) -> str:
     """Return the first `most` names as text for an error message, and how many more there are."""
     names = [str(name) for name in names]
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) or "none") + more
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + rest
 
 
 def did_you_mean(name: object, names: Iterable[object]) -> str:
     """Return the end of a sentence: a question where one of `names` is close to `name`, else a full stop."""
     close = get_close_matches(str(name), [str(other) for other in names], n=1)
     return f"; did you mean {close[0]!r}?" if close else "."
+
+
+def refuse_repeated(names: pd.Index, kind: str, advice: str) -> None:
+    """Raise `InputError` where a name occurs twice; `kind` is what the names are of."""
+    if not names.is_unique:
+        repeated = names[names.duplicated()].unique()
+        raise InputError(f"{len(repeated)} {kind} names occur more than once: {listed(repeated)}. {advice}")
+
+
+def refuse_unknown(names: Iterable[str], known: Iterable[str], column: str, advice: str) -> None:
+    """Raise `InputError` where `adata.obs[column]` holds names that a model was not made for."""
+    if new := [name for name in names if name not in known]:
+        raise InputError(
+            f"adata.obs[{column!r}] holds {listed(new)}, which the model does not know; it was made for "
+            f"{listed(known)}. {advice}"
+        )

@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from scanvi_tutorial.inputs.errors import InputError, listed
+from scanvi_tutorial.inputs.errors import InputError, listed, refuse_repeated
 
 __all__ = ["LEAST_OVERLAP", "align_genes", "check_genes", "refuse_repeated_genes"]
 
@@ -75,12 +75,7 @@ def align_genes(
 
 def refuse_repeated_genes(adata: AnnData) -> None:
     """Raise `InputError` where two genes bear one name."""
-    if not adata.var_names.is_unique:
-        repeated = adata.var_names[adata.var_names.duplicated()].unique()
-        raise InputError(
-            f"{len(repeated)} gene names occur more than once: {listed(repeated)}. "
-            "Make them unique with adata.var_names_make_unique()."
-        )
+    refuse_repeated(adata.var_names, "gene", "Make them unique with adata.var_names_make_unique().")
 
 
 def _remedy(names: pd.Index, genes: Sequence[str], var: pd.DataFrame | None) -> str:

@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from scipy.stats import binom
 
 from scanvi_tutorial.inputs.errors import InputError
-from scanvi_tutorial.plotting.style import BAND, BLUE, FAINT, MUTED, ORANGE, columns_of, sheet
+from scanvi_tutorial.plotting.style import BAND, BLUE, FAINT, MUTED, ORANGE, require_columns, sheet
 
 __all__ = ["reliability_diagram"]
 
@@ -37,7 +37,7 @@ def reliability_diagram(tables: Mapping[str, pd.DataFrame]) -> Figure:
     if not tables:
         raise InputError("There is no method to draw. Pass {name: reliability(truth, probabilities)}.")
     for table in tables.values():
-        columns_of(table, ("confidence", "accuracy", "cells"), "what `reliability(truth, probabilities)` returned")
+        require_columns(table, ("confidence", "accuracy", "cells"), "what `reliability(truth, probabilities)` returned")
     columns = len(tables) if len(tables) <= 4 else min((4, 3), key=lambda columns: -len(tables) % columns)
     rows = -(-len(tables) // columns)
     side = min(2.6, 6.7 / columns)

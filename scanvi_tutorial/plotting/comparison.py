@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from scanvi_tutorial.inputs.errors import InputError, listed
-from scanvi_tutorial.plotting.style import BLUE, FAINT, GREEN, INK, MUTED, ORANGE, columns_of, figure_of, panel
+from scanvi_tutorial.plotting.style import BLUE, FAINT, GREEN, INK, MUTED, ORANGE, figure_of, panel, require_columns
 
 __all__ = ["metric_by_seeds", "paired_differences"]
 
@@ -38,7 +38,9 @@ def metric_by_seeds(
         per_label: The column with the number of seeds per type.
         axes: Where to draw; None makes a figure.
     """
-    columns_of(table, ("method", "seed", metric, per_label), "tables of `score_table` with the number of seeds added")
+    require_columns(
+        table, ("method", "seed", metric, per_label), "tables of `score_table` with the number of seeds added"
+    )
     methods = list(dict.fromkeys(table["method"]))
     numbers = np.sort(table[per_label].unique())
     summary = table.groupby(["method", per_label])[metric].agg(["mean", "min", "max"])
@@ -78,7 +80,7 @@ def paired_differences(
         reference: The method that the others are held against.
         axes: Where to draw; None makes a figure.
     """
-    columns_of(table, ("method", "seed", metric), "what `score_table(methods, draw, seeds)` returned")
+    require_columns(table, ("method", "seed", metric), "what `score_table(methods, draw, seeds)` returned")
     if table.duplicated(["method", "seed"]).any():
         raise InputError(
             "There are several rows for one method and seed, so draws cannot be paired. Choose the rows of one number "

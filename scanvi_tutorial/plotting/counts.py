@@ -17,6 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import NDArray
 
+from scanvi_tutorial.inputs.cells import column_of
 from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.inputs.labels import check_labels, label_name
@@ -154,14 +155,10 @@ def seed_purity_plot(
 
 def _types(adata: AnnData, column: str, *, needed: bool = False) -> pd.Series:
     """Return a categorical without unused names; "all cells" where the column is missing and not needed."""
-    if column in adata.obs:
-        return adata.obs[column].astype("category").cat.remove_unused_categories().cat.rename_categories(label_name)
-    if needed:
-        raise InputError(
-            f"There is no column {column!r} in adata.obs, which holds {listed(adata.obs.columns)}. "
-            "Name the one with the true types, or leave this figure out where none are known."
-        )
-    return pd.Series("all cells", index=adata.obs_names, dtype="category")
+    if column not in adata.obs and not needed:
+        return pd.Series("all cells", index=adata.obs_names, dtype="category")
+    types = column_of(adata, column, "Name the one with the true types, or leave this figure out where none are known.")
+    return types.astype("category").cat.remove_unused_categories().cat.rename_categories(label_name)
 
 
 def _in_turn(adata: AnnData, by: str, cells: int) -> NDArray[np.int64]:

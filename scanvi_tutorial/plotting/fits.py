@@ -21,9 +21,9 @@ from scanvi_tutorial.plotting.style import (
     INK,
     MUTED,
     ORANGE,
-    columns_of,
     figure_of,
     panel,
+    require_columns,
     sheet,
     text_on,
 )
@@ -46,7 +46,7 @@ def history_plot(history: pd.DataFrame, *, best_epoch: int | None = None) -> Fig
             label was looked at; further `learning_rate` and `kl_weight`.
         best_epoch: The epoch to mark, whose state was kept; None reads `history.attrs["best_epoch"]` if it is there.
     """
-    columns_of(history, _HISTORY, "history.frame of what `fit` returned")
+    require_columns(history, _HISTORY, "history.frame of what `fit` returned")
     best = history.attrs.get("best_epoch") if best_epoch is None else best_epoch
     epochs = history.index.to_numpy()
     looked = "cross_entropy" in history
@@ -113,7 +113,7 @@ def predictive_plot(check: pd.DataFrame) -> Figure:
     `predicted_zeros` (shares of the cells), as `posterior_predictive` returns. Genes whose mean is zero on either side
     have no place on the logarithmic axes of the first panel and are left out there.
     """
-    columns_of(check, _PREDICTIVE, "what `posterior_predictive(model, adata)` returned")
+    require_columns(check, _PREDICTIVE, "what `posterior_predictive(model, adata)` returned")
     with sheet(height=3.5) as figure:
         means, zeros = figure.subplots(1, 2)
         marks = {"s": 9, "c": BLUE, "alpha": 0.35, "linewidths": 0, "rasterized": True}

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from scanvi_tutorial.inputs.errors import InputError, listed
-from scanvi_tutorial.plotting.style import BLUE, GREEN, INK, MUTED, ORANGE, figure_of, panel, sheet
+from scanvi_tutorial.plotting.style import BLUE, GREEN, INK, MUTED, ORANGE, figure_of, panel, require_columns, sheet
 
 __all__ = ["label_factor_plot", "label_weight_plot"]
 
@@ -30,7 +30,7 @@ def label_factor_plot(table: pd.DataFrame, *, axes: Axes | None = None) -> Figur
     Raises:
         InputError: Where a column is missing, or where a number is not above zero and has no place on the axes.
     """
-    _refuse_missing(table, ("loss", "factor", "model"))
+    require_columns(table, ("loss", "factor", "model"), "a row for each labeled cell")
     expected = 1 + table["loss"]
     if not ((expected > 0) & (table["factor"] > 0)).all():
         raise InputError("The axes are logarithmic: `factor` and 1 + `loss` must be above zero for every cell.")
@@ -65,7 +65,7 @@ def label_weight_plot(table: pd.DataFrame, *, marks: Mapping[str, float] | None 
     Raises:
         InputError: Where a column is missing, or where a weight is not above zero.
     """
-    _refuse_missing(table, ("weight", "accuracy", "confidence", "calibration_error"))
+    require_columns(table, ("weight", "accuracy", "confidence", "calibration_error"), "a row for each fit")
     if not (table["weight"] > 0).all():
         raise InputError("The axis of weights is logarithmic: every `weight` must be above zero.")
     means = table.groupby("weight").mean(numeric_only=True)
@@ -106,8 +106,3 @@ def label_weight_plot(table: pd.DataFrame, *, marks: Mapping[str, float] | None 
                     fontsize=8,
                 )
     return figure
-
-
-def _refuse_missing(table: pd.DataFrame, columns: tuple[str, ...]) -> None:
-    if missing := [column for column in columns if column not in table]:
-        raise InputError(f"The table has no column {listed(missing)}; its columns are {listed(table.columns)}.")

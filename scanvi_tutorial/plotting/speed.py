@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scanvi_tutorial.inputs.errors import InputError
-from scanvi_tutorial.plotting.style import BLUE, FAINT, INK, ORANGE, columns_of, figure_of, panel, sheet
+from scanvi_tutorial.plotting.style import BLUE, FAINT, INK, ORANGE, figure_of, panel, require_columns, sheet
 
 __all__ = ["growth_plot", "timing_plot"]
 
@@ -56,7 +56,7 @@ def growth_plot(table: pd.DataFrame) -> Figure:
         InputError: Where a column is missing or a number is not above zero.
     """
     columns = "stored", "seconds", "held_mb"
-    columns_of(table, columns, "rows of one curve of the results file")
+    require_columns(table, columns, "rows of one curve of the results file")
     if table.empty or not (table[[*columns]] > 0).all(axis=None):
         raise InputError("A curve needs at least one row, and everything in it above zero.")
     rows = table.sort_values("stored")

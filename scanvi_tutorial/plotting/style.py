@@ -34,12 +34,12 @@ __all__ = [
     "ORANGE",
     "STYLE",
     "UNLABELED_COLOR",
-    "columns_of",
     "figure_of",
     "palette",
     "palette_of",
     "panel",
     "probability_cmap",
+    "require_columns",
     "sheet",
     "text_on",
 ]
@@ -137,10 +137,12 @@ def figure_of(axes: Axes) -> Figure:
     return figure
 
 
-def columns_of(table: pd.DataFrame, columns: Iterable[str], source: str) -> None:
+def require_columns(table: pd.DataFrame, columns: Iterable[str], source: str) -> None:
     """Refuse a table that lacks some of `columns`, and say where one that has them comes from."""
     if missing := [name for name in columns if name not in table]:
-        raise InputError(f"The table has no column {listed(missing)}. Pass {source}.")
+        raise InputError(
+            f"The table has no column {listed(missing)}; its columns are {listed(table.columns)}. Pass {source}."
+        )
 
 
 def text_on(color: object) -> str:

@@ -150,7 +150,7 @@ def test_data_sets_are_listed_fetched_and_found(tmp_path, monkeypatch):
     assert "pbmc68k" in run("datasets", "list") == run("datasets")
     run("datasets", "fetch", "simulated", "--out", tmp_path / "s.h5ad")
     assert anndata.read_h5ad(tmp_path / "s.h5ad").n_obs == 400
-    assert "Did you mean" in run("datasets", "fetch", "facts", code=1)
+    assert "did you mean" in run("datasets", "fetch", "facts", code=1)
     monkeypatch.setenv("SCANVI_DATA_DIR", str(tmp_path))
     assert run("datasets", "where").strip() == str(tmp_path)
 

@@ -142,7 +142,7 @@ def test_scores_say_what_is_missing(cells):
         scores(cells)
     with pytest.raises(InputError, match="in its order"):
         scores(cells, logistic_regression(cells)[::-1])
-    with pytest.raises(InputError, match=r"obs\['sorted'\] is missing"):
+    with pytest.raises(InputError, match="no column 'sorted'"):
         scores(cells, logistic_regression(cells), truth_key="sorted")
     with pytest.raises(InputError, match="No cell can be scored"):
         scores(cells, logistic_regression(cells), labels_key="truth")

@@ -439,7 +439,7 @@ def test_purity_bars_are_cut_by_true_type(cells):
 
 def test_purity_needs_a_truth(cells):
     del cells.obs["truth"]
-    with pytest.raises(InputError, match=r"no column 'truth' in adata\.obs, which holds label"):
+    with pytest.raises(InputError, match=r"no column 'truth' in adata\.obs.*label"):
         seed_purity_plot(cells)
 
 
@@ -532,7 +532,7 @@ def test_history_of_one_epoch_is_drawn(history):
 
 
 def test_history_names_a_missing_column(history):
-    with pytest.raises(InputError, match=r"no column kl_y\. Pass history\.frame"):
+    with pytest.raises(InputError, match=r"no column kl_y; .* Pass history\.frame"):
         history_plot(history.drop(columns="kl_y"))
 
 
