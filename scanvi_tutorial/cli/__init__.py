@@ -16,7 +16,9 @@ from scanvi_tutorial.cli.info import datasets, doctor
 __all__ = ["main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    commands=[annotate, train, predict, datasets, doctor], context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(package_name="scanvi-tutorial")
 def main() -> None:
     """Name cells from counts and a few labels, with scANVI.
@@ -32,7 +34,3 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a name that the terminal cannot show is no reason to stop
-
-
-for command in (annotate, train, predict, datasets, doctor):
-    main.add_command(command)

@@ -129,7 +129,7 @@ def write(adata: AnnData, out: Path, csv: Path | None) -> None:
     table = adata.obsm.get("scanvi_probabilities")
     try:
         if table is not None:
-            adata.obsm["scanvi_probabilities"] = table.set_axis(_safe(list(table)), axis=1)
+            adata.obsm["scanvi_probabilities"] = table.set_axis(_hdf5_names(list(table)), axis=1)
         with write_atomically(out) as part:
             adata.write_h5ad(part)
     except OSError as error:
@@ -150,16 +150,16 @@ def write(adata: AnnData, out: Path, csv: Path | None) -> None:
             answer.to_csv(part, index_label="cell")
 
 
-def _safe(names: list[str]) -> list[str]:
+def _hdf5_names(names: list[str]) -> list[str]:
     """Return names that HDF5 takes as they are, each once."""
-    safe: list[str] = []
+    names_in_file: list[str] = []
     for name in names:
         base = name.replace("/", "|").replace("\0", "|")
         base = f"label {base}" if base in (".", "..", "_index") else base
-        while base in safe:
+        while base in names_in_file:
             base += "'"
-        safe.append(base)
-    return safe
+        names_in_file.append(base)
+    return names_in_file
 
 
 def say_result(adata: AnnData, paths: list[Path | None], quiet: bool) -> None:

@@ -81,8 +81,8 @@ class Batches:
         values = check_batches(adata, self.key)
         advice = (
             "Latent space and label probabilities need no batch, and are to be had of these cells too; for anything "
-            f"else make a new model with SCANVI.from_anndata(..., batch_key={self.key!r}) of the cells of all batches, or "
-            "leave those cells out."
+            f"else make a new model with SCANVI.from_anndata(..., batch_key={self.key!r}) of the cells of all "
+            "batches, or leave those cells out."
         )
         refuse_unknown(values.categories, self.names, self.key, advice)
         return pd.Categorical(values, categories=self.names).codes.astype(np.int64)

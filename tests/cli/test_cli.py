@@ -248,7 +248,7 @@ def test_labels_called_like_columns_of_the_table_stay_apart(file, tmp_path):
 
 
 def test_what_a_kill_left_behind_is_removed_a_day_later(file, tmp_path):
-    old, fresh = (tmp_path / f".{name}.scanvi-part.h5ad" for name in ("0a", "0b"))
+    old, fresh = (tmp_path / f".{name}.scanvi-part" for name in ("0a", "0b"))
     old.touch()
     fresh.touch()
     os.utime(old, (0, 0))
