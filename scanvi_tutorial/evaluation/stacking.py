@@ -77,9 +77,9 @@ def cross_fit(
     fits, held_out = [], np.full((adata.n_obs, len(names)), np.nan)
     for number in range(fold.max() + 1):
         hidden = fold == number
-        shown = _hiding(adata, labels_key, hidden, names, codes)
-        own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-        table = method(shown, labels_key=labels_key, seed=own)
+        shown = _with_hidden_labels(adata, labels_key, hidden, names, codes)
+        fit_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+        table = method(shown, labels_key=labels_key, seed=fit_seed)
         if not table.index.equals(adata.obs_names) or not set(names) <= set(table):
             raise InputError(
                 f"{method} must return one row for each cell, in order, and a column for each of {listed(names)}; it "
@@ -205,7 +205,7 @@ def _folds(codes: NDArray[np.integer], folds: int, rng: np.random.Generator) -> 
     return fold
 
 
-def _hiding(
+def _with_hidden_labels(
     adata: AnnData, labels_key: str, hidden: NDArray[np.bool_], names: tuple[str, ...], codes: NDArray[np.integer]
 ) -> AnnData:
     """Return the same cells, sharing their counts, with some labels missing."""

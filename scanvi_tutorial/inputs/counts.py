@@ -35,8 +35,8 @@ def check_counts(adata: AnnData, layer: str | None = None) -> sparse.csr_matrix:
         raise InputError(f"There is no layer {layer!r}. {_layers(adata)}")
     matrix = in_memory(adata.X if layer is None else adata.layers[layer])
     if matrix is None:
-        own = " adata.raw has numbers: use adata.raw.to_adata()." if adata.raw is not None else ""
-        raise InputError(f"{where} is empty: there are no counts in it.{own} {_layers(adata)}")
+        raw = " adata.raw has numbers: use adata.raw.to_adata()." if adata.raw is not None else ""
+        raise InputError(f"{where} is empty: there are no counts in it.{raw} {_layers(adata)}")
     if not all(matrix.shape):
         raise InputError(
             f"{where} holds {matrix.shape[0]} cells × {matrix.shape[1]} genes, so there is nothing to learn from. "

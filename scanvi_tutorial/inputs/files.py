@@ -15,7 +15,7 @@ from anndata import AnnData
 
 from scanvi_tutorial.inputs.errors import InputError
 
-__all__ = ["atomic_path", "read_h5ad", "refuse_missing", "write_atomically"]
+__all__ = ["read_h5ad", "refuse_missing", "write_atomically"]
 
 _A_DAY = 86_400  # seconds
 _OTHER_READERS = {  # how a file of another format becomes an AnnData

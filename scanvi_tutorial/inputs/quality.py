@@ -28,28 +28,28 @@ def quality_warnings(names: Sequence[str], codes: NDArray[np.integer], *, genes:
         codes: Label of every cell, (cells,), -1 for none; both as `check_labels` returns them.
         genes: How many genes the model will see.
     """
-    said = []
+    notes = []
     seeds = np.bincount(codes[codes >= 0], minlength=len(names))
     if alone := [name for name, count in zip(names, seeds, strict=True) if count == 1]:
-        said.append(
+        notes.append(
             f"{listed(alone)}: a single labeled cell. Whether such cells are found again could not be tested; label a "
             "few more."
         )
     if few := [f"{name} ({count})" for name, count in zip(names, seeds, strict=True) if 1 < count < FEW_SEEDS]:
-        said.append(
+        notes.append(
             f"Fewer than {FEW_SEEDS} labeled cells: {listed(few)}. Another choice of cells could move the result by "
             "several points."
         )
     if strange := [name for name in names if name.strip().lower() in _LIKE_NOTHING]:
-        said.append(
+        notes.append(
             f"{listed(strange)}: learned as a type, though the name sounds like 'no label'. If it means that, pass "
             f"unlabeled_category={strange[0]!r}."
         )
     if genes < _FEW_GENES:
-        said.append(f"Only {genes} gene{'s' * (genes > 1)}: types that differ in other genes alone will be mixed up.")
+        notes.append(f"Only {genes} gene{'s' * (genes > 1)}: types that differ in other genes alone will be mixed up.")
     if (codes >= 0).all():
-        said.append("Every cell has a label: there is none to name.")
-    return said
+        notes.append("Every cell has a label: there is none to name.")
+    return notes
 
 
 def confounding(names: Sequence[str], codes: NDArray[np.integer], batches: pd.Categorical) -> str | None:
@@ -66,12 +66,12 @@ def confounding(names: Sequence[str], codes: NDArray[np.integer], batches: pd.Ca
         return None
     with warnings.catch_warnings():  # many donors are no sign that somebody classifies by a measurement
         warnings.filterwarnings("ignore", "The number of unique classes")
-        said = adjusted_mutual_info_score(np.asarray(batches)[known], codes[known], average_method="min")
-    if said < _CONFOUNDED:
+        agreement = adjusted_mutual_info_score(np.asarray(batches)[known], codes[known], average_method="min")
+    if agreement < _CONFOUNDED:
         return None
     only = [name for name, column in zip(names, table.T, strict=True) if (column > 0).sum() == 1]
     return (
-        f"Type and batch can hardly be told apart (adjusted mutual information {said:.2f}; labeled in one batch "
+        f"Type and batch can hardly be told apart (adjusted mutual information {agreement:.2f}; labeled in one batch "
         f"alone: {listed(only)}): what is corrected for as a batch may be the type. Label each type in more than one "
         "batch, or use no batch."
     )

@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from scipy.stats import binom
 
 from scanvi_tutorial.inputs.errors import InputError
-from scanvi_tutorial.plotting.style import BAND, BLUE, FAINT, MUTED, ORANGE, require_columns, sheet
+from scanvi_tutorial.plotting.style import BAND, BLUE, FAINT, MUTED, ORANGE, panels_in_a_row, require_columns, sheet
 
 __all__ = ["reliability_diagram"]
 
@@ -38,7 +38,7 @@ def reliability_diagram(tables: Mapping[str, pd.DataFrame]) -> Figure:
         raise InputError("There is no method to draw. Pass {name: reliability(truth, probabilities)}.")
     for table in tables.values():
         require_columns(table, ("confidence", "accuracy", "cells"), "what `reliability(truth, probabilities)` returned")
-    columns = len(tables) if len(tables) <= 4 else min((4, 3), key=lambda columns: -len(tables) % columns)
+    columns = panels_in_a_row(len(tables))
     rows = -(-len(tables) // columns)
     side = min(2.6, 6.7 / columns)
     with sheet(max(5.4, 0.5 + side * columns), 0.6 + rows * (side * (1 + _STRIP) * 0.86 + 0.2)) as figure:

@@ -93,7 +93,7 @@ def paired_differences(
     if not names:
         raise InputError(f"There is no method beside {reference!r} to compare with it. Score some more.")
     sign = -1 if metric in _LOWER_IS_BETTER else 1
-    edge = _edge(wide[names].sub(wide[reference], axis=0).to_numpy())
+    edge = _axis_edge(wide[names].sub(wide[reference], axis=0).to_numpy())
     with panel(axes, height=1.1 + 0.32 * len(names)) as axes:
         axes.axvline(0, color=MUTED, linewidth=1)
         for place, name in enumerate(names):
@@ -117,7 +117,7 @@ def paired_differences(
     return figure_of(axes)
 
 
-def _edge(gains: NDArray[np.floating]) -> float:
+def _axis_edge(gains: NDArray[np.floating]) -> float:
     """Return how far differences are drawn: to the largest, if four in five are not crowded within a third of that."""
     sizes = np.abs(gains[np.isfinite(gains)])
     usual = np.quantile(sizes, 0.8) if sizes.size else 0.0
@@ -131,7 +131,7 @@ def _label_ends(axes: Axes, names: list[str], ends: list[tuple[float, float]]) -
     axes.autoscale_view()
     wanted = np.array([to_axes.transform(end)[1] for end in ends])
     line = 12 / (72 * figure.get_figheight() * axes.get_position().height)  # height of a line of text, of the axes'
-    for place, (name, end, height) in enumerate(zip(names, ends, _apart(wanted, line), strict=True)):
+    for place, (name, end, height) in enumerate(zip(names, ends, _spread_heights(wanted, line), strict=True)):
         color, _ = _METHODS[place % len(_METHODS)]
         axes.annotate(
             fill(str(name), 24),
@@ -145,7 +145,7 @@ def _label_ends(axes: Axes, names: list[str], ends: list[tuple[float, float]]) -
         )
 
 
-def _apart(wanted: NDArray[np.float64], least: float) -> NDArray[np.float64]:
+def _spread_heights(wanted: NDArray[np.float64], least: float) -> NDArray[np.float64]:
     """Return heights in the order of `wanted`, moved as little as makes neighbors differ by `least` (least squares).
 
     They stay between 0 and 1 while there is room for all.

@@ -50,7 +50,7 @@ def count_table_plot(
         by: Column of types to write beside the rows.
         axes: Where to draw; None makes a figure.
     """
-    genes = _some_genes(adata, 14) if genes is None else list(genes)
+    genes = _default_genes(adata, 14) if genes is None else list(genes)
     if missing := [gene for gene in genes if gene not in adata.var_names]:
         raise InputError(f"Not among the {adata.n_vars} genes: {listed(missing)}. Choose from adata.var_names.")
     rows = _in_turn(adata, by, cells)
@@ -83,10 +83,10 @@ def library_size_plot(adata: AnnData, *, by: str = "truth", axes: Axes | None = 
     bins = np.geomspace(totals.min(), totals.max() * 1.001 + 1, 33)
     with panel(axes, height=0.9 + 0.42 * len(names)) as axes:
         for place, name in enumerate(reversed(names)):
-            own = totals[(types == name).to_numpy()]
-            height = np.histogram(own, bins)[0]
+            of_type = totals[(types == name).to_numpy()]
+            height = np.histogram(of_type, bins)[0]
             axes.stairs(place + 0.85 * height / height.max(), bins, baseline=place, fill=True, color=colors[name])
-            axes.plot([np.median(own)] * 2, [place - 0.08, place + 0.08], color=INK, linewidth=1.6, zorder=3)
+            axes.plot([np.median(of_type)] * 2, [place - 0.08, place + 0.08], color=INK, linewidth=1.6, zorder=3)
         axes.set_yticks(range(len(names)), [f"{name} ({(types == name).sum():,})" for name in reversed(names)])
         axes.set(xscale="log", xlabel="total counts of a cell", ylim=(-0.2, len(names)))
         decades = np.log10(bins[-1] / bins[0])
@@ -169,7 +169,7 @@ def _in_turn(adata: AnnData, by: str, cells: int) -> NDArray[np.int64]:
     return first[np.argsort(codes.to_numpy()[first], kind="stable")]
 
 
-def _some_genes(adata: AnnData, most: int) -> list[str]:
+def _default_genes(adata: AnnData, most: int) -> list[str]:
     markers = check_markers(adata.uns.get("markers"))
     known = [gene for sides in markers.values() for gene in sides["positive"] if gene in adata.var_names]
     detected = np.bincount(check_counts(adata).indices, minlength=adata.n_vars)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.inputs.labels import check_labels, label_name
-from scanvi_tutorial.plotting.style import UNLABELED_COLOR, palette_of, probability_cmap, sheet
+from scanvi_tutorial.plotting.style import UNLABELED_COLOR, palette_of, panels_in_a_row, probability_cmap, sheet
 
 __all__ = ["figure6", "umap"]
 
@@ -83,7 +83,7 @@ def figure6(
     known = adata.obs.get(truth_key)
     shown = {*names, *(() if known is None else known.dropna().map(label_name))}
 
-    columns = _columns(probabilities.shape[1])
+    columns = panels_in_a_row(probabilities.shape[1])
     rows = -(-probabilities.shape[1] // columns)
     below = 0.35 + rows * (0.2 + 5.6 / columns)  # the wider the panels, the higher
     with sheet(height=_TOP + below) as figure:
@@ -117,7 +117,7 @@ def _seeds(axes: Axes, xy: NDArray, codes: NDArray[np.int64], colors: list[str])
     large = np.clip(2_000 / max(len(seeds), 1), max(3 * size, 14), max(3 * size, 30))
     edge = {"edgecolors": "white", "linewidths": 0.5}
     axes.scatter(*xy[seeds].T, s=large, c=[colors[code] for code in codes[seeds]], rasterized=True, **edge)
-    _bare(axes, "Seed labels")
+    _remove_ticks(axes, "Seed labels")
 
 
 def _types(axes: Axes, xy: NDArray, types: pd.Series, colors: dict[str, str], seed: int) -> None:
@@ -125,7 +125,7 @@ def _types(axes: Axes, xy: NDArray, types: pd.Series, colors: dict[str, str], se
     order = np.random.default_rng(seed).permutation(len(xy))
     shown = [UNLABELED_COLOR if pd.isna(name) else colors[label_name(name)] for name in types.iloc[order]]
     axes.scatter(*xy[order].T, s=_size(axes, len(xy)), c=shown, linewidths=0, rasterized=True)
-    _bare(axes, "True types")
+    _remove_ticks(axes, "True types")
 
 
 def _probability(axes: Axes, xy: NDArray, probability: NDArray, title: str) -> PathCollection:
@@ -140,11 +140,11 @@ def _probability(axes: Axes, xy: NDArray, probability: NDArray, title: str) -> P
         linewidths=0,
         rasterized=True,
     )
-    _bare(axes, title)
+    _remove_ticks(axes, title)
     return points
 
 
-def _bare(axes: Axes, title: str) -> None:
+def _remove_ticks(axes: Axes, title: str) -> None:
     """Take away ticks, since coordinates of a map mean nothing, and leave a thin frame."""
     axes.set_title(title)
     axes.set(xticks=[], yticks=[])
@@ -157,11 +157,6 @@ def _size(axes: Axes, cells: int) -> float:
     box = axes.get_window_extent()
     area = box.width * box.height * (72 / axes.get_figure(root=True).dpi) ** 2
     return float(np.clip(0.33 * area / cells, 1.0, 14.0))
-
-
-def _columns(panels: int) -> int:
-    """Return how many of `panels` stand in a row: three or four, whichever leaves fewer places empty."""
-    return panels if panels <= 4 else min((4, 3), key=lambda columns: -panels % columns)
 
 
 def _mark(name: str, color: str, size: float) -> Line2D:

@@ -66,7 +66,7 @@ def history_plot(history: pd.DataFrame, *, best_epoch: int | None = None) -> Fig
             for (name, column), color in zip(curves.items(), (BLUE, ORANGE, GREEN), strict=False):
                 axes.plot(epochs, history[column], color=color, label=name)
             axes.set_title(f"{title}{' ' if looked else chr(10)}(nats per cell)")
-        bound.set_ylim(_settled(history[["bound_train", "bound_held_out"]].to_numpy()))
+        bound.set_ylim(_bound_limits(history[["bound_train", "bound_held_out"]].to_numpy()))
         peak = history["learning_rate"].max()
         schedule.plot(epochs, history["learning_rate"] / peak, color=BLUE, label=f"learning rate / {peak:.2g}")
         schedule.plot(epochs, history["kl_weight"], color=ORANGE, label="weight of the KL terms")
@@ -182,9 +182,9 @@ def _draw_highest(axes: Axes, groups: dict[str, NDArray]) -> None:
 def _draw_wrong(axes: Axes, highest: NDArray, wrong: NDArray) -> None:
     tenth = np.minimum((highest * 10).astype(int), 9)
     cells, errors = np.bincount(tenth, minlength=10), np.bincount(tenth[wrong], minlength=10)
-    there = np.flatnonzero(cells)
-    axes.bar((there + 0.5) / 10, errors[there] / cells[there], 0.1, color=ORANGE, edgecolor="white")
-    for place in there:
+    filled = np.flatnonzero(cells)
+    axes.bar((filled + 0.5) / 10, errors[filled] / cells[filled], 0.1, color=ORANGE, edgecolor="white")
+    for place in filled:
         axes.text((place + 0.5) / 10, errors[place] / cells[place], f"{cells[place]:,}", ha="center", va="bottom")
     axes.set(xlim=(0, 1), ylim=(0, 1.1), xlabel="the same, in tenths", ylabel="share that is wrong")
     axes.set_title("over each bar: cells in that tenth")
@@ -211,7 +211,7 @@ def confusion_plot(table: pd.DataFrame, *, axes: Axes | None = None) -> Figure:
     return figure_of(axes)
 
 
-def _settled(curves: NDArray[np.floating]) -> tuple[float, float] | None:
+def _bound_limits(curves: NDArray[np.floating]) -> tuple[float, float] | None:
     """Return limits that leave out the steep first twentieth of the epochs, which would flatten all the rest."""
     late = curves[min(max(1, len(curves) // 20), len(curves) - 1) :]
     late = late[np.isfinite(late)]

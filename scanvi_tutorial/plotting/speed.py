@@ -36,8 +36,8 @@ def timing_plot(table: pd.DataFrame, *, unit: str = "ms", axes: Axes | None = No
             axes.barh(place, medians[name], height=0.55, color=BLUE if place else FAINT)
             axes.scatter(table[name], [place] * len(table), s=10, color=INK, zorder=3, linewidths=0)
             if place:
-                said = f"  {medians.iloc[0] / medians[name]:.1f} × as fast"
-                axes.text(max(medians[name], table[name].max()), place, said, va="center", fontsize="small")
+                note = f"  {medians.iloc[0] / medians[name]:.1f} × as fast"
+                axes.text(max(medians[name], table[name].max()), place, note, va="center", fontsize="small")
         axes.set(
             yticks=range(table.shape[1]), yticklabels=list(table), xlabel=unit, xlim=(0, 1.02 * table.max(axis=None))
         )

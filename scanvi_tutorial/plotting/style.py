@@ -38,6 +38,7 @@ __all__ = [
     "palette",
     "palette_of",
     "panel",
+    "panels_in_a_row",
     "probability_cmap",
     "require_columns",
     "sheet",
@@ -128,6 +129,11 @@ def panel(axes: Axes | None, width: float = 7.2, height: float = 3.2) -> Iterato
     else:
         with plt.style.context(STYLE):
             yield axes
+
+
+def panels_in_a_row(panels: int) -> int:
+    """Return how many of `panels` stand in a row: three or four, whichever leaves fewer places empty."""
+    return panels if panels <= 4 else min((4, 3), key=lambda columns: -panels % columns)
 
 
 def figure_of(axes: Axes) -> Figure:

@@ -58,7 +58,7 @@ def figures_of(adata: AnnData, *, seed: int = 0) -> list[Picture]:
     pictures = [_labels(adata)]
     with suppress(InputError):  # too few cells for a map
         pictures.append(_maps(adata, umap(adata, seed=seed)))
-    pictures.append(_sure(adata))
+    pictures.append(_probabilities(adata))
     if len(given):
         pictures += [_errors(given, held_out), _calibration(given, held_out)]
     history = pd.DataFrame(about["history"])
@@ -84,8 +84,8 @@ def _labels(adata: AnnData) -> Picture:
             axes.figure.legend(loc="outside upper left", ncols=2)
         return axes.figure
 
-    said = "; ".join(f"{name}: {a:,} now, {b:,} given" for name, a, b in zip(names, after, before, strict=True))
-    return _picture("Cells per label", draw, "What was given, inside what was concluded.", f"Bars of cells. {said}.")
+    numbers = "; ".join(f"{name}: {a:,} now, {b:,} given" for name, a, b in zip(names, after, before, strict=True))
+    return _picture("Cells per label", draw, "What was given, inside what was concluded.", f"Bars of cells. {numbers}.")
 
 
 def _maps(adata: AnnData, xy: NDArray[np.float32]) -> Picture:
@@ -129,7 +129,7 @@ def _maps(adata: AnnData, xy: NDArray[np.float32]) -> Picture:
     return _picture("Maps", draw, caption, alt)
 
 
-def _sure(adata: AnnData) -> Picture:
+def _probabilities(adata: AnnData) -> Picture:
     table = adata.obsm["scanvi_probabilities"]
     highest = np.asarray(table).max(1)
     alt = (
@@ -184,8 +184,8 @@ def given_of(adata: AnnData) -> tuple[list[str], NDArray[np.integer]]:
     column = str(parameters["labels_key"])
     if column not in adata.obs:
         return names, np.full(adata.n_obs, -1)
-    own, codes = check_labels(adata, column, unlabeled_category=str(parameters["unlabeled_category"]), least=0)
-    place = np.array([*(names.index(name) if name in names else -1 for name in own), -1])
+    column_names, codes = check_labels(adata, column, unlabeled_category=str(parameters["unlabeled_category"]), least=0)
+    place = np.array([*(names.index(name) if name in names else -1 for name in column_names), -1])
     return names, place[codes]
 
 
@@ -209,7 +209,7 @@ def _text(name: object) -> str:
 
 
 def _picture(heading: str, draw: Callable[[], Figure], caption: str, alt: str) -> Picture:
-    with _quietly():
+    with _in_memory():
         figure = draw()
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
@@ -218,7 +218,7 @@ def _picture(heading: str, draw: Callable[[], Figure], caption: str, alt: str) -
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def _in_memory() -> Iterator[None]:
     """Draw into memory alone, whatever window or notebook is there, and say nothing of letters that no font has."""
     with warnings.catch_warnings(), matplotlib.rc_context({"interactive": False}):
         warnings.filterwarnings("ignore", "Glyph")

@@ -138,7 +138,7 @@ def same_story(one: Relations, other: Relations, *, besides: Collection[str] = (
 def differences(one: Relations, other: Relations, *, besides: Collection[str] = ()) -> list[str]:
     """List in words where two models differ in sites, families, parents, plates and what is observed."""
     mine, theirs = (
-        {site: fact for site, fact in _story(relations).items() if site not in besides} for relations in (one, other)
+        {site: fact for site, fact in _facts(relations).items() if site not in besides} for relations in (one, other)
     )
     found = [f"only the first has {site}" for site in mine if site not in theirs]
     found += [f"only the second has {site}" for site in theirs if site not in mine]
@@ -151,7 +151,7 @@ def differences(one: Relations, other: Relations, *, besides: Collection[str] = 
     return found
 
 
-def _story(relations: Relations) -> dict[str, dict[str, object]]:
+def _facts(relations: Relations) -> dict[str, dict[str, object]]:
     """Return per site what `differences` compares; the order in which sites were sampled is not among it."""
     return {
         site: {
