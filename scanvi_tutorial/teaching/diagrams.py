@@ -1,6 +1,8 @@
 """Plate diagrams of Pyro models, and whether two tell the same story.
 
-Used by the book alone; book/02_sketch.md introduces them.
+Used by the book alone; book/02_sketch.md introduces them. Relations are what `pyro.infer.inspect.get_model_relations`
+returns: for each site its parents ("sample_sample"), its distribution family ("sample_dist"), the plates around it
+("plate_sample"), and the list of observed sites ("observed").
 """
 
 from __future__ import annotations
@@ -34,24 +36,13 @@ __all__ = [
 ]
 
 Relations = Mapping[str, Any]
-
-
 Point = tuple[float, float]
-
 
 # Where a site of scANVI stands (column, row), so that the model and its guide can be laid side by side.
 PLACES = {"z1": (0.0, 2.0), "y": (1.0, 2.0), "z2": (0.0, 1.0), "l": (1.0, 1.0), "x": (0.5, 0.0)}
-
-
 SYMBOLS = {"z1": "$z_1$", "z2": "$z_2$", "y": "$y$", "l": r"$\ell$", "x": "$x$"}
-
-
 INK, SHADE, GRAY = "#1b1f24", "#b9d0e6", "#57606a"
-
-
 COLUMN, ROW, SIDE, ENDS, GAP = 2.4, 1.7, 2.9, 1.1, 0.5  # centimeters; SIDE leaves room for a family
-
-
 LONG = 12  # characters of a family's name that fit beside its site
 
 

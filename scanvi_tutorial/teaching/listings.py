@@ -1,9 +1,6 @@
-"""What the chapters teach with: listings of the real code, sentences with computed numbers, stubs, plate diagrams.
+"""Listings of the real code, sentences with computed numbers, and errors that must come.
 
-Used by the book alone; book/02_sketch.md introduces `Stub`, `plate_diagram` and `same_story`.
-
-Relations are what `pyro.infer.inspect.get_model_relations` returns: for each site its parents ("sample_sample"), its
-distribution family ("sample_dist"), the plates around it ("plate_sample"), and the list of observed sites ("observed").
+Used by the book alone.
 """
 
 from __future__ import annotations
@@ -13,12 +10,9 @@ import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from IPython.display import Markdown, display
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["expect_error", "say", "show_source"]
 
