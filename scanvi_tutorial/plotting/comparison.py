@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from scanvi_tutorial.inputs.errors import InputError, listed
-from scanvi_tutorial.plotting.style import BLUE, FAINT, GREEN, INK, MUTED, ORANGE, figure_of, panel, require_columns
+from scanvi_tutorial.plotting.style import BLUE, FAINT, GREEN, INK, MUTED, ORANGE, panel, require_columns
 
 __all__ = ["metric_by_seeds", "paired_differences"]
 
@@ -27,16 +27,13 @@ _METHODS = (  # Okabe and Ito; a shape too, for who cannot tell the colors
 )
 
 
-def metric_by_seeds(
-    table: pd.DataFrame, metric: str = "accuracy", *, per_label: str = "per_label", axes: Axes | None = None
-) -> Figure:
+def metric_by_seeds(table: pd.DataFrame, metric: str = "accuracy", *, per_label: str = "per_label") -> Figure:
     """Draw a metric over the number of seeds per type, a line a method: the mean of the draws, and their range.
 
     Args:
         table: Rows of `evaluation.score_table` for several numbers of seeds, which a further column holds.
         metric: The column to draw.
         per_label: The column with the number of seeds per type.
-        axes: Where to draw; None makes a figure.
     """
     require_columns(
         table, ("method", "seed", metric, per_label), "tables of `score_table` with the number of seeds added"
@@ -45,7 +42,7 @@ def metric_by_seeds(
     numbers = np.sort(table[per_label].unique())
     summary = table.groupby(["method", per_label])[metric].agg(["mean", "min", "max"])
     ends = []
-    with panel(axes, height=3.6) as axes:
+    with panel(height=3.6) as axes:
         for place, name in enumerate(methods):
             scores, (color, marker) = summary.loc[name], _METHODS[place % len(_METHODS)]
             # side by side, or the ranges of all methods would stand on one line
@@ -59,16 +56,10 @@ def metric_by_seeds(
         axes.xaxis.set_minor_locator(NullLocator())
         axes.grid(axis="y")
         _label_ends(axes, methods, ends)
-    return figure_of(axes)
+    return axes.figure
 
 
-def paired_differences(
-    table: pd.DataFrame,
-    metric: str = "accuracy",
-    reference: str = "logistic regression",
-    *,
-    axes: Axes | None = None,
-) -> Figure:
+def paired_differences(table: pd.DataFrame, metric: str = "accuracy", reference: str = "logistic regression") -> Figure:
     """Draw, draw by draw, by how much each method differs from a reference; a bar marks the mean.
 
     Beside each row stand the mean and in how many draws the method is the better one; arrowheads at the edge stand for
@@ -78,7 +69,6 @@ def paired_differences(
         table: `evaluation.score_table`, one row for each method and seed.
         metric: The column to draw.
         reference: The method that the others are held against.
-        axes: Where to draw; None makes a figure.
     """
     require_columns(table, ("method", "seed", metric), "what `score_table(methods, draw, seeds)` returned")
     if table.duplicated(["method", "seed"]).any():
@@ -94,7 +84,7 @@ def paired_differences(
         raise InputError(f"There is no method beside {reference!r} to compare with it. Score some more.")
     sign = -1 if metric in _LOWER_IS_BETTER else 1
     edge = _axis_edge(wide[names].sub(wide[reference], axis=0).to_numpy())
-    with panel(axes, height=1.1 + 0.32 * len(names)) as axes:
+    with panel(height=1.1 + 0.32 * len(names)) as axes:
         axes.axvline(0, color=MUTED, linewidth=1)
         for place, name in enumerate(names):
             gain = (wide[name] - wide[reference]).dropna().to_numpy()
@@ -114,7 +104,7 @@ def paired_differences(
         axes.set_xlabel(f"{_title(metric)}: difference from {reference} on the same draw")
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
-    return figure_of(axes)
+    return axes.figure
 
 
 def _axis_edge(gains: NDArray[np.floating]) -> float:
@@ -126,7 +116,7 @@ def _axis_edge(gains: NDArray[np.floating]) -> float:
 
 def _label_ends(axes: Axes, names: list[str], ends: list[tuple[float, float]]) -> None:
     """Write names at the right of the axes, each as near to the end of its line as the others allow."""
-    figure = figure_of(axes)
+    figure = axes.figure
     to_axes = axes.transData + axes.transAxes.inverted()
     axes.autoscale_view()
     wanted = np.array([to_axes.transform(end)[1] for end in ends])

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -28,7 +27,6 @@ from scanvi_tutorial.plotting.style import (
     INK,
     MUTED,
     ORANGE,
-    figure_of,
     palette,
     palette_of,
     panel,
@@ -39,7 +37,7 @@ __all__ = ["count_table_plot", "library_size_plot", "mean_variance_plot", "seed_
 
 
 def count_table_plot(
-    adata: AnnData, genes: Sequence[str] | None = None, *, cells: int = 10, by: str = "truth", axes: Axes | None = None
+    adata: AnnData, genes: Sequence[str] | None = None, *, cells: int = 10, by: str = "truth"
 ) -> Figure:
     """Draw a corner of the count matrix: one row a cell, one column a gene, each count as number and shade.
 
@@ -48,7 +46,6 @@ def count_table_plot(
         genes: Columns to show; None takes up to fourteen: markers in their order, then the most detected genes.
         cells: How many cells to show: the first ones, taken in turn from each type of obs[`by`] where it exists.
         by: Column of types to write beside the rows.
-        axes: Where to draw; None makes a figure.
     """
     genes = _default_genes(adata, 14) if genes is None else list(genes)
     if missing := [gene for gene in genes if gene not in adata.var_names]:
@@ -56,7 +53,7 @@ def count_table_plot(
     rows = _in_turn(adata, by, cells)
     table = check_counts(adata)[rows][:, adata.var_names.get_indexer(genes)].toarray()
     names = [f"{name} · cell {row}" for name, row in zip(_types(adata, by).iloc[rows], rows, strict=True)]
-    with panel(axes, height=0.9 + 0.26 * len(rows)) as axes:
+    with panel(height=0.9 + 0.26 * len(rows)) as axes:
         shown, norm = np.where(table > 0, table, np.nan), LogNorm(0.5, max(table.max(), 20))
         shade = axes.pcolormesh(shown, cmap="Blues", norm=norm, edgecolors="#f0f2f4", linewidth=1)
         for (row, column), count in np.ndenumerate(table):
@@ -68,10 +65,10 @@ def count_table_plot(
         axes.invert_yaxis()
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-    return figure_of(axes)
+    return axes.figure
 
 
-def library_size_plot(adata: AnnData, *, by: str = "truth", axes: Axes | None = None) -> Figure:
+def library_size_plot(adata: AnnData, *, by: str = "truth") -> Figure:
     """Draw a histogram of the total counts per cell on a logarithmic axis, one row for each type in obs[`by`].
 
     Rows share their bins; each is as high as its most common total, so shapes and places compare, numbers don't. A tick
@@ -81,7 +78,7 @@ def library_size_plot(adata: AnnData, *, by: str = "truth", axes: Axes | None = 
     names = list(types.cat.categories)
     colors = palette_of(adata, by) if by in adata.obs else palette(names)
     bins = np.geomspace(totals.min(), totals.max() * 1.001 + 1, 33)
-    with panel(axes, height=0.9 + 0.42 * len(names)) as axes:
+    with panel(height=0.9 + 0.42 * len(names)) as axes:
         for place, name in enumerate(reversed(names)):
             of_type = totals[(types == name).to_numpy()]
             height = np.histogram(of_type, bins)[0]
@@ -95,10 +92,10 @@ def library_size_plot(adata: AnnData, *, by: str = "truth", axes: Axes | None = 
         axes.xaxis.set_minor_locator(NullLocator())
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
-    return figure_of(axes)
+    return axes.figure
 
 
-def mean_variance_plot(adata: AnnData, *, axes: Axes | None = None) -> Figure:
+def mean_variance_plot(adata: AnnData) -> Figure:
     """Draw the variance of each gene's count over its mean, with the lines of a Poisson and a negative binomial.
 
     A Poisson count has variance = mean. The other line is mean + mean² / θ, with one θ for all genes: the median of
@@ -110,7 +107,7 @@ def mean_variance_plot(adata: AnnData, *, axes: Axes | None = None) -> Figure:
     wild = (mean >= 0.1) & (variance > mean)
     seen = (mean > 0) & (variance > 0)
     line = np.geomspace(mean[seen].min(), mean[seen].max(), 100)
-    with panel(axes, height=3.4) as axes:
+    with panel(height=3.4) as axes:
         axes.scatter(mean[seen], variance[seen], s=8, c=MUTED, alpha=0.4, linewidths=0, rasterized=True, label="a gene")
         axes.plot(line, line, color=BLUE, linestyle="--", label="Poisson: variance = mean")
         if wild.any():
@@ -119,12 +116,10 @@ def mean_variance_plot(adata: AnnData, *, axes: Axes | None = None) -> Figure:
             axes.plot(line, line + line**2 / theta, color=ORANGE, label=label)
         axes.set(xscale="log", yscale="log", xlabel="mean count of a gene", ylabel="variance over cells")
         axes.legend(loc="upper left")
-    return figure_of(axes)
+    return axes.figure
 
 
-def seed_purity_plot(
-    adata: AnnData, *, labels_key: str = "label", truth_key: str = "truth", axes: Axes | None = None
-) -> Figure:
+def seed_purity_plot(adata: AnnData, *, labels_key: str = "label", truth_key: str = "truth") -> Figure:
     """Draw, for each seed label, what its seeds truly are: a bar of as many cells, cut by true type.
 
     How many are right stands beside the bar.
@@ -133,7 +128,7 @@ def seed_purity_plot(
     types = _types(adata, truth_key, needed=True)
     colors = palette_of(adata, truth_key, labels_key, also=names)
     right = []
-    with panel(axes, height=1.3 + 0.3 * len(names)) as axes:
+    with panel(height=1.3 + 0.3 * len(names)) as axes:
         for place, name in enumerate(names):
             counts = types[codes == place].value_counts(sort=False)
             counts = counts[[name] * (name in counts.index) + [other for other in counts.index if other != name]]
@@ -150,7 +145,7 @@ def seed_purity_plot(
         shown = [name for name in colors if (types[codes >= 0] == name).any()]
         marks = [Patch(color=colors[name], label=name) for name in shown]
         axes.legend(handles=marks, title="true type", loc="upper left", bbox_to_anchor=(1, 1), alignment="left")
-    return figure_of(axes)
+    return axes.figure
 
 
 def _types(adata: AnnData, column: str, *, needed: bool = False) -> pd.Series:

@@ -21,7 +21,6 @@ from scanvi_tutorial.plotting.style import (
     INK,
     MUTED,
     ORANGE,
-    figure_of,
     panel,
     require_columns,
     sheet,
@@ -130,18 +129,15 @@ def predictive_plot(check: pd.DataFrame) -> Figure:
     return figure
 
 
-def probability_plot(
-    probabilities: pd.DataFrame, truth: ArrayLike | None = None, *, axes: Axes | None = None
-) -> Figure:
+def probability_plot(probabilities: pd.DataFrame, truth: ArrayLike | None = None) -> Figure:
     """Draw a histogram of the probability of each cell's most probable type, cut into right and wrong by the truth.
 
-    A figure of its own that knows the truth has a second panel with the share of wrong cells in each tenth, since a
-    bar of few cells shows no share.
+    Where the truth is known, a second panel has the share of wrong cells in each tenth, since a bar of few cells shows
+    no share.
 
     Args:
         probabilities: Table (cells, labels).
         truth: True types (cells,), in the order of the rows.
-        axes: Where to draw; None makes a figure.
     """
     p = probabilities.to_numpy()
     names = np.array([label_name(name) for name in probabilities.columns], dtype=object)
@@ -159,15 +155,15 @@ def probability_plot(
             f"right ({(~wrong).mean():.0%} of the cells)": highest[~wrong],
             f"wrong ({wrong.mean():.0%})": highest[wrong],
         }
-    if axes is None and wrong is not None:
+    if wrong is not None:
         with sheet(height=2.8) as figure:
             counts, shares = figure.subplots(1, 2, width_ratios=[3, 2])
             _draw_highest(counts, groups)
             _draw_wrong(shares, highest, wrong)
         return figure
-    with panel(axes, height=2.8) as axes:
+    with panel(height=2.8) as axes:
         _draw_highest(axes, groups)
-    return figure_of(axes)
+    return axes.figure
 
 
 def _draw_highest(axes: Axes, groups: dict[str, NDArray]) -> None:
@@ -190,12 +186,12 @@ def _draw_wrong(axes: Axes, highest: NDArray, wrong: NDArray) -> None:
     axes.set_title("over each bar: cells in that tenth")
 
 
-def confusion_plot(table: pd.DataFrame, *, axes: Axes | None = None) -> Figure:
+def confusion_plot(table: pd.DataFrame) -> Figure:
     """Draw a table of counts (true types, predicted types): numbers are cells, shades are shares of the row."""
     counts = table.to_numpy()
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = 0.42 if len(table) > 6 else 0.52
-    with panel(axes, width=min(7.2, 2.6 + 0.7 * table.shape[1]), height=1.3 + side * len(table)) as axes:
+    with panel(width=min(7.2, 2.6 + 0.7 * table.shape[1]), height=1.3 + side * len(table)) as axes:
         shade = axes.pcolormesh(share, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1.5)
         for (row, column), cells in np.ndenumerate(counts):
             color = text_on(shade.cmap(shade.norm(share[row, column]))) if cells else FAINT
@@ -206,9 +202,9 @@ def confusion_plot(table: pd.DataFrame, *, axes: Axes | None = None) -> Figure:
         axes.invert_yaxis()
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        bar = figure_of(axes).colorbar(shade, ax=axes, label="share of the row", ticks=[0, 0.5, 1], aspect=25, pad=0.02)
+        bar = axes.figure.colorbar(shade, ax=axes, label="share of the row", ticks=[0, 0.5, 1], aspect=25, pad=0.02)
         bar.outline.set_visible(False)
-    return figure_of(axes)
+    return axes.figure
 
 
 def _bound_limits(curves: NDArray[np.floating]) -> tuple[float, float] | None:

@@ -9,23 +9,21 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from scanvi_tutorial.inputs.errors import InputError, listed
-from scanvi_tutorial.plotting.style import BLUE, GREEN, INK, MUTED, ORANGE, figure_of, panel, require_columns, sheet
+from scanvi_tutorial.plotting.style import BLUE, GREEN, INK, MUTED, ORANGE, panel, require_columns, sheet
 
 __all__ = ["label_factor_plot", "label_weight_plot"]
 
 
-def label_factor_plot(table: pd.DataFrame, *, axes: Axes | None = None) -> Figure:
+def label_factor_plot(table: pd.DataFrame) -> Figure:
     """Draw by how much the gradient of each label was multiplied, over one plus the loss of its cell.
 
     Args:
         table: A row a labeled cell: `loss` in nats, `factor` as measured on gradients, and `model`, by whose values
             points are colored (three at most).
-        axes: Where to draw; None makes a figure.
 
     Raises:
         InputError: Where a column is missing, or where a number is not above zero and has no place on the axes.
@@ -37,7 +35,7 @@ def label_factor_plot(table: pd.DataFrame, *, axes: Axes | None = None) -> Figur
     groups = list(dict.fromkeys(table["model"]))
     if len(groups) > 3:
         raise InputError(f"There are colors for three models, not for {len(groups)} ({listed(groups)}).")
-    with panel(axes, width=4.6, height=3.6) as axes:
+    with panel(width=4.6, height=3.6) as axes:
         for name, color in zip(groups, (ORANGE, BLUE, GREEN), strict=False):
             of = table["model"] == name
             axes.scatter(expected[of], table["factor"][of], s=16, c=color, alpha=0.6, linewidths=0, label=name)
@@ -51,7 +49,7 @@ def label_factor_plot(table: pd.DataFrame, *, axes: Axes | None = None) -> Figur
             axis.set_minor_formatter(NullFormatter())
         axes.set(xlabel="1 + loss of the cell (nats)", ylabel="factor on the label's gradient")
         axes.legend(loc="upper left")
-    return figure_of(axes)
+    return axes.figure
 
 
 def label_weight_plot(table: pd.DataFrame, *, marks: Mapping[str, float] | None = None) -> Figure:

@@ -6,16 +6,15 @@ Used in book/11_speed.md. Everything comes in as a table; nothing here measures.
 from __future__ import annotations
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scanvi_tutorial.inputs.errors import InputError
-from scanvi_tutorial.plotting.style import BLUE, FAINT, INK, ORANGE, figure_of, panel, require_columns, sheet
+from scanvi_tutorial.plotting.style import BLUE, FAINT, INK, ORANGE, panel, require_columns, sheet
 
 __all__ = ["growth_plot", "timing_plot"]
 
 
-def timing_plot(table: pd.DataFrame, *, unit: str = "ms", axes: Axes | None = None) -> Figure:
+def timing_plot(table: pd.DataFrame, *, unit: str = "ms") -> Figure:
     """Draw how long each arm took: a bar to the median of its repeats, a dot a repeat.
 
     Beside it stands how many times as fast as the first arm it is.
@@ -23,7 +22,6 @@ def timing_plot(table: pd.DataFrame, *, unit: str = "ms", axes: Axes | None = No
     Args:
         table: Times (repeats, arms), in `unit`.
         unit: Name of the unit, for the axis.
-        axes: Where to draw; None makes a figure.
 
     Raises:
         InputError: Where there is no arm or a time is not above zero.
@@ -31,7 +29,7 @@ def timing_plot(table: pd.DataFrame, *, unit: str = "ms", axes: Axes | None = No
     if table.empty or not (table > 0).all(axis=None):
         raise InputError("Times must be above zero, and there must be one at least: a column an arm, a row a repeat.")
     medians = table.median()
-    with panel(axes, height=0.5 + 0.42 * table.shape[1]) as axes:
+    with panel(height=0.5 + 0.42 * table.shape[1]) as axes:
         for place, name in enumerate(table):
             axes.barh(place, medians[name], height=0.55, color=BLUE if place else FAINT)
             axes.scatter(table[name], [place] * len(table), s=10, color=INK, zorder=3, linewidths=0)
@@ -43,7 +41,7 @@ def timing_plot(table: pd.DataFrame, *, unit: str = "ms", axes: Axes | None = No
         )
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
-    return figure_of(axes)
+    return axes.figure
 
 
 def growth_plot(table: pd.DataFrame) -> Figure:

@@ -34,7 +34,6 @@ __all__ = [
     "ORANGE",
     "STYLE",
     "UNLABELED_COLOR",
-    "figure_of",
     "palette",
     "palette_of",
     "panel",
@@ -121,26 +120,15 @@ def sheet(width: float = 7.2, height: float = 3.2) -> Iterator[Figure]:
 
 
 @contextmanager
-def panel(axes: Axes | None, width: float = 7.2, height: float = 3.2) -> Iterator[Axes]:
-    """Yield `axes` under the book's style, or the axes of a new `sheet` if there are none."""
-    if axes is None:
-        with sheet(width, height) as figure:
-            yield figure.subplots()
-    else:
-        with plt.style.context(STYLE):
-            yield axes
+def panel(width: float = 7.2, height: float = 3.2) -> Iterator[Axes]:
+    """Yield the axes of a new `sheet`."""
+    with sheet(width, height) as figure:
+        yield figure.subplots()
 
 
 def panels_in_a_row(panels: int) -> int:
     """Return how many of `panels` stand in a row: three or four, whichever leaves fewer places empty."""
     return panels if panels <= 4 else min((4, 3), key=lambda columns: -panels % columns)
-
-
-def figure_of(axes: Axes) -> Figure:
-    """Return the figure that `axes` belongs to, beyond any subfigure."""
-    figure = axes.get_figure(root=True)
-    assert isinstance(figure, Figure)
-    return figure
 
 
 def require_columns(table: pd.DataFrame, columns: Iterable[str], source: str) -> None:

@@ -73,7 +73,7 @@ def _labels(adata: AnnData) -> Picture:
     after = np.bincount(codes_of(adata), minlength=len(names))
 
     def draw() -> Figure:
-        with panel(None, height=1.0 + 0.3 * len(names)) as axes:
+        with panel(height=1.0 + 0.3 * len(names)) as axes:
             place = np.arange(len(names))
             axes.barh(place, after, 0.75, color=FAINT, label="cells with this label now")
             axes.barh(place, before, 0.35, color=BLUE, label="cells that came with it")

@@ -195,14 +195,6 @@ def test_no_text_runs_out_of_the_figure_or_into_another(kind, names):
     assert not [(i, k) for i, a in enumerate(inner) for k, b in enumerate(inner[:i]) if a.overlaps(b)]
 
 
-def test_given_axes_are_drawn_on():
-    figure, (left, right) = plt.subplots(1, 2)
-    assert metric_by_seeds(comparison(), axes=left) is figure
-    assert paired_differences(comparison(numbers=[5]), axes=right) is figure
-    assert left.lines
-    assert right.lines
-
-
 def test_tables_that_cannot_be_drawn_are_refused():
     table = comparison()
     with pytest.raises(InputError, match=r"no column f1; .* Pass what `score_table"):

@@ -604,29 +604,20 @@ def test_probability_bars_know_types_that_are_numbers():
 # Every figure
 
 FIGURES = {
-    "count table": lambda cells, axes: count_table_plot(cells, axes=axes),
-    "library sizes": lambda cells, axes: library_size_plot(cells, axes=axes),
-    "mean and variance": lambda cells, axes: mean_variance_plot(cells, axes=axes),
-    "seed purity": lambda cells, axes: seed_purity_plot(cells, axes=axes),
-    "probabilities": lambda cells, axes: probability_plot(cells.obsm["scanvi_probabilities"], axes=axes),
-    "confusion": lambda cells, axes: confusion_plot(pd.crosstab(cells.obs["truth"], cells.obs["truth"]), axes=axes),
+    "count table": lambda cells: count_table_plot(cells),
+    "library sizes": lambda cells: library_size_plot(cells),
+    "mean and variance": lambda cells: mean_variance_plot(cells),
+    "seed purity": lambda cells: seed_purity_plot(cells),
+    "probabilities": lambda cells: probability_plot(cells.obsm["scanvi_probabilities"]),
+    "confusion": lambda cells: confusion_plot(pd.crosstab(cells.obs["truth"], cells.obs["truth"])),
 }
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_figures_can_be_drawn_into_axes_of_others(name, cells):
-    figure = mpl.figure.Figure()
-    axes = figure.subplots()
-    assert FIGURES[name](cells, axes) is figure
-    assert plt.get_fignums() == []
-    assert axes.has_data()
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_leave_style_and_cells_as_they_were(name, cells):
     plt.close(plt.figure())  # with its first figure pyplot settles for a backend, which is a parameter too
     style, before = mpl.rcParams.copy(), cells.copy()
-    figure = FIGURES[name](cells, None)
+    figure = FIGURES[name](cells)
     assert mpl.rcParams == style
     assert plt.get_fignums() == [figure.number]  # where a notebook looks for what to show
     assert figure.get_figwidth() <= 7.2  # the text column
@@ -649,7 +640,7 @@ def test_a_backend_that_starts_with_the_first_figure_stays_interactive(cells, mo
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_text_of_figures_is_readable_and_on_the_sheet(name, cells):
-    figure = FIGURES[name](cells, None)
+    figure = FIGURES[name](cells)
     texts = [t for t in figure.findobj(mpl.text.Text) if t.get_visible() and t.get_text()]
     assert min(t.get_fontsize() for t in texts) >= 8  # 8 points are 10.7 px in the book
     figure.draw_without_rendering()  # as saving does: what the first layout changed is laid out again
