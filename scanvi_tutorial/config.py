@@ -75,12 +75,10 @@ class TrainConfig:
     labeled_batch_size: int = 256  #: labeled cells in a step: all of them while they are fewer
     min_depth: float = 0.1  #: a training cell keeps a share of its molecules, its depth, drawn between this and 1
     objective: Objective = "labels"  #: what a labeled cell adds to the loss
-    class_balanced: bool = False  #: draw the labeled cells of a step with equal chances for every class
     learning_rate: float = 3e-3  #: the peak of the one-cycle schedule
     warmup: float = 0.5  #: share of the steps over which the weight of the KL terms rises to one
     held_out: float = 0.1  #: share of the unlabeled cells kept aside to watch the bound
-    monitor: Literal["bound", "labels"] = "bound"  #: what early stopping and the best state look at
-    patience: int = 20  #: epochs without improvement before the run ends
+    patience: int = 20  #: epochs without a better held-out bound before the run ends
     engine: Literal["fast", "pyro"] = "fast"  #: who works the bound out; both give the same
     device: str = "auto"  #: "auto" takes CUDA, then MPS, then the CPU
 
@@ -90,8 +88,6 @@ class TrainConfig:
         for name in ("batch_size", "labeled_batch_size"):
             _at_least(name, getattr(self, name), 2)
         _check_choices(self)
-        if (self.objective, self.monitor) == ("unlabeled", "labels"):
-            raise ValueError("A fit that looks at no label cannot watch held-out labels: use monitor='bound'.")
         if not 0 < self.min_depth <= 1:
             raise ValueError(f"min_depth must lie in (0, 1], got {self.min_depth!r}.")
         if not self.learning_rate > 0:

@@ -26,6 +26,7 @@ from scanvi_tutorial.evaluation import fit_on_seeds, label_spreading, linear_cla
 from scanvi_tutorial.inference.predictions import latent
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning
 from scanvi_tutorial.inputs.cells import check_batches
+from scanvi_tutorial.inputs.columns import Columns
 from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.inputs.labels import check_labels
 from scanvi_tutorial.inputs.quality import confounding
@@ -79,8 +80,7 @@ class StateClassifier:
 class Ensemble:
     """Several fits of scANVI that are shown no label, and the `StateClassifier` of their states.
 
-    The fits normalize their hidden layers by cell and by minibatch in turn, and watch the bound, whatever `model` and
-    `train` say of that.
+    The fits normalize their hidden layers by cell and by minibatch in turn, whatever `model` says of that.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -157,9 +157,7 @@ def recommended(
         InputError: Where counts, labels or batches cannot be used.
     """
     if (layer, unlabeled_category) != (None, UNLABELED):
-        adata = strip_to_inputs(
-            adata, labels_key, layer=layer, unlabeled_category=unlabeled_category, batch_key=batch_key
-        )
+        adata = strip_to_inputs(adata, Columns(labels_key, unlabeled_category, layer, batch_key))
     settings = {"fits": fits, "batch_key": batch_key, "folder": folder, "jobs": jobs}
     return Ensemble(model or ModelConfig(), train or TrainConfig(), **settings)(adata, labels_key=labels_key, seed=seed)
 
@@ -197,7 +195,7 @@ def _one(
     ensemble: Ensemble, adata: AnnData, labels_key: str, seed: int, norm: Literal["layer", "batch"]
 ) -> tuple[SCANVI, History]:
     config = replace(ensemble.model, norm=norm)
-    train = replace(ensemble.train, seed=seed, objective="unlabeled", monitor="bound")
+    train = replace(ensemble.train, seed=seed, objective="unlabeled")
     with no_progress(), warnings.catch_warnings():  # one bar counts the fits; theirs would overwrite each other
         warnings.simplefilter("ignore", ConfoundedBatchWarning)  # every fit would say it: `Ensemble.fit` does, once
         if ensemble.keep:

@@ -57,7 +57,7 @@ def predict(
             f"{len(silent)} of {adata.n_obs} cells have no count in any gene of the model, the first is "
             f"{adata.obs_names[silent[0]]!r}: nothing can be said of them. Leave them out."
         )
-    names = {} if model.layer is None else {model.layer: counts}
+    names = {} if model.columns.layer is None else {model.columns.layer: counts}
     cells = AnnData(
         counts, obs=pd.DataFrame(index=adata.obs_names), var=pd.DataFrame(index=list(model.genes)), layers=names
     )

@@ -39,6 +39,7 @@ from scanvi_tutorial.evaluation import (
 from scanvi_tutorial.inference.predictions import latent
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning
 from scanvi_tutorial.inputs.cells import check_cells
+from scanvi_tutorial.inputs.columns import Columns
 from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.inputs.labels import check_labels
 from scanvi_tutorial.inputs.markers import check_markers
@@ -116,11 +117,8 @@ def annotate(
         raise InputError(f"A seed is a whole number from 0 to 2³² - 1, got {seed!r}.")
     if model is not None:
         is_saved(model)  # refuses what must not be replaced before anything is computed
-    cells, notes = _chosen(
-        strip_to_inputs(adata, labels_key, layer=layer, unlabeled_category=unlabeled_category, batch_key=batch_key),
-        adata,
-        genes,
-    )
+    columns = Columns(labels_key, unlabeled_category, layer, batch_key)
+    cells, notes = _chosen(strip_to_inputs(adata, columns), adata, genes)
     names, codes = check_labels(cells, labels_key)
     notes += quality_warnings(names, codes, genes=cells.n_vars)
     if batch_key is not None and len(cells.obs[batch_key].cat.categories) == 1:
@@ -157,7 +155,7 @@ def annotate(
         "seed": seed,
     }
     given |= {"fits": len(fitted), "keep_labels": keep_labels, "norms": ", ".join(one.config.norm for one, _ in fitted)}
-    trained = asdict(settings[1]) | {"objective": "unlabeled", "monitor": "bound"}
+    trained = asdict(settings[1]) | {"objective": "unlabeled"}
     del trained["seed"]  # every fit has its own, made from the one above
     about["parameters"] = storable({**given, "model": asdict(first.config), "train": trained})
     write_answer(adata, table, states[0], about=about, kept=codes if keep_labels else None)

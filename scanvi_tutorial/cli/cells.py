@@ -26,6 +26,7 @@ from scanvi_tutorial.cli.shared import (
 )
 from scanvi_tutorial.config import TrainConfig
 from scanvi_tutorial.data.selection import select_genes
+from scanvi_tutorial.inputs.columns import Columns
 from scanvi_tutorial.inputs.files import read_h5ad
 from scanvi_tutorial.inputs.stripping import strip_to_inputs
 from scanvi_tutorial.model.persistence import is_saved
@@ -108,8 +109,7 @@ def train(
     with errors_to_exit_code(rest["quiet"], source):
         refuse_to_overwrite([rest["model"]], rest["overwrite"], kept=source)
         is_saved(rest["model"])  # refuses what must not be replaced before anything is computed
-        columns = {"unlabeled_category": unlabeled_category, "layer": layer, "batch_key": batch_key}
-        cells = strip_to_inputs(read_h5ad(source), labels_key, **columns)
+        cells = strip_to_inputs(read_h5ad(source), Columns(labels_key, unlabeled_category, layer, batch_key))
         if batch_key is not None and len(cells.obs[batch_key].cat.categories) == 1:
             click.echo(
                 f"Note: all cells are of one batch in obs[{batch_key!r}], so there is none to correct for.", err=True

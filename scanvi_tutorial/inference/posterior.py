@@ -24,10 +24,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from scanvi_tutorial.evaluation.ranks import rank_among
-from scanvi_tutorial.inputs.arrays import dense
-from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import InputError
-from scanvi_tutorial.inputs.genes import check_genes
 from scanvi_tutorial.model.bound import evaluating
 from scanvi_tutorial.model.scanvi import SCANVI
 
@@ -101,11 +98,11 @@ def exact_posterior(
     with evaluating(model, seed):
         for x, batch in _copies(model, adata, proposals):
             guide = _guide_trace(model, x, widened)
-            again = poutine.replay(model.model, trace=guide)
-            story = poutine.trace(again).get_trace(x, batch=batch)
-            story.compute_log_prob()
+            replayed = poutine.replay(model.model, trace=guide)
+            model_trace = poutine.trace(replayed).get_trace(x, batch=batch)
+            model_trace.compute_log_prob()
             sites = "z1", "y", "z2", "l", "x"
-            log_p = {name: story.nodes[name]["log_prob"] for name in sites}
+            log_p = {name: model_trace.nodes[name]["log_prob"] for name in sites}
             log_q = {name: guide.nodes[name]["log_prob"] for name in ("z1", "z2", "l")}
             by_type = log_p["y"] + log_p["z1"] + log_p["z2"] - log_q["z1"]  # (labels, rows)
             log_weight = log_p["x"] + log_p["l"] - log_q["l"] - log_q["z2"]
@@ -153,13 +150,12 @@ def _guide_trace(model: SCANVI, x: Tensor, widened: float) -> Trace:
 
 def _copies(model: SCANVI, adata: AnnData, times: int) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Yield dense counts in which every cell stands `times` times in a row, and the batches of these rows, if any."""
-    counts = check_counts(check_genes(adata, model.genes), model.layer)
-    codes = None if model.batches is None else model.batches.codes(adata)
+    cells = model.cells(adata, labels=False)
     pieces = min(adata.n_obs, -(-adata.n_obs * times // _ROWS_AT_ONCE))
     for rows in np.array_split(np.arange(adata.n_obs), pieces):
         rows = np.repeat(rows, times)
-        b = None if codes is None else model.batches.one_hot(codes[rows]).to(model.device)
-        yield dense(counts, rows).to(model.device), b
+        b = cells.batch(rows)
+        yield cells.x(rows).to(model.device), None if b is None else b.to(model.device)
 
 
 def _by_cell(rows: Tensor, times: int) -> Tensor:

@@ -13,12 +13,9 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from pyro import poutine
-from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from scanvi_tutorial.inputs.arrays import chunks, dense
-from scanvi_tutorial.inputs.counts import check_counts
-from scanvi_tutorial.inputs.genes import check_genes
+from scanvi_tutorial.inputs.arrays import Cells, chunks
 from scanvi_tutorial.model.bound import evaluating
 from scanvi_tutorial.model.scanvi import SCANVI
 
@@ -31,7 +28,7 @@ def latent(model: SCANVI, adata: AnnData) -> np.ndarray:
     """Return the posterior mean of z2 of every cell, float32 (cells, latent), under q(z2 | x)."""
     out = np.empty((adata.n_obs, model.config.n_latent), dtype=np.float32)
     with evaluating(model):
-        for rows, x in _dense_chunks(model, adata):
+        for rows, x, _ in _dense_chunks(model, model.cells(adata, labels=False, batches=False)):
             out[rows] = model.z2l_encoder(x)[0].cpu().numpy()
     return out
 
@@ -61,7 +58,7 @@ def label_probabilities(
     # all at once: small arrays that are kept among large ones would fragment memory
     out = np.empty((adata.n_obs, len(model.label_names)))
     with evaluating(model):
-        for rows, x in _dense_chunks(model, adata):
+        for rows, x, _ in _dense_chunks(model, model.cells(adata, labels=False, batches=False)):
             loc, scale, *_ = model.z2l_encoder(x)
             logits = model.classifier(loc + scale * noise)  # (samples cells labels)
             out[rows] = logits.double().softmax(-1).mean(0).cpu().numpy()
@@ -69,25 +66,21 @@ def label_probabilities(
 
 
 def posterior_predictive(model: SCANVI, adata: AnnData, *, seed: int = 0) -> pd.DataFrame:
-    """Let the model tell every cell again, and compare with what was counted.
+    """Draw the counts of every cell anew from the model, and compare with what was counted.
 
     Each cell's z2 and l are drawn from the guide, its counts from the model. Returns a
     table (genes, 4): the columns `observed_mean` and `predicted_mean` in counts per cell,
     `observed_zeros` and `predicted_zeros` as shares of the cells.
     """
-    forget = poutine.uncondition(model.model)  # x is drawn, not looked at
+    generative = poutine.uncondition(model.model)  # x is drawn, not looked at
     sums = {"observed": np.zeros((2, len(model.genes)))}
     sums["predicted"] = sums["observed"].copy()
     with evaluating(model, seed):
-        codes = None if model.batches is None else model.batches.codes(adata)
-        for rows, x in _dense_chunks(model, adata):
-            batch = None
-            if codes is not None:
-                batch = model.batches.one_hot(codes[rows]).to(model.device)
+        for _, x, batch in _dense_chunks(model, model.cells(adata, labels=False)):
             guide = poutine.trace(model.guide).get_trace(x)
-            again = poutine.replay(forget, trace=guide)
-            retold = poutine.trace(again).get_trace(x, batch=batch)
-            pair = {"observed": x, "predicted": retold.nodes["x"]["value"]}
+            replayed = poutine.replay(generative, trace=guide)
+            drawn = poutine.trace(replayed).get_trace(x, batch=batch)
+            pair = {"observed": x, "predicted": drawn.nodes["x"]["value"]}
             for name, counts in pair.items():
                 both = torch.stack([counts.sum(0), (counts == 0).sum(0)])
                 sums[name] += both.cpu().numpy()
@@ -98,8 +91,8 @@ def posterior_predictive(model: SCANVI, adata: AnnData, *, seed: int = 0) -> pd.
     return table
 
 
-def _dense_chunks(model: SCANVI, adata: AnnData) -> Iterator[tuple[np.ndarray, Tensor]]:
-    counts: csr_matrix = check_counts(check_genes(adata, model.genes), model.layer)
-    device = model.device
-    for rows in chunks(np.arange(adata.n_obs), _CELLS_AT_ONCE):
-        yield rows, dense(counts, rows).to(device)
+def _dense_chunks(model: SCANVI, cells: Cells) -> Iterator[tuple[np.ndarray, Tensor, Tensor | None]]:
+    """Yield rows, their counts, dense, and their batches, if any, where the model is."""
+    for rows in chunks(np.arange(len(cells)), _CELLS_AT_ONCE):
+        batch = cells.batch(rows)
+        yield rows, cells.x(rows).to(model.device), None if batch is None else batch.to(model.device)

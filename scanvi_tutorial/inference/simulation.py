@@ -1,4 +1,4 @@
-"""Let a model tell the story of new cells, and teach its guide to tell those backward.
+"""Let a model tell the model_trace of new cells, and teach its guide to tell those backward.
 
 Used in book/09_calibration.md: where the cells come from the model itself, the truth about them is known, and so is the
 target of the guide. The generative half stays as it is: z1, y, z2 and l are drawn from it, then x.
@@ -21,10 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import OneCycleLR
 
-from scanvi_tutorial.inputs.arrays import dense
-from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import InputError, listed
-from scanvi_tutorial.inputs.genes import check_genes
 from scanvi_tutorial.model.bound import estimator, evaluating
 from scanvi_tutorial.model.scanvi import SCANVI
 
@@ -42,7 +39,7 @@ def draw_cells(
     batch: str | None = None,
     seed: int = 0,
 ) -> AnnData:
-    """Let `model` tell the story of new cells, and keep every latent variable.
+    """Let `model` tell the model_trace of new cells, and keep every latent variable.
 
     Returns counts (cells, genes), CSR; `obs` holds the type as `truth`, l as `library_size`
     and the column of labels, which says that nobody has told us any; `obsm` holds `z1` and
@@ -51,33 +48,33 @@ def draw_cells(
     apart wants the name of one, which all cells are then of.
 
     Raises:
-        InputError: Where the library size is no part of the story, no cell has a count, or
+        InputError: Where the library size is no part of the model_trace, no cell has a count, or
             the batch is none of the model's.
     """
     if cells < 1:
         raise ValueError(f"cells must be at least 1, got {cells}.")
     if model.config.library != "latent":
         raise InputError(_NO_LIBRARY)
-    forget = poutine.uncondition(model.model)
+    generative = poutine.uncondition(model.model)
     blank = torch.zeros(_CELLS_AT_ONCE, len(model.genes), device=model.device)
     b = _batch_of_all(model, batch)
     latents: dict[str, list[np.ndarray]] = {name: [] for name in ("z1", "y", "z2", "l")}
     counts: list[sparse.csr_matrix] = []
     with evaluating(model, seed):
         while sum(part.shape[0] for part in counts) < cells:
-            story = poutine.trace(forget).get_trace(blank, batch=b)
-            seen = story.nodes["x"]["value"].sum(-1) > 0
+            model_trace = poutine.trace(generative).get_trace(blank, batch=b)
+            seen = model_trace.nodes["x"]["value"].sum(-1) > 0
             if not seen.any():
                 raise InputError(_NO_COUNT)
             for name, parts in latents.items():
-                parts.append(story.nodes[name]["value"][seen].cpu().numpy())
-            counts.append(sparse.csr_matrix(story.nodes["x"]["value"][seen].cpu().numpy()))
+                parts.append(model_trace.nodes[name]["value"][seen].cpu().numpy())
+            counts.append(sparse.csr_matrix(model_trace.nodes["x"]["value"][seen].cpu().numpy()))
     drawn = {name: np.concatenate(parts)[:cells] for name, parts in latents.items()}
     x = sparse.vstack(counts, format="csr")[:cells]
     names = [f"cell{number:0{len(str(cells))}d}" for number in range(1, cells + 1)]
     obs = pd.DataFrame(
         {
-            model.labels_key: pd.Categorical([model.unlabeled_category] * cells),
+            model.columns.labels_key: pd.Categorical([model.columns.unlabeled_category] * cells),
             "truth": pd.Categorical.from_codes(drawn["y"].argmax(-1), model.label_names),
             "library_size": drawn["l"][:, 0],
         },
@@ -85,7 +82,7 @@ def draw_cells(
     )
     if model.batches is not None:
         obs[model.batches.key] = pd.Categorical([batch] * cells)
-    layers = {} if model.layer is None else {model.layer: x}
+    layers = {} if model.columns.layer is None else {model.columns.layer: x}
     var = pd.DataFrame(index=pd.Index(model.genes))
     states = {"z1": drawn["z1"], "z2": drawn["z2"]}
     return AnnData(x, obs=obs, var=var, obsm=states, layers=layers)
@@ -107,8 +104,7 @@ def fit_guide(
 
     Raises `FloatingPointError` where the loss stops being a number.
     """
-    counts = check_counts(check_genes(adata, model.genes), model.layer)
-    codes = None if model.batches is None else model.batches.codes(adata)
+    cells = model.cells(adata, labels=False)
     rng, elbo = np.random.default_rng(seed), estimator()
     losses = np.empty(steps)
     model.eval()
@@ -118,8 +114,8 @@ def fit_guide(
         schedule = OneCycleLR(optimizer, learning_rate, total_steps=steps + 1)
         for step in range(steps):
             rows = rng.choice(adata.n_obs, min(batch_size, adata.n_obs), replace=False)
-            x = dense(counts, rows).to(model.device)
-            b = None if codes is None else model.batches.one_hot(codes[rows]).to(model.device)
+            x, b = cells.x(rows).to(model.device), cells.batch(rows)
+            b = None if b is None else b.to(model.device)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Encountered NaN")  # said below
                 loss = elbo.differentiable_loss(model.model, model.guide, x, None, None, b) / len(x)

@@ -17,8 +17,8 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from scanvi_tutorial.config import UNLABELED
 from scanvi_tutorial.inputs.batches import Batches
+from scanvi_tutorial.inputs.columns import Columns
 from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import refuse_unknown
 from scanvi_tutorial.inputs.genes import check_genes
@@ -27,7 +27,7 @@ from scanvi_tutorial.inputs.labels import check_labels
 __all__ = ["Cells", "SparseCounts", "chunks", "dense"]
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Cells:
     """Counts, label codes and batches of many cells, checked once.
 
@@ -36,7 +36,7 @@ class Cells:
 
     counts: csr_matrix
     codes: np.ndarray
-    labels: tuple[str, ...]
+    label_names: tuple[str, ...]
     batches: Batches | None = None
     batch_codes: np.ndarray | None = None
 
@@ -46,23 +46,26 @@ class Cells:
         adata: AnnData,
         *,
         genes: Sequence[str],
-        label_names: Sequence[str],
-        labels_key: str,
-        unlabeled_category: str = UNLABELED,
-        layer: str | None = None,
+        columns: Columns,
+        label_names: Sequence[str] | None = None,
         batches: Batches | None = None,
     ) -> Cells:
         """Check `adata` and read counts of `genes`, codes of `label_names` and of `batches` off it.
 
-        Raises `InputError` where counts, genes, labels or batches cannot be used, or where one is not known.
+        Without `label_names` no label is looked at, and without `batches` no batch. Raises `InputError` where counts,
+        genes, labels or batches cannot be used, or where one is not known.
         """
         adata = check_genes(adata, genes)
-        names, codes = check_labels(adata, labels_key, unlabeled_category=unlabeled_category, least=1)
+        batch_codes = None if batches is None else batches.codes(adata)
+        counts = check_counts(adata, columns.layer)
+        if label_names is None:
+            return cls(counts, np.full(adata.n_obs, -1), (), batches, batch_codes)
+        labels_key = columns.labels_key
+        names, codes = check_labels(adata, labels_key, unlabeled_category=columns.unlabeled_category, least=1)
         advice = "Make a new model with SCANVI.from_anndata, or leave those cells out."
         refuse_unknown(names, label_names, labels_key, advice)
         ours = np.array([*map(list(label_names).index, names), -1])  # the last entry keeps -1 where it is
-        batch_codes = None if batches is None else batches.codes(adata)
-        return cls(check_counts(adata, layer), ours[codes], tuple(label_names), batches, batch_codes)
+        return cls(counts, ours[codes], tuple(label_names), batches, batch_codes)
 
     def without_labels(self) -> Cells:
         """Return the same cells, none of which has a label."""
@@ -82,7 +85,7 @@ class Cells:
 
     def y(self, rows: np.ndarray) -> Float[Tensor, "cells labels"]:
         """Return the types of `rows`, one-hot; all of them must be labeled."""
-        return one_hot(torch.as_tensor(self.codes[rows], dtype=torch.long), len(self.labels)).float()
+        return one_hot(torch.as_tensor(self.codes[rows], dtype=torch.long), len(self.label_names)).float()
 
     def batch(self, rows: np.ndarray) -> Float[Tensor, "cells batches"] | None:
         """Return the batches of `rows`, one-hot; None where the model knows none."""

@@ -44,10 +44,10 @@ def traces(
 ) -> tuple[Trace, Trace]:
     """Run the guide (one copy of y a label) and the model on its draws; return both traces with log-probabilities."""
     guide = poutine.trace(poutine.enum(model.guide, first_available_dim=-2)).get_trace(x, y)
-    story = poutine.trace(poutine.replay(model.model, trace=guide)).get_trace(x, y, batch=batch)
+    model_trace = poutine.trace(poutine.replay(model.model, trace=guide)).get_trace(x, y, batch=batch)
     guide.compute_log_prob()
-    story.compute_log_prob()
-    return guide, story
+    model_trace.compute_log_prob()
+    return guide, model_trace
 
 
 def bound_terms(
@@ -61,14 +61,14 @@ def bound_terms(
     The bound is `log_likelihood − kl_l − kl_z − kl_y`: U(x) without `y`, L(x, y) with it. The label term stands apart
     and is not part of it. A model of several batches wants to know which, one-hot.
     """
-    guide, story = traces(model, x, y, batch)
+    guide, model_trace = traces(model, x, y, batch)
     q_y = guide.nodes["y"]["log_prob"].exp() if y is None else x.new_ones(1, len(x))  # (labels cells)
 
     def mean_over_y(log_prob: Tensor) -> Tensor:
         return (q_y * log_prob).sum(0)
 
     def log_p(site: str) -> Tensor:
-        return mean_over_y(story.nodes[site]["log_prob"])
+        return mean_over_y(model_trace.nodes[site]["log_prob"])
 
     def log_q(site: str) -> Tensor:
         return mean_over_y(guide.nodes[site]["log_prob"]) if site in guide.nodes else x.new_zeros(len(x))

@@ -182,7 +182,18 @@ class Z2LEncoder(nn.Module):
         log_total = x.sum(-1, keepdim=True).clamp(min=1).log()
         typical = x * (self.log_typical_total - log_total).exp()
         # log1p, since counts span decades
-        z2_loc, z2_scale, l_shift, l_scale = self.heads(typical.log1p())
+        return self.read(self.first(typical.log1p()), log_total)
+
+    @property
+    def first(self) -> nn.Linear:
+        """The only layer that sees genes; the fast engine takes its product without the zeros."""
+        return self.heads.layers[0]
+
+    def read(self, hidden: Float[Tensor, "cells hidden"], log_total: Float[Tensor, "cells 1"]) -> tuple[Tensor, ...]:
+        """Return what `forward` does, from the output of the first layer."""
+        for layer in self.heads.layers[1:]:
+            hidden = layer(hidden)
+        z2_loc, z2_scale, l_shift, l_scale = hidden.split(self.heads.widths, dim=-1)
         return z2_loc, positive(z2_scale), log_total + l_shift, positive(l_scale)
 
     @torch.no_grad()

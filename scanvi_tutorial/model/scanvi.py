@@ -25,7 +25,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from scanvi_tutorial.config import UNLABELED, ModelConfig
+from scanvi_tutorial.inputs.arrays import Cells
 from scanvi_tutorial.inputs.batches import Batches, check_given, log_total_moments, warn_if_confounded
+from scanvi_tutorial.inputs.columns import Columns
 from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.labels import check_labels
 from scanvi_tutorial.model.likelihood import count_distribution
@@ -34,16 +36,7 @@ from scanvi_tutorial.model.persistence import as_persistence_error, read_file, w
 
 __all__ = ["SCANVI"]
 
-_KEPT = (
-    "genes",
-    "label_names",
-    "library_loc",
-    "library_scale",
-    "labeled_fraction",
-    "labels_key",
-    "unlabeled_category",
-    "layer",
-)
+_KEPT = ("genes", "label_names", "library_loc", "library_scale", "labeled_fraction")
 _NEARLY_POISSON = math.log(1e4)  # of log θ: beyond it a count is Poisson, and float32 loses the difference of lgammas
 
 
@@ -57,9 +50,7 @@ class SCANVI(nn.Module):
         library_loc: Mean over cells of the log total counts.
         library_scale: Standard deviation over cells of the log total counts.
         labeled_fraction: Share of the cells that carry a label, in (0, 1].
-        labels_key: Column of `obs` that holds the labels.
-        unlabeled_category: Category of the cells without one.
-        layer: Layer that holds the counts; `X` where it is None.
+        columns: Where its cells keep labels, counts and batches.
         batches: The batches that it tells apart; None where it knows none.
     """
 
@@ -72,16 +63,14 @@ class SCANVI(nn.Module):
         library_loc: float,
         library_scale: float,
         labeled_fraction: float,
-        labels_key: str = "label",
-        unlabeled_category: str = UNLABELED,
-        layer: str | None = None,
+        columns: Columns | None = None,
         batches: Batches | None = None,
     ) -> None:
         super().__init__()
-        self.config, self.genes, self.labels = config, list(genes), list(label_names)
+        self.config, self.genes, self.label_names = config, list(genes), list(label_names)
         moments = library_loc, library_scale, labeled_fraction
         self.library_loc, self.library_scale, self.labeled_fraction = map(float, moments)
-        self.labels_key, self.unlabeled, self.layer, self.batches = labels_key, unlabeled_category, layer, batches
+        self.columns, self.batches = columns or Columns(), batches
         self.z2_decoder = Z2Decoder(len(label_names), config)
         self.x_decoder = XDecoder(len(genes), config, 0 if batches is None else len(batches.names))
         self.z2l_encoder = Z2LEncoder(len(genes), config, self.library_loc)
@@ -135,9 +124,7 @@ class SCANVI(nn.Module):
                 library_loc=loc,
                 library_scale=scale,
                 labeled_fraction=(codes >= 0).mean(),
-                labels_key=labels_key,
-                unlabeled_category=unlabeled_category,
-                layer=layer,
+                columns=Columns(labels_key, unlabeled_category, layer, batch_key),
                 batches=batches,
             )
         totals = np.asarray(counts.sum(axis=0), dtype=np.float64).ravel() + 0.5  # a gene never seen is not impossible
@@ -159,6 +146,19 @@ class SCANVI(nn.Module):
         """α = w · N / N_labeled, the weight of one labeled cell's cross-entropy in the sum over cells."""
         return self.config.label_weight / self.labeled_fraction
 
+    def cells(self, adata: AnnData, *, labels: bool = True, batches: bool = True) -> Cells:
+        """Read counts of the model's genes, and labels and batches where asked, off `adata`, from its `columns`.
+
+        Raises `InputError` where counts, genes, labels or batches cannot be used, or where one is not known.
+        """
+        return Cells.from_anndata(
+            adata,
+            genes=self.genes,
+            columns=self.columns,
+            label_names=self.label_names if labels else None,
+            batches=self.batches if batches else None,
+        )
+
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
@@ -168,20 +168,20 @@ class SCANVI(nn.Module):
         self,
         x: Float[Tensor, "cells genes"],
         y: Float[Tensor, "cells labels"] | None = None,
-        share: Float[Tensor, "cells 1"] | None = None,
+        depth: Float[Tensor, "cells 1"] | None = None,
         batch: Float[Tensor, "cells batches"] | None = None,
     ) -> Float[Tensor, "cells latent"]:
         """Tell how cells come to their counts; return their states z2. `y` may be observed.
 
-        `share`, where given, is the share of its molecules that each cell kept (chapter 5);
+        `depth`, where given, is the share of its molecules that each cell kept (chapter 5);
         `batch` is one-hot, in a model that knows batches.
         """
-        latent, labels = self.config.n_latent, len(self.labels)
+        latent, n_labels = self.config.n_latent, len(self.label_names)
         with pyro.plate("cells", len(x)):
             z1 = pyro.sample("z1", dist.Normal(x.new_zeros(latent), 1).to_event(1))
-            type_ = pyro.sample("y", dist.OneHotCategorical(logits=x.new_zeros(labels)), obs=y)
+            type_ = pyro.sample("y", dist.OneHotCategorical(logits=x.new_zeros(n_labels)), obs=y)
             z2 = pyro.sample("z2", dist.Normal(*self.z2_decoder(z1, type_)).to_event(1))
-            p_x = self.counts(z2, self.library(x, share, batch), batch)
+            p_x = self.counts(z2, self.library(x, depth, batch), batch)
             pyro.sample("x", p_x.to_event(1), obs=x)
             if y is not None and self.config.label_weight > 0:
                 self.label_term(z2, y)
@@ -191,7 +191,7 @@ class SCANVI(nn.Module):
         self,
         x: Float[Tensor, "cells genes"],
         y: Float[Tensor, "cells labels"] | None = None,
-        share: Float[Tensor, "cells 1"] | None = None,
+        depth: Float[Tensor, "cells 1"] | None = None,
         batch: Float[Tensor, "cells batches"] | None = None,
     ) -> None:
         """Tell the story backward; y is summed over by enumeration unless it is given."""
@@ -205,13 +205,13 @@ class SCANVI(nn.Module):
                 y = pyro.sample("y", q_y, infer={"enumerate": "parallel"})
             pyro.sample("z1", dist.Normal(*self.z1_encoder(z2, y)).to_event(1))
 
-    def library(self, x: Tensor, share: Tensor | None = None, batch: Tensor | None = None) -> Float[Tensor, "cells 1"]:
+    def library(self, x: Tensor, depth: Tensor | None = None, batch: Tensor | None = None) -> Float[Tensor, "cells 1"]:
         """Sample the library size, or read it off the counts where the configuration says "observed"."""
         prior = self.library_prior(batch)
         if self.config.library == "observed":
             return x.sum(-1, keepdim=True).clamp(min=1)  # a cell may be thinned to nothing
         loc, scale = (x.new_tensor([part]) if batch is None else part for part in prior)
-        loc = loc if share is None else loc + share.log()  # of half the molecules half the total is expected
+        loc = loc if depth is None else loc + depth.log()  # of half the molecules half the total is expected
         return pyro.sample("l", dist.LogNormal(loc, scale).to_event(1))
 
     def library_prior(self, batch: Tensor | None) -> tuple[float | Tensor, float | Tensor]:
@@ -246,7 +246,8 @@ class SCANVI(nn.Module):
 
         An older model there is replaced; raise `PersistenceError` where `path` is something else or cannot be written.
         """
-        about = {"config": asdict(self.config), "batches": self.batches and asdict(self.batches)}
+        parts = {"config": self.config, "columns": self.columns, "batches": self.batches}
+        about = {name: part and asdict(part) for name, part in parts.items()}
         return write_file(path, self.state_dict(), about | {name: getattr(self, name) for name in _KEPT})
 
     @classmethod
@@ -255,8 +256,9 @@ class SCANVI(nn.Module):
         tensors, about = read_file(path)
         with as_persistence_error(f"{path} holds no scANVI model", "Train it again."):
             config = ModelConfig.from_dict(about.pop("config"))
-            batches = None if about.get("batches") is None else Batches(**about["batches"])
+            about["columns"] = Columns(**about["columns"])
+            about["batches"] = about["batches"] and Batches(**about["batches"])
             with torch.random.fork_rng():  # initial weights are drawn, then replaced
-                model = cls(config, **about | {"batches": batches})
+                model = cls(config, **about)
             model.load_state_dict(tensors)
         return model.eval()

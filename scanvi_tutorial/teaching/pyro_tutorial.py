@@ -64,7 +64,7 @@ class TutorialModel(nn.Module):
         has_rsample: bool = False,
     ) -> None:
         super().__init__()
-        self.labels, self.scale, self.alpha, self.has_rsample = n_labels, scale, alpha, has_rsample
+        self.n_labels, self.scale, self.alpha, self.has_rsample = n_labels, scale, alpha, has_rsample
         self.library_loc, self.library_scale = library_loc, library_scale
         self.z2_decoder = _normalized_to_the_end(_LATENT + n_labels, 50, 2 * _LATENT)
         self.x_decoder = _normalized_to_the_end(_LATENT, 100, 2 * genes)
@@ -78,7 +78,7 @@ class TutorialModel(nn.Module):
         theta = pyro.param("inverse_dispersion", 10 * x.new_ones(x.shape[-1]), constraint=constraints.positive)
         with pyro.plate("batch", len(x)), poutine.scale(scale=self.scale):
             z1 = pyro.sample("z1", dist.Normal(0, x.new_ones(_LATENT)).to_event(1))
-            y = pyro.sample("y", dist.OneHotCategorical(logits=x.new_zeros(self.labels)), obs=y)
+            y = pyro.sample("y", dist.OneHotCategorical(logits=x.new_zeros(self.n_labels)), obs=y)
             z2 = pyro.sample("z2", dist.Normal(*_loc_and_scale(self.z2_decoder, z1, y)).to_event(1))
             ell = pyro.sample("l", dist.LogNormal(self.library_loc, self.library_scale * x.new_ones(1)).to_event(1))
             gate_logits, shares = self.x_decoder(z2).chunk(2, -1)
@@ -221,7 +221,7 @@ def _run_epoch(svi: SVI, model: TutorialModel, x: Tensor, codes: Tensor, size: i
     """Take one step a minibatch, in random order; return the mean losses in nats per cell."""
     totals = {"unlabeled": 0.0, "labeled": 0.0}
     for kind, rows in _minibatches(codes, size):
-        y = one_hot(codes[rows], model.label_names).type_as(x) if kind == "labeled" else None
+        y = one_hot(codes[rows], model.n_labels).type_as(x) if kind == "labeled" else None
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered NaN")  # said below
             loss = svi.step(x[rows], y)

@@ -13,84 +13,61 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from scanvi_tutorial.config import Objective
 from scanvi_tutorial.inputs.arrays import SparseCounts
-from scanvi_tutorial.model.networks import positive
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.fused import Workspace, count_log_likelihood
-from scanvi_tutorial.training.minibatches import Minibatch
+from scanvi_tutorial.training.minibatches import Half
 from scanvi_tutorial.training.sparse import sparse_linear, to_column_major
 
-__all__ = ["FastBound"]
+__all__ = ["FastEngine"]
 
 _HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 
 
-class FastBound:
+class FastEngine:
     """The bound of `model`, over its own networks; counts are `SparseCounts`.
 
     It keeps memory between calls: ask for the gradient of one minibatch before calling it with the next.
     """
 
+    sparse = True
+
     def __init__(self, model: SCANVI) -> None:
         self.model, self.workspace = model, Workspace()
-        to_column_major(model.z2l_encoder.heads.layers[0])
+        to_column_major(model.z2l_encoder.first)
         # x_decoder: all but the last layer, which is fused with the likelihood
         self.hidden, self.last = model.x_decoder.heads.layers[:-1], model.x_decoder.heads.layers[-1]
 
-    def loss(self, minibatch: Minibatch, kl_weight: float = 1.0, objective: Objective = "labels") -> Tensor:
-        """Return what `objective.loss_of` does."""
-        model = self.model
-        fraction = 0.0 if objective == "unlabeled" else model.labeled_fraction
-        weight = model.config.label_weight
-        loss = torch.zeros((), device=model.device)
-        if minibatch.x is not None:
-            bound, _ = self.bound(minibatch.x, None, minibatch.share, minibatch.batch, kl_weight, "unlabeled")
-            loss = loss - (1 - fraction) * bound
-        if minibatch.x_labeled is not None:
-            y = minibatch.y if objective == "labels" else None
-            known = minibatch.share_labeled, minibatch.batch_labeled
-            bound, z2 = self.bound(minibatch.x_labeled, y, *known, kl_weight, "labeled")
-            loss = loss - fraction * bound
-            if weight > 0:
-                loss = loss + weight * nn.functional.cross_entropy(model.classifier(z2), minibatch.y)
-        return loss
-
     def bound(
-        self,
-        x: SparseCounts,
-        y: Float[Tensor, "cells labels"] | None = None,
-        share: Float[Tensor, "cells 1"] | None = None,
-        batch: Float[Tensor, "cells batches"] | None = None,
-        kl_weight: float = 1.0,
-        name: str = "",
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, "cells latent"]]:
-        """Return the mean of U (of L where `y` is given) with KL terms weighed, in nats, and the states drawn.
+        self, half: Half, kl_weight: float = 1.0, *, y_given: bool = True
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""] | None]:
+        """Return the mean bound and the mean cross-entropy; see `objective.Engine`.
+
+        One half with labels and one without have memory of their own, so that both gradients may be asked for.
+        """
+        y = half.y if y_given else None
+        terms, z2, mean = self._terms(half, y, name="unlabeled" if half.y is None else "labeled")
+        known = 0.0 if y is None else terms["kl_y"].mean()  # a constant, and observed: no weight touches it
+        free = terms["kl_l"] + terms["kl_z"] + (terms["kl_y"] if y is None else 0.0)
+        bound = mean - kl_weight * free.mean() - known
+        if half.y is None or self.model.config.label_weight == 0:
+            return bound, None
+        return bound, nn.functional.cross_entropy(self.model.classifier(z2), half.y)
+
+    def terms(self, half: Half) -> dict[str, Float[Tensor, " cells"]]:
+        """Return the terms of U of every cell, as `bound_terms` does."""
+        return self._terms(half, None)[0]
+
+    def logits(self, half: Half) -> Float[Tensor, "cells labels"]:
+        """Return what the classifier says at the posterior mean of z2."""
+        return self.model.classifier(self._encode(half.x)[0])
+
+    def _terms(self, half: Half, y: Tensor | None, name: str = "") -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Return the terms of every cell, the states drawn, and the mean log-likelihood with its gradient.
 
         `name` keeps the memory of two calls apart whose gradients are both wanted.
         """
-        terms, z2, mean = self._terms(x, y, share, batch, name)
-        known = 0.0 if y is None else terms["kl_y"].mean()  # a constant, and observed: no weight touches it
-        free = terms["kl_l"] + terms["kl_z"] + (terms["kl_y"] if y is None else 0.0)
-        return mean - kl_weight * free.mean() - known, z2
-
-    def terms(
-        self,
-        x: SparseCounts,
-        y: Float[Tensor, "cells labels"] | None = None,
-        batch: Float[Tensor, "cells batches"] | None = None,
-    ) -> dict[str, Float[Tensor, " cells"]]:
-        """Return what `inference.bound_terms` does."""
-        return self._terms(x, y, None, batch, "")[0]
-
-    def logits(self, x: SparseCounts) -> Float[Tensor, "cells labels"]:
-        """Ask the classifier at the posterior mean."""
-        return self.model.classifier(self._encode(x)[0])
-
-    def _terms(
-        self, x: SparseCounts, y: Tensor | None, share: Tensor | None, batch: Tensor | None, name: str
-    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        model = self.model
+        model, x = self.model, half.x
         z2_loc, z2_scale, l_loc, l_scale = self._encode(x)
         eps = torch.randn_like(z2_loc)
         z2 = z2_loc + z2_scale * eps
@@ -98,29 +75,29 @@ class FastBound:
         if model.config.library == "latent":
             eps = torch.randn_like(l_loc)
             log_l = l_loc + l_scale * eps
-            prior, scale = model.library_prior(batch)
-            prior = prior if share is None else prior + share.log()
+            prior, scale = model.library_prior(half.batch)
+            prior = prior if half.depth is None else prior + half.depth.log()
             standard = (log_l - prior) / scale
             # the 1 / l of both log-normal densities cancels
             kl_l = _standard(eps, l_scale) - _standard(standard, torch.ones_like(standard) * scale)
         else:
             log_l, kl_l = x.totals.clamp(min=1).log(), z2.new_zeros(len(x))
-        labels = len(model.label_names)
+        n_labels = len(model.label_names)
         if y is None:
             log_q_y = model.classifier(z2).log_softmax(-1)
-            every = torch.eye(labels, dtype=z2.dtype, device=z2.device)[:, None]
+            every = torch.eye(n_labels, dtype=z2.dtype, device=z2.device)[:, None]
             kl_z1 = self._within_type(z2, every)  # (labels cells)
             q_y = log_q_y.exp()
             kl_z = log_q_z2 + (q_y.T * kl_z1).sum(0)
-            kl_y = (q_y * (log_q_y + math.log(labels))).sum(-1)
+            kl_y = (q_y * (log_q_y + math.log(n_labels))).sum(-1)
         else:
             kl_z = log_q_z2 + self._within_type(z2, y)
-            kl_y = z2.new_full((len(x),), math.log(labels))
+            kl_y = z2.new_full((len(x),), math.log(n_labels))
         log_theta = model.capped_log_theta
         mean, each = count_log_likelihood(
             model.config.gene_likelihood,
             x,
-            self.hidden(z2 if batch is None else torch.cat([z2, batch], -1)),
+            self.hidden(z2 if half.batch is None else torch.cat([z2, half.batch], -1)),
             self.last.weight,
             self.last.bias,
             log_l,
@@ -143,13 +120,8 @@ class FastBound:
         encoder = self.model.z2l_encoder
         log_total = x.totals.clamp(min=1).log()
         factor = (encoder.log_typical_total - log_total).exp()
-        values = (x.values * factor[:, 0].index_select(0, x.rows)).log1p()  # a zero stays one
-        first, *rest = encoder.heads.layers
-        out = sparse_linear(x, values, first.weight, first.bias)
-        for layer in rest:
-            out = layer(out)
-        z2_loc, z2_scale, l_shift, l_scale = out.split(encoder.heads.widths, dim=-1)
-        return z2_loc, positive(z2_scale), log_total + l_shift, positive(l_scale)
+        scaled = (x.values * factor[:, 0].index_select(0, x.rows)).log1p()  # a zero stays one
+        return encoder.read(sparse_linear(x, scaled, encoder.first.weight, encoder.first.bias), log_total)
 
 
 def _standard(eps: Tensor, scale: Tensor | None = None) -> Tensor:

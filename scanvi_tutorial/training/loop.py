@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,46 +21,36 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from scanvi_tutorial.config import Objective, TrainConfig, progress
-from scanvi_tutorial.inputs.arrays import Cells, SparseCounts, chunks
+from scanvi_tutorial.inputs.arrays import Cells, chunks
 from scanvi_tutorial.inputs.errors import InputError, listed
-from scanvi_tutorial.model.bound import BOUND_TERMS, bound_of, bound_terms, estimator, evaluating
+from scanvi_tutorial.model.bound import BOUND_TERMS, bound_of, evaluating
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.checkpoint import Checkpoint, origin
-from scanvi_tutorial.training.fast import FastBound
+from scanvi_tutorial.training.fast import FastEngine
 from scanvi_tutorial.training.history import FitState, History
-from scanvi_tutorial.training.minibatches import Minibatch, Split, paired_minibatches, split_cells
-from scanvi_tutorial.training.objective import loss_of
+from scanvi_tutorial.training.minibatches import Half, Minibatch, Split, paired_minibatches, read_half, split_cells
+from scanvi_tutorial.training.objective import Engine, PyroEngine, loss_of
 
 __all__ = ["choose_device", "fit", "parameter_groups", "run_epoch"]
 
 
 def run_epoch(
-    model: SCANVI,
+    engine: Engine,
     minibatches: Iterable[Minibatch],
     optimizer: Optimizer,
     schedule: LRScheduler | None = None,
     *,
     kl_weight: float = 1.0,
     objective: Objective = "labels",
-    fast: FastBound | None = None,
 ) -> float:
     """Take one optimizer step a minibatch; return the mean loss, in nats per cell.
 
-    With `fast`, which takes sparse minibatches, Pyro has no part in it.
-
     Raises `FloatingPointError` where the loss stops being a number.
     """
-    elbo, device = estimator(), model.device
-    model.train()
+    engine.model.train()
     losses = []
     for minibatch in minibatches:
-        minibatch = minibatch.to(device)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Encountered NaN")  # said below
-            if fast is None:
-                loss = loss_of(model, minibatch, elbo, kl_weight, objective)
-            else:
-                loss = fast.loss(minibatch, kl_weight, objective)
+        loss = loss_of(engine, minibatch.to(engine.model.device), kl_weight, objective)
         _refuse_no_number(loss, optimizer.param_groups[0]["lr"])
         optimizer.zero_grad()
         loss.backward()
@@ -91,8 +79,8 @@ def fit(
 ) -> History:
     """Train `model` on `adata` in place and leave it on the CPU, in evaluation mode and in its best watched state.
 
-    Counts, labels and batches are where `from_anndata` was told. The bound is watched on held-out unlabeled cells (on
-    training cells where there are too few), or the accuracy on held-out labels where `config.monitor` says so.
+    Counts, labels and batches are where `from_anndata` was told. The bound is watched on held-out unlabeled cells, and
+    on training cells where there are too few.
 
     In the file `checkpoint`, where one is named, the fit keeps its state every `checkpoint_every` epochs. Called
     again with an equal model, equal cells and an equal configuration, a fit that was killed goes on from there and
@@ -106,23 +94,15 @@ def fit(
     if checkpoint_every < 1:
         raise ValueError(f"checkpoint_every must be at least 1, got {checkpoint_every!r}.")
     config = config or TrainConfig()
-    cells = Cells.from_anndata(
-        adata,
-        genes=model.genes,
-        label_names=model.label_names,
-        labels_key=model.labels_key,
-        unlabeled_category=model.unlabeled_category,
-        layer=model.layer,
-        batches=model.batches,
-    )
+    cells = model.cells(adata)
     if config.objective == "unlabeled":
         cells = cells.without_labels()
     elif missing := [name for code, name in enumerate(model.label_names) if code not in cells.codes]:
         raise InputError(
-            f"No cell is labeled {listed(missing)} in adata.obs[{model.labels_key!r}]; a class without a seed cannot "
-            "be learned. Label some of its cells, or make a new model with SCANVI.from_anndata."
+            f"No cell is labeled {listed(missing)} in adata.obs[{model.columns.labels_key!r}]; a class without a seed "
+            "cannot be learned. Label some of its cells, or make a new model with SCANVI.from_anndata."
         )
-    split = split_cells(cells.codes, config, model.label_names)
+    split = split_cells(cells.codes, config)
     device = choose_device(config.device)
     kept = None if checkpoint is None else Checkpoint(checkpoint, origin(model, cells, config, device))
     history = _Fit(model, cells, split, config, device).run(kept, checkpoint_every)
@@ -136,18 +116,18 @@ class _Fit:
 
     def __init__(self, model: SCANVI, cells: Cells, split: Split, config: TrainConfig, device: torch.device) -> None:
         self.model, self.cells, self.split, self.config = model, cells, split, config
-        self.steps = len(chunks(split.unlabeled, config.batch_size))
+        self.steps = len(chunks(split.unlabeled_rows, config.batch_size))
         self.epochs = max(1, min(config.max_epochs, config.max_steps // self.steps))
         self.warm_epochs = min(round(config.warmup * self.epochs), self.epochs - 1)
         self.rng = np.random.default_rng(config.seed)
         self.model.to(device)
-        self.fast = FastBound(model) if config.engine == "fast" else None
+        self.engine: Engine = FastEngine(model) if config.engine == "fast" else PyroEngine(model)
         self.optimizer = Adam(parameter_groups(model, config.learning_rate), fused=model.device.type != "mps")
         peaks, steps = [group["lr"] for group in self.optimizer.param_groups], self.epochs * self.steps + 1
         self.schedule = OneCycleLR(self.optimizer, peaks, total_steps=steps)
         # the bound is watched on as many training cells as are held out, so that the two can be compared
-        learned = split.unlabeled if len(split.unlabeled) else split.labeled
-        self.sample = np.sort(self.rng.permutation(learned)[: max(len(split.held_out), 2)])
+        learned = split.unlabeled_rows if len(split.unlabeled_rows) else split.labeled_rows
+        self.sample = np.sort(self.rng.permutation(learned)[: max(len(split.held_out_rows), 2)])
 
     def run(self, checkpoint: Checkpoint | None, every: int) -> History:
         started, state = time.perf_counter(), (self.model, self.optimizer, self.schedule, self.rng)
@@ -159,7 +139,7 @@ class _Fit:
             for epoch in bar:
                 kl_weight = min(1.0, (epoch + 1) / (self.warm_epochs + 1))
                 row = self.learn(kl_weight) | self.watch()
-                score = row["held_out_accuracy" if self.config.monitor == "labels" else "bound_held_out"]
+                score = row["bound_held_out"]
                 bar.set_postfix_str(f"loss {row['loss']:.1f}, held-out bound {row['bound_held_out']:.1f}")
                 # before the end of the warm-up the KL terms are not in full force
                 so_far.add(row, score if epoch >= self.warm_epochs else -math.inf, self.model)
@@ -184,61 +164,47 @@ class _Fit:
         config, split = self.config, self.split
         minibatches = paired_minibatches(
             self.cells,
-            split.unlabeled,
-            split.labeled,
-            size=config.batch_size,
-            labeled_size=config.labeled_batch_size,
-            balanced=config.class_balanced,
+            split.unlabeled_rows,
+            split.labeled_rows,
+            batch_size=config.batch_size,
+            labeled_batch_size=config.labeled_batch_size,
             min_depth=config.min_depth,
-            sparse=self.fast is not None,
+            sparse=self.engine.sparse,
             rng=self.rng,
         )
         rate = self.schedule.get_last_lr()[0]
         loss = run_epoch(
-            self.model,
+            self.engine,
             minibatches,
             self.optimizer,
             self.schedule,
             kl_weight=kl_weight,
             objective=config.objective,
-            fast=self.fast,
         )
         return {"loss": loss, "kl_weight": kl_weight, "learning_rate": rate}
 
     def watch(self) -> dict[str, float]:
         """Look at cells without learning from them, with the same noise every time."""
-        model, split = self.model, self.split
-        with evaluating(model, self.config.seed):
-            held_out = self.mean_terms(split.held_out if len(split.held_out) else self.sample)
+        split = self.split
+        with evaluating(self.model, self.config.seed):
+            held_out = self.mean_terms(split.held_out_rows if len(split.held_out_rows) else self.sample)
             train = self.mean_terms(self.sample)
             row = {"bound_train": bound_of(train), "bound_held_out": bound_of(held_out), **held_out}
-            if len(split.labeled):
-                row["cross_entropy"] = cross_entropy(self.logits(split.labeled), self.truth(split.labeled)).item()
-            if len(split.held_out_labeled):
-                guess = self.logits(split.held_out_labeled).argmax(-1)
-                row["held_out_accuracy"] = (guess == self.truth(split.held_out_labeled)).float().mean().item()
+            if len(split.labeled_rows):
+                halves = list(self.halves(split.labeled_rows, labeled=True))
+                logits = torch.cat([self.engine.logits(half) for half in halves])
+                row["cross_entropy"] = cross_entropy(logits, torch.cat([half.y for half in halves])).item()
         return row
 
     def mean_terms(self, rows: np.ndarray) -> dict[str, float]:
         """Return the mean over cells of every term of U."""
-        terms = partial(bound_terms, self.model) if self.fast is None else self.fast.terms
-        parts = [terms(self.x(part), batch=self.batch(part)) for part in chunks(rows, 512)]
+        parts = [self.engine.terms(half) for half in self.halves(rows)]
         return {name: torch.cat([part[name] for part in parts]).mean().item() for name in BOUND_TERMS}
 
-    def x(self, rows: np.ndarray) -> Tensor | SparseCounts:
-        return (self.cells.x if self.fast is None else self.cells.sparse_x)(rows).to(self.model.device)
-
-    def batch(self, rows: np.ndarray) -> Tensor | None:
-        batch = self.cells.batch(rows)
-        return None if batch is None else batch.to(self.model.device)
-
-    def truth(self, rows: np.ndarray) -> Tensor:
-        return self.cells.y(rows).argmax(-1).to(self.model.device)
-
-    def logits(self, rows: np.ndarray) -> Tensor:
-        """Ask the classifier at the posterior mean."""
-        ask = self.fast.logits if self.fast else lambda x: self.model.classifier(self.model.z2l_encoder(x)[0])
-        return torch.cat([ask(self.x(part)) for part in chunks(rows, 512)])
+    def halves(self, rows: np.ndarray, *, labeled: bool = False) -> Iterator[Half]:
+        """Yield whole cells, some hundreds at a time, where the model is."""
+        for part in chunks(rows, 512):
+            yield read_half(self.cells, part, labeled=labeled, sparse=self.engine.sparse).to(self.model.device)
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,26 +1,78 @@
-"""What a step of training minimizes: the bound through Pyro, with a weight on its KL terms, and the label term.
+"""What a step of training minimizes, and the engine that works it out through Pyro.
 
 Explained in book/05_training.md. In nats per cell, with f the labeled share of the cells,
 
     (1 − f) · mean of −U over unlabeled cells  +  f · mean of −L over labeled cells  +  w · mean cross-entropy.
+
+Two engines give the same terms: `PyroEngine` runs model and guide, `fast.FastEngine` has the bound written out.
 """
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import pyro
 import torch
-from pyro.infer.elbo import ELBO
+from jaxtyping import Float
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from scanvi_tutorial.config import Objective
+from scanvi_tutorial.model.bound import bound_terms, estimator
 from scanvi_tutorial.model.scanvi import SCANVI
-from scanvi_tutorial.training.minibatches import Minibatch
+from scanvi_tutorial.training.minibatches import Half, Minibatch
 
-__all__ = ["KLWeight", "loss_of"]
+__all__ = ["Engine", "KLWeight", "PyroEngine", "loss_of"]
+
+
+class Engine(Protocol):
+    """Who works the bound of a model out."""
+
+    model: SCANVI
+    sparse: bool  #: whether counts have to come without their zeros
+
+    def bound(
+        self, half: Half, kl_weight: float = 1.0, *, y_given: bool = True
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""] | None]:
+        """Return the mean bound, its KL terms weighted, and the mean cross-entropy of the labels, in nats per cell.
+
+        The bound is L where the half has labels and `y_given`, else U. The cross-entropy is None without labels, and
+        where they have no weight.
+        """
+
+    def terms(self, half: Half) -> dict[str, Float[Tensor, " cells"]]:
+        """Return the terms of U of every cell, as `bound_terms` does."""
+
+    def logits(self, half: Half) -> Float[Tensor, "cells labels"]:
+        """Return what the classifier says at the posterior mean of z2."""
+
+
+def loss_of(
+    engine: Engine,
+    minibatch: Minibatch,
+    kl_weight: float = 1.0,
+    objective: Objective = "labels",
+) -> Tensor:
+    """Return the loss of one minibatch, in nats per cell.
+
+    With `objective="everywhere"` a labeled cell adds U in place of L, as if only the
+    classifier knew its label: what the paper's code and scvi-tools minimize. With
+    "unlabeled" every cell is in the unlabeled half, and the loss is the mean of −U.
+    """
+    model = engine.model
+    fraction = 0.0 if objective == "unlabeled" else model.labeled_fraction
+    loss = torch.zeros((), device=model.device)
+    if minibatch.unlabeled is not None:
+        bound, _ = engine.bound(minibatch.unlabeled, kl_weight)
+        loss = loss - (1 - fraction) * bound
+    if minibatch.labeled is not None:
+        bound, cross_entropy = engine.bound(minibatch.labeled, kl_weight, y_given=objective == "labels")
+        loss = loss - fraction * bound
+        if cross_entropy is not None:
+            loss = loss + model.config.label_weight * cross_entropy
+    return loss
 
 
 class KLWeight(Messenger):
@@ -39,44 +91,52 @@ class KLWeight(Messenger):
             msg["scale"] = msg["scale"] * self.weight
 
 
-def loss_of(
-    model: SCANVI,
-    minibatch: Minibatch,
-    elbo: ELBO,
-    kl_weight: float = 1.0,
-    objective: Objective = "labels",
-) -> Tensor:
-    """Return the loss of one minibatch, in nats per cell.
+class PyroEngine:
+    """The bound as Pyro finds it from model and guide; counts are dense."""
 
-    With `objective="everywhere"` a labeled cell adds U in place of L, as if only the
-    classifier knew its label: what the paper's code and scvi-tools minimize. With
-    "unlabeled" every cell is in `minibatch.x`, and the loss is the mean of −U.
-    """
-    fraction = 0.0 if objective == "unlabeled" else model.labeled_fraction
-    loss = torch.zeros((), device=model.device)
-    with KLWeight(kl_weight):
-        if minibatch.x is not None:
-            x = minibatch.x
-            seen = x, None, minibatch.share, minibatch.batch
-            unlabeled = elbo.differentiable_loss(model.model, model.guide, *seen)
-            loss = loss + (1 - fraction) * unlabeled / len(x)
-        if minibatch.x_labeled is not None:
-            x, y = minibatch.x_labeled, minibatch.y
-            known = minibatch.share_labeled, minibatch.batch_labeled
-            if objective == "labels":
-                labeled = elbo.differentiable_loss(model.model, model.guide, x, y, *known)
-            else:
-                story = partial(_as_if_unlabeled, model, y)
-                labeled = elbo.differentiable_loss(story, model.guide, x, None, *known)
-            loss = loss + fraction * labeled / len(y)  # fraction · α = w
-    return loss
+    sparse = False
+
+    def __init__(self, model: SCANVI) -> None:
+        self.model, self.elbo = model, estimator()
+
+    def bound(self, half: Half, kl_weight: float = 1.0, *, y_given: bool = True) -> tuple[Tensor, Tensor | None]:
+        """Return the mean bound and the mean cross-entropy; see `Engine`."""
+        model, y = self.model.model, half.y if y_given else None
+        if half.y is not None and not y_given:
+            model = partial(_model_with_label_beside, self.model, half.y)
+        with KLWeight(kl_weight), _LabelApart() as label, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Encountered NaN")  # the loop stops there, in words
+            loss = self.elbo.differentiable_loss(model, self.model.guide, half.x, y, half.depth, half.batch)
+        return -loss / len(half.x), label.cross_entropy
+
+    def terms(self, half: Half) -> dict[str, Tensor]:
+        """Return the terms of U of every cell."""
+        return bound_terms(self.model, half.x, batch=half.batch)
+
+    def logits(self, half: Half) -> Tensor:
+        """Return what the classifier says at the posterior mean of z2."""
+        return self.model.classifier(self.model.z2l_encoder(half.x)[0])
 
 
-def _as_if_unlabeled(
-    model: SCANVI, labels: Tensor, x: Tensor, y: None, share: Tensor | None, batch: Tensor | None
+class _LabelApart(Messenger):
+    """Take the site "label" out of Pyro's sum, and keep its mean cross-entropy."""
+
+    cross_entropy: Tensor | None = None
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["name"] == "label":
+            msg["mask"] = False
+
+    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
+        if msg["name"] == "label":
+            self.cross_entropy = -msg["fn"].log_prob(msg["value"]).mean()
+
+
+def _model_with_label_beside(
+    model: SCANVI, labels: Tensor, x: Tensor, y: None, depth: Tensor | None, batch: Tensor | None
 ) -> None:
-    """Tell the story of cells whose type is summed over, with their labels beside it for the classifier."""
-    z2 = model.model(x, y, share, batch)
+    """Run the model on cells whose type is summed over, with their labels beside it for the classifier."""
+    z2 = model.model(x, y, depth, batch)
     if model.config.label_weight > 0:
         with pyro.plate("labeled", len(x)):
             model.label_term(z2, labels)
