@@ -55,8 +55,8 @@ class FastEngine:
         return bound, nn.functional.cross_entropy(self.model.classifier(z2), half.y)
 
     def terms(self, half: Half) -> dict[str, Float[Tensor, " cells"]]:
-        """Return the terms of U of every cell, as `bound_terms` does."""
-        return self._terms(half, None)[0]
+        """Return the terms of U of every cell, or of L where the half has labels, as `bound_terms` does."""
+        return self._terms(half, half.y)[0]
 
     def logits(self, half: Half) -> Float[Tensor, "cells labels"]:
         """Return what the classifier says at the posterior mean of z2."""

@@ -43,7 +43,7 @@ class Engine(Protocol):
         """
 
     def terms(self, half: Half) -> dict[str, Float[Tensor, " cells"]]:
-        """Return the terms of U of every cell, as `bound_terms` does."""
+        """Return the terms of U of every cell, or of L where the half has labels, as `bound_terms` does."""
 
     def logits(self, half: Half) -> Float[Tensor, "cells labels"]:
         """Return what the classifier says at the posterior mean of z2."""
@@ -110,8 +110,8 @@ class PyroEngine:
         return -loss / len(half.x), label.cross_entropy
 
     def terms(self, half: Half) -> dict[str, Tensor]:
-        """Return the terms of U of every cell."""
-        return bound_terms(self.model, half.x, batch=half.batch)
+        """Return the terms of U of every cell, or of L where the half has labels."""
+        return bound_terms(self.model, half.x, half.y, half.batch)
 
     def logits(self, half: Half) -> Tensor:
         """Return what the classifier says at the posterior mean of z2."""
