@@ -44,7 +44,7 @@ def scale_of(raw):
     return softplus(raw) + 1e-4
 
 
-def minus_bound(model, x, noise, y=None, kl_weight=1.0, share=None, batch=None):
+def minus_bound(model, x, noise, y=None, kl_weight=1.0, depth=None, batch=None):
     """Return the sum over cells of −U (without y) or −(L + α log q(y | z2)) (with y).
 
     `noise` holds standard-normal draws: z2 (cells latent), l (cells 1), z1 (labels cells latent), or (cells latent)
@@ -63,7 +63,7 @@ def minus_bound(model, x, noise, y=None, kl_weight=1.0, share=None, batch=None):
         if batch is not None:
             moments = zip(model.batches.library_loc, model.batches.library_scale, strict=True)
             loc, scale = torch.tensor(list(moments), dtype=x.dtype)[batch].split(1, -1)
-        loc = loc if share is None else loc + share.log()
+        loc = loc if depth is None else loc + depth.log()
         kl = kl + log_normal(ell, l_loc, l_scale) - log_normal(ell, loc, scale)
     else:
         ell = x.sum(-1, keepdim=True)

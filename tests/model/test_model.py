@@ -22,8 +22,8 @@ from scanvi_tutorial.model.bound import bound_terms, estimator, traces
 from scanvi_tutorial.model.persistence import PersistenceError, read_file, write_file
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.loop import fit
-from scanvi_tutorial.training.minibatches import Minibatch
-from scanvi_tutorial.training.objective import KLWeight, loss_of
+from scanvi_tutorial.training.minibatches import Half, Minibatch
+from scanvi_tutorial.training.objective import KLWeight, PyroEngine, loss_of
 
 LIKELIHOODS = ["zinb", "nb", "poisson"]
 
@@ -46,7 +46,7 @@ def noise_of(model, x, y):
     return oracle.noise_of(traces(model, x, y)[0])
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("gene_likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("library", ["latent", "observed"])
 @pytest.mark.parametrize("labeled", [False, True], ids=["unlabeled", "labeled"])
 @pytest.mark.parametrize("kl_weight", [1.0, 0.3])
@@ -75,18 +75,18 @@ def test_pyros_loss_and_every_gradient_are_those_of_the_bound_by_hand(
 def test_of_a_thinned_cell_the_library_prior_alone_moves(tiny, small_config, labeled):
     model, x, y = double(tiny(), small_config)
     y = y if labeled else None
-    share = torch.linspace(0.1, 1, len(x), dtype=torch.float64)[:, None]
+    depth = torch.linspace(0.1, 1, len(x), dtype=torch.float64)[:, None]
     noise = noise_of(model, x, y)
     torch.manual_seed(1)
-    pyros = estimator().differentiable_loss(model.model, model.guide, x, y, share)
-    torch.testing.assert_close(pyros, oracle.minus_bound(model, x, noise, y, share=share), rtol=1e-9, atol=0)
+    pyros = estimator().differentiable_loss(model.model, model.guide, x, y, depth)
+    torch.testing.assert_close(pyros, oracle.minus_bound(model, x, noise, y, depth=depth), rtol=1e-9, atol=0)
 
 
 def test_everywhere_a_labeled_cell_adds_u_and_its_cross_entropy(tiny, small_config):
     model, x, y = double(tiny(), small_config)
     noise = noise_of(model, x, None)
     torch.manual_seed(1)
-    loss = loss_of(model, Minibatch(None, x, y), estimator(), objective="everywhere")
+    loss = loss_of(PyroEngine(model), Minibatch(None, Half(x, y)), objective="everywhere")
     found = oracle.gradients(model, loss)
     z2_loc, z2_scale, *_ = model.z2l_encoder(x)
     log_label = model.classifier(z2_loc + z2_scale * noise["z2"]).log_softmax(-1)
@@ -137,7 +137,7 @@ def test_without_labels_the_loss_is_the_mean_of_minus_u_whatever_share_is_labele
     by_hand = oracle.minus_bound(model, x, noise) / len(x)
     for objective, share in (("unlabeled", 1.0), ("labels", 1 - model.labeled_fraction)):
         torch.manual_seed(1)
-        loss = loss_of(model, Minibatch(x, None, None), estimator(), objective=objective)
+        loss = loss_of(PyroEngine(model), Minibatch(Half(x), None), objective=objective)
         torch.testing.assert_close(loss, share * by_hand, rtol=1e-9, atol=0)
 
 
@@ -145,7 +145,7 @@ def test_a_label_weighs_alpha_times_its_cross_entropy_and_a_factor_with_a_score_
     """Pyro's tutorial puts a factor with has_rsample=False into the guide: the same loss, another gradient."""
     model, x, y = double(tiny(), small_config)
 
-    def unlabeled_story(x, y):
+    def without_label_site(x, y):
         with poutine.block(hide=["label"]):
             model.model(x, y)
         with pyro.plate("labeled", len(x)):
@@ -167,11 +167,11 @@ def test_a_label_weighs_alpha_times_its_cross_entropy_and_a_factor_with_a_score_
     log_q = dist.OneHotCategorical(logits=model.classifier(guide.nodes["z2"]["value"])).log_prob(y)
     wanted = flat(oracle.gradients(model, -model.label_scale * log_q.sum()), model)
 
-    without = (unlabeled_story, model.guide)
+    without = (without_label_site, model.guide)
     loss, ours = label_gradient(model, x, y, (model.model, model.guide), without)
     torch.testing.assert_close(ours, wanted, rtol=1e-6, atol=1e-9)
     for has_rsample in (True, False):
-        other_loss, theirs = label_gradient(model, x, y, (unlabeled_story, guide_with_factor(has_rsample)), without)
+        other_loss, theirs = label_gradient(model, x, y, (without_label_site, guide_with_factor(has_rsample)), without)
         assert other_loss == pytest.approx(loss, rel=1e-12)
         if has_rsample:
             torch.testing.assert_close(theirs, wanted, rtol=1e-6, atol=1e-9)
@@ -227,7 +227,7 @@ def test_library_prior_is_that_of_the_log_totals(tiny):
 def test_unused_categories_are_no_classes(tiny):
     adata = tiny()
     adata.obs["label"] = adata.obs["label"].cat.add_categories(["Phantom"])
-    assert SCANVI.from_anndata(adata).labels == ["B", "NK", "T"]
+    assert SCANVI.from_anndata(adata).label_names == ["B", "NK", "T"]
 
 
 def test_same_seed_same_weights_other_seed_others_and_no_global_draw(tiny, small_config):
@@ -265,7 +265,7 @@ def test_dispersion_stays_where_single_precision_can_follow(tiny, small_config):
     assert model.inverse_dispersion.max() <= 10_001
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("gene_likelihood", LIKELIHOODS)
 def test_a_model_comes_back_from_its_file_to_the_bit(tiny, small_config, tmp_path, gene_likelihood):
     model = SCANVI.from_anndata(tiny(), replace(small_config, gene_likelihood=gene_likelihood))
     with torch.no_grad():
@@ -274,7 +274,11 @@ def test_a_model_comes_back_from_its_file_to_the_bit(tiny, small_config, tmp_pat
             model.log_inverse_dispersion += 0.5
     back = SCANVI.load(model.save(tmp_path / "model"))
     assert back.config == model.config
-    assert (back.genes, back.labels, back.labeled_fraction) == (model.genes, model.label_names, model.labeled_fraction)
+    assert (back.genes, back.label_names, back.labeled_fraction) == (
+        model.genes,
+        model.label_names,
+        model.labeled_fraction,
+    )
     ours, theirs = model.state_dict(), back.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -25,12 +25,12 @@ from scanvi_tutorial.data.seeds import seed_labels
 from scanvi_tutorial.data.simulated import bayes_probabilities, load_simulated
 from scanvi_tutorial.evaluation import accuracy, logistic_regression, scored_cells
 from scanvi_tutorial.inference.predictions import label_probabilities, latent
-from scanvi_tutorial.model.bound import estimator, traces
+from scanvi_tutorial.model.bound import traces
 from scanvi_tutorial.model.likelihood import count_distribution
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.loop import fit
-from scanvi_tutorial.training.minibatches import Minibatch
-from scanvi_tutorial.training.objective import loss_of
+from scanvi_tutorial.training.minibatches import Half, Minibatch
+from scanvi_tutorial.training.objective import PyroEngine, loss_of
 
 KINDS = ["zinb", "nb", "poisson"]
 
@@ -38,7 +38,7 @@ KINDS = ["zinb", "nb", "poisson"]
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("kl_weight", [1.0, 0.3])
 def test_the_loss_of_a_minibatch_with_both_halves_is_the_bound_by_hand(tiny, small_config, kind, kl_weight):
-    """Check 1, where the other oracle tests end: unequal halves, their shares, the label term, in every gradient."""
+    """Check 1, where the other oracle tests end: unequal halves, their weights, the label term, in every gradient."""
     adata = tiny()
     model = SCANVI.from_anndata(adata, replace(small_config, gene_likelihood=kind)).double()
     generator = torch.Generator().manual_seed(3)
@@ -49,15 +49,15 @@ def test_the_loss_of_a_minibatch_with_both_halves_is_the_bound_by_hand(tiny, sma
     y = torch.eye(3, dtype=torch.float64)[torch.arange(13) % 3]
 
     torch.manual_seed(1)
-    pyros = loss_of(model, Minibatch(x, x_labeled, y), estimator(), kl_weight)
+    pyros = loss_of(PyroEngine(model), Minibatch(Half(x), Half(x_labeled, y)), kl_weight)
     pyros_gradients = oracle.gradients(model, pyros)
 
     torch.manual_seed(1)
     noise = oracle.noise_of(traces(model, x)[0])
     labeled_noise = oracle.noise_of(traces(model, x_labeled, y)[0])
-    share = 10 / 30  # every third of thirty cells is labeled
-    by_hand = (1 - share) * oracle.minus_bound(model, x, noise, None, kl_weight) / 17
-    by_hand = by_hand + share * oracle.minus_bound(model, x_labeled, labeled_noise, y, kl_weight) / 13
+    fraction = 10 / 30  # every third of thirty cells is labeled
+    by_hand = (1 - fraction) * oracle.minus_bound(model, x, noise, None, kl_weight) / 17
+    by_hand = by_hand + fraction * oracle.minus_bound(model, x_labeled, labeled_noise, y, kl_weight) / 13
     by_hand_gradients = oracle.gradients(model, by_hand)
 
     torch.testing.assert_close(pyros, by_hand, rtol=1e-9, atol=0)

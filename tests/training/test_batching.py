@@ -8,19 +8,20 @@ from scipy.sparse import csr_matrix
 
 from scanvi_tutorial.inputs import InputError
 from scanvi_tutorial.inputs.arrays import Cells, chunks, dense
+from scanvi_tutorial.inputs.columns import Columns
 from scanvi_tutorial.training.minibatches import downsample_counts, paired_minibatches
 
-NAMES = {"labels": ["B", "NK", "T"], "labels_key": "label"}
+NAMES = ["B", "NK", "T"]
 
 
-def read(adata, **names):
-    return Cells.from_anndata(adata, genes=list(adata.var_names), **(NAMES | names))
+def read(adata, label_names=NAMES):
+    return Cells.from_anndata(adata, genes=[f"gene{g}" for g in range(9)], columns=Columns(), label_names=label_names)
 
 
-def epoch(cells, *, seed=0, size=8, labeled_size=100, balanced=False):
+def epoch(cells, *, seed=0, labeled_batch_size=100, **settings):
     rows = np.flatnonzero(cells.codes < 0), np.flatnonzero(cells.codes >= 0)
-    rng = np.random.default_rng(seed)
-    return list(paired_minibatches(cells, *rows, size=size, labeled_size=labeled_size, balanced=balanced, rng=rng))
+    settings |= {"batch_size": 8, "labeled_batch_size": labeled_batch_size}
+    return list(paired_minibatches(cells, *rows, rng=np.random.default_rng(seed), **settings))
 
 
 @pytest.mark.parametrize("number", [2, 7, 8, 9, 16, 17, 63, 64, 65])
@@ -34,7 +35,7 @@ def test_no_chunk_holds_one_cell_and_none_is_lost(number):
 def test_an_epoch_shows_every_unlabeled_cell_once(tiny):
     adata = tiny(cells=50)
     minibatches = epoch(read(adata))
-    seen = torch.cat([m.x for m in minibatches])
+    seen = torch.cat([m.unlabeled.x for m in minibatches])
     unlabeled = adata.X[(adata.obs["label"] == "Unknown").to_numpy()].toarray()
     assert sorted(map(tuple, seen.numpy())) == sorted(map(tuple, unlabeled))
 
@@ -43,47 +44,37 @@ def test_every_minibatch_has_all_labeled_cells_while_they_are_few(tiny):
     adata = tiny(cells=50)
     labeled = (adata.obs["label"] != "Unknown").to_numpy()
     for minibatch in epoch(read(adata)):
-        np.testing.assert_array_equal(minibatch.x_labeled, adata.X[labeled].toarray())
-        names = np.array(NAMES["labels"])[minibatch.y.argmax(-1)]
+        np.testing.assert_array_equal(minibatch.labeled.x, adata.X[labeled].toarray())
+        names = np.array(NAMES)[minibatch.labeled.y.argmax(-1)]
         assert list(names) == list(adata.obs["label"][labeled])
-        assert torch.equal(minibatch.y.sum(-1), torch.ones(labeled.sum()))
+        assert torch.equal(minibatch.labeled.y.sum(-1), torch.ones(labeled.sum()))
 
 
 def test_many_labeled_cells_are_sampled_without_replacement(tiny):
     cells = read(tiny(cells=60, labeled=2))
-    for minibatch in epoch(cells, labeled_size=10):
-        assert len(minibatch.y) == 10
-
-
-def test_balanced_sampling_evens_out_the_classes(tiny):
-    cells = read(tiny(cells=300, labeled=2))
-    rare = np.flatnonzero(cells.codes == 0)[2:]
-    cells.codes[rare] = -1  # two cells of class 0 are left among about a hundred
-    drawn = torch.cat([m.y for m in epoch(cells, balanced=True)]).mean(0)
-    plain = torch.cat([m.y for m in epoch(cells)]).mean(0)
-    assert plain[0] < 0.05
-    torch.testing.assert_close(drawn, torch.full((3,), 1 / 3), atol=0.08, rtol=0)
+    for minibatch in epoch(cells, labeled_batch_size=10):
+        assert len(minibatch.labeled.x) == len(minibatch.labeled.x.unique(dim=0)) == 10
 
 
 def test_order_follows_the_generator(tiny):
     cells = read(tiny(cells=50))
     first, again, other = (epoch(cells, seed=seed) for seed in (1, 1, 2))
-    assert all(torch.equal(a.x, b.x) for a, b in zip(first, again, strict=True))
-    assert not all(torch.equal(a.x, b.x) for a, b in zip(first, other, strict=True))
+    assert all(torch.equal(a.unlabeled.x, b.unlabeled.x) for a, b in zip(first, again, strict=True))
+    assert not all(torch.equal(a.unlabeled.x, b.unlabeled.x) for a, b in zip(first, other, strict=True))
 
 
 def test_all_cells_labeled_leaves_one_minibatch_of_labels(tiny):
     (minibatch,) = epoch(read(tiny(labeled=1)))
-    assert minibatch.x is None
-    assert len(minibatch.y) == 30
+    assert minibatch.unlabeled is None
+    assert len(minibatch.labeled.y) == 30
 
 
 def test_a_single_unlabeled_cell_stands_twice(tiny):
     cells = read(tiny(labeled=1))
     cells.codes[4] = -1
     (minibatch,) = epoch(cells)
-    assert minibatch.x.shape == (2, 9)
-    assert torch.equal(minibatch.x[0], minibatch.x[1])
+    assert minibatch.unlabeled.x.shape == (2, 9)
+    assert torch.equal(*minibatch.unlabeled.x)
 
 
 def test_rows_come_dense_and_in_order(tiny):
@@ -94,8 +85,7 @@ def test_rows_come_dense_and_in_order(tiny):
 
 def test_genes_in_another_order_are_put_right(tiny):
     adata = tiny()
-    shuffled = adata[:, ::-1].copy()
-    cells = Cells.from_anndata(shuffled, genes=list(adata.var_names), **NAMES)
+    cells = read(adata[:, ::-1].copy())
     np.testing.assert_array_equal(cells.counts.toarray(), adata.X.toarray())
 
 
@@ -112,15 +102,15 @@ def test_a_label_the_model_does_not_know_is_named(tiny):
         read(tiny(), label_names=["B", "T"])
 
 
-def test_every_molecule_of_a_cell_is_kept_with_the_share_of_its_cell():
+def test_every_molecule_of_a_cell_is_kept_with_the_depth_of_its_cell():
     counts = csr_matrix(np.full((400, 50), 40, dtype=np.float32))
-    kept, shares = downsample_counts(counts, 0.2, np.random.default_rng(0))
+    kept, depth = downsample_counts(counts, 0.2, np.random.default_rng(0))
     kept = kept.toarray()
     assert (kept <= 40).all()
-    assert scipy.stats.kstest(shares[:, 0], scipy.stats.uniform(0.2, 0.8).cdf).pvalue > 0.01
-    np.testing.assert_allclose(kept.mean(1), 40 * shares[:, 0], atol=5 * np.sqrt(40 / 4 / 50))
-    standard = (kept - 40 * shares) / np.sqrt(40 * shares * (1 - shares) + 1e-9)
-    assert standard[shares[:, 0] < 0.95].std() == pytest.approx(1, abs=0.02)
+    assert scipy.stats.kstest(depth[:, 0], scipy.stats.uniform(0.2, 0.8).cdf).pvalue > 0.01
+    np.testing.assert_allclose(kept.mean(1), 40 * depth[:, 0], atol=5 * np.sqrt(40 / 4 / 50))
+    standard = (kept - 40 * depth) / np.sqrt(40 * depth * (1 - depth) + 1e-9)
+    assert standard[depth[:, 0] < 0.95].std() == pytest.approx(1, abs=0.02)
 
 
 def test_thinning_makes_no_count_from_nothing_and_leaves_the_counts_as_they_were(tiny):
@@ -133,16 +123,12 @@ def test_thinning_makes_no_count_from_nothing_and_leaves_the_counts_as_they_were
     assert kept.dtype == counts.dtype
 
 
-def test_minibatches_are_thinned_where_asked_and_know_the_shares(tiny):
+def test_minibatches_are_downsampled_where_asked_and_know_the_depth(tiny):
     cells = read(tiny(cells=50))
-    rows = np.flatnonzero(cells.codes < 0), np.flatnonzero(cells.codes >= 0)
-    sizes = {"size": 8, "labeled_size": 100}
-    whole = list(paired_minibatches(cells, *rows, **sizes, rng=np.random.default_rng(0)))
-    assert all(m.share is None and m.share_labeled is None for m in whole)
-    thin = list(paired_minibatches(cells, *rows, **sizes, min_depth=0.3, rng=np.random.default_rng(0)))
-    assert sum(m.x.sum() for m in thin) < sum(m.x.sum() for m in whole)
-    for m in thin:
-        assert m.share.shape == (len(m.x), 1)
-        assert m.share_labeled.shape == (len(m.y), 1)
-        assert 0.3 <= m.share.min() <= m.share.max() <= 1
-    assert not torch.equal(thin[0].x_labeled, thin[1].x_labeled)  # no seed is shown twice alike
+    whole, less = epoch(cells), epoch(cells, min_depth=0.3)
+    assert all(half.depth is None for m in whole for half in (m.unlabeled, m.labeled))
+    assert sum(m.unlabeled.x.sum() for m in less) < sum(m.unlabeled.x.sum() for m in whole)
+    for half in (half for m in less for half in (m.unlabeled, m.labeled)):
+        assert half.depth.shape == (len(half.x), 1)
+        assert 0.3 <= half.depth.min() <= half.depth.max() <= 1
+    assert not torch.equal(less[0].labeled.x, less[1].labeled.x)  # no seed is shown twice alike

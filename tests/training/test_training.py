@@ -14,13 +14,13 @@ from scanvi_tutorial.data import load
 from scanvi_tutorial.data.seeds import seed_labels
 from scanvi_tutorial.inference.predictions import label_probabilities
 from scanvi_tutorial.inputs import InputError
-from scanvi_tutorial.model.bound import BOUND_TERMS, bound_terms, estimator, evaluating
+from scanvi_tutorial.model.bound import BOUND_TERMS, bound_terms, evaluating
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training import loop as training
 from scanvi_tutorial.training.history import History
 from scanvi_tutorial.training.loop import choose_device, fit, run_epoch
-from scanvi_tutorial.training.minibatches import Minibatch, split_cells
-from scanvi_tutorial.training.objective import loss_of
+from scanvi_tutorial.training.minibatches import Half, Minibatch, split_cells
+from scanvi_tutorial.training.objective import PyroEngine, loss_of
 
 SHORT = TrainConfig(max_epochs=4, batch_size=8, warmup=0.5, patience=4)
 
@@ -44,7 +44,7 @@ def test_the_loss_is_the_weighted_sum_it_says_it_is(tiny):
     x, x_labeled = (torch.as_tensor(adata.X[rows].toarray()) for rows in (slice(0, 12), slice(12, 20)))
     y = torch.eye(3)[torch.arange(8) % 3]
     torch.manual_seed(1)
-    loss = loss_of(model, Minibatch(x, x_labeled, y), estimator())
+    loss = loss_of(PyroEngine(model), Minibatch(Half(x), Half(x_labeled, y)))
     torch.manual_seed(1)
     terms = [bound_terms(model, x), bound_terms(model, x_labeled, y)]
     bounds = [t["log_likelihood"] - t["kl_l"] - t["kl_z"] - t["kl_y"] for t in terms]
@@ -53,9 +53,9 @@ def test_the_loss_is_the_weighted_sum_it_says_it_is(tiny):
     z2_loc, z2_scale, *_ = model.z2l_encoder(x_labeled)
     z2 = z2_loc + z2_scale * torch.randn_like(z2_loc)  # the guide's first draw
     entropy = torch.nn.functional.cross_entropy(model.classifier(z2), y.argmax(-1))
-    share = model.labeled_fraction
-    assert share == pytest.approx(10 / 30)
-    wanted = -(1 - share) * bounds[0].mean() - share * bounds[1].mean() + 7.0 * entropy
+    fraction = model.labeled_fraction
+    assert fraction == pytest.approx(10 / 30)
+    wanted = -(1 - fraction) * bounds[0].mean() - fraction * bounds[1].mean() + 7.0 * entropy
     torch.testing.assert_close(loss, wanted, rtol=1e-5, atol=0)
 
 
@@ -63,9 +63,10 @@ def test_halves_of_a_minibatch_may_be_absent(tiny):
     model = SCANVI.from_anndata(tiny())
     x, y = torch.as_tensor(tiny().X.toarray()), torch.eye(3)[torch.arange(30) % 3]
     torch.manual_seed(0)
-    both = loss_of(model.eval(), Minibatch(x, x, y), estimator())
+    engine, unlabeled, labeled = PyroEngine(model.eval()), Half(x), Half(x, y)
+    both = loss_of(engine, Minibatch(unlabeled, labeled))
     torch.manual_seed(0)
-    parts = loss_of(model, Minibatch(x, None, None), estimator()) + loss_of(model, Minibatch(None, x, y), estimator())
+    parts = loss_of(engine, Minibatch(unlabeled, None)) + loss_of(engine, Minibatch(None, labeled))
     torch.testing.assert_close(both, parts)
 
 
@@ -91,11 +92,11 @@ def test_the_seed_also_draws_the_order_of_the_cells(tiny, monkeypatch):
 
     def noted(*arguments, **settings):
         minibatches = list(original(*arguments, **settings))
-        shown.append(torch.cat([minibatch.x.dense() for minibatch in minibatches]))
+        shown.append(torch.cat([minibatch.unlabeled.x.dense() for minibatch in minibatches]))
         return minibatches
 
     monkeypatch.setattr(training, "paired_minibatches", noted)
-    split = split_cells(codes_of(tiny()), SHORT, ["B", "NK", "T"])
+    split = split_cells(codes_of(tiny()), SHORT)
     monkeypatch.setattr(training, "split_cells", lambda *_: split)  # the same cells are held out
     for seed in (0, 0, 1):
         fitted(tiny(), replace(SHORT, max_epochs=1, seed=seed))
@@ -151,7 +152,7 @@ def test_the_model_is_left_in_the_best_state_that_was_watched(tiny):
     model, history = fitted(adata, config)
     watched = history.frame["bound_held_out"][history.frame["kl_weight"] == 1]
     assert history.best_epoch == watched.idxmax()
-    held_out = split_cells(codes_of(adata), config, model.label_names).held_out
+    held_out = split_cells(codes_of(adata), config).held_out_rows
     with evaluating(model, config.seed):
         terms = bound_terms(model, torch.as_tensor(adata.X[held_out].toarray()))
     bound = (terms["log_likelihood"] - terms["kl_l"] - terms["kl_z"] - terms["kl_y"]).mean()
@@ -167,8 +168,7 @@ def test_training_stops_when_the_held_out_bound_no_longer_rises(tiny):
 
 def test_held_out_cells_are_not_learned_from(tiny):
     adata = tiny(cells=60)
-    config = replace(SHORT, monitor="bound")
-    held_out = split_cells(codes_of(adata), config, ["B", "NK", "T"]).held_out
+    held_out = split_cells(codes_of(adata), SHORT).held_out_rows
     other = adata.copy()
     counts = other.X.toarray()
     counts[held_out] = counts[held_out][:, ::-1] + 1
@@ -178,31 +178,18 @@ def test_held_out_cells_are_not_learned_from(tiny):
     for cells in (adata, other):
         model = SCANVI.from_anndata(adata, ModelConfig(n_latent=2, gene_hidden=(8,)))
         model.library_loc, model.library_scale = prior["library_loc"], prior["library_scale"]
-        fit(model, cells, replace(config, max_epochs=1))
+        fit(model, cells, replace(SHORT, max_epochs=1))
         models.append(model)
     assert same(*models)
 
 
 def test_split_keeps_every_cell_once():
     codes = np.repeat([-1, 0, 1], [50, 30, 25])
-    split = split_cells(codes, TrainConfig(monitor="labels"), ["a", "b"])
-    parts = [split.unlabeled, split.held_out, split.labeled, split.held_out_labeled]
+    split = split_cells(codes, TrainConfig())
+    parts = [split.unlabeled_rows, split.held_out_rows, split.labeled_rows]
     assert sorted(np.concatenate(parts)) == list(range(105))
-    assert len(split.held_out) == 5
-    assert len(split.held_out_labeled) == 6 + 5
-    assert (codes[split.labeled] >= 0).all()
-
-
-def test_too_few_seeds_to_watch_labels_names_the_class():
-    codes = np.repeat([-1, 0, 1], [50, 30, 23])
-    with pytest.raises(InputError, match="'b' has 23 labeled cells"):
-        split_cells(codes, TrainConfig(monitor="labels"), ["a", "b"])
-
-
-def test_held_out_labels_are_watched_where_there_are_enough(tiny):
-    _, history = fitted(tiny(cells=240, labeled=2), replace(SHORT, monitor="labels", batch_size=32))
-    assert history.frame["held_out_accuracy"].between(0, 1).all()
-    assert history.frame["held_out_accuracy"].iloc[history.best_epoch] == history.frame["held_out_accuracy"][2:].max()
+    assert len(split.held_out_rows) == 5
+    assert (codes[split.labeled_rows] >= 0).all()
 
 
 @pytest.mark.parametrize("cells", [3, 4, 9, 10, 17, 33])
@@ -273,7 +260,7 @@ def test_run_epoch_takes_any_iterable_of_minibatches(tiny):
     x = torch.as_tensor(adata.X.toarray())
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     before = model.log_inverse_dispersion.clone()
-    assert math.isfinite(run_epoch(model, [Minibatch(x, None, None)] * 3, optimizer))
+    assert math.isfinite(run_epoch(PyroEngine(model), [Minibatch(Half(x), None)] * 3, optimizer))
     assert not torch.equal(model.log_inverse_dispersion, before)
 
 
@@ -281,7 +268,7 @@ def test_history_survives_json(tiny):
     _, history = fitted(tiny())
     back = History.from_dict(history.to_dict())
     pd.testing.assert_frame_equal(back.frame, history.frame, check_exact=True)
-    assert back == replace(history, frame=back.frame)
+    assert back.to_dict() == history.to_dict()
     assert back.frame.attrs == history.frame.attrs
 
 
@@ -299,7 +286,7 @@ def test_on_simulated_cells_labels_are_found_far_above_chance():
     assert (found == truth).mean() > 2 * pd.Series(truth).value_counts(normalize=True).max()
 
 
-@pytest.mark.parametrize("likelihood", ["zinb", "nb", "poisson"])
+@pytest.mark.parametrize("gene_likelihood", ["zinb", "nb", "poisson"])
 @pytest.mark.parametrize("library", ["latent", "observed"])
 def test_cells_of_very_few_counts_can_be_thinned_to_nothing(tiny, gene_likelihood, library):
     adata = tiny(cells=60)
