@@ -14,7 +14,16 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from tqdm.auto import tqdm
 
-__all__ = ["DATASETS", "UNLABELED", "ModelConfig", "Objective", "RunConfig", "TrainConfig", "no_progress", "progress"]
+__all__ = [
+    "DATASETS",
+    "UNLABELED",
+    "ModelConfig",
+    "Objective",
+    "RunConfig",
+    "TrainConfig",
+    "no_progress",
+    "progress_bar",
+]
 
 DATASETS = ("simulated", "pbmc68k", "facs", "facs-t", "pbmc")
 UNLABELED = "Unknown"  # the category of a cell whose type nobody has told us
@@ -152,7 +161,7 @@ class RunConfig:
         return 2 if self.smoke else 3
 
 
-def progress(steps: Iterable[T], description: str, *, unit: str = "it", total: int | None = None) -> "tqdm[T]":
+def progress_bar(steps: Iterable[T], description: str, *, unit: str = "it", total: int | None = None) -> "tqdm[T]":
     """Return `steps` behind a progress bar, which `TQDM_DISABLE=1` silences (tqdm.auto alone would ignore it)."""
     return tqdm(
         steps, desc=description, unit=unit, total=total, disable=os.environ.get("TQDM_DISABLE", "").lower() in _TRUE

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scanvi_tutorial.config import DATASETS, ModelConfig, RunConfig, TrainConfig, no_progress, progress
+from scanvi_tutorial.config import DATASETS, ModelConfig, RunConfig, TrainConfig, no_progress, progress_bar
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_switch_that_is_neither_on_nor_off_is_refused(name):
         (TrainConfig, "min_depth", 0.0),
         (TrainConfig, "min_depth", 1.1),
         (TrainConfig, "objective", "both"),
-        (TrainConfig, "minibatch", 1),
+        (TrainConfig, "batch_size", 1),
         (TrainConfig, "labeled_batch_size", 0),
         (TrainConfig, "patience", 0),
         (TrainConfig, "learning_rate", 0.0),
@@ -96,7 +96,6 @@ def test_a_switch_that_is_neither_on_nor_off_is_refused(name):
         (TrainConfig, "warmup", 1.5),
         (TrainConfig, "held_out", 0.0),
         (TrainConfig, "held_out", 0.6),
-        (TrainConfig, "monitor", "loss"),
         (RunConfig, "dataset", "mnist"),
     ],
 )
@@ -107,7 +106,7 @@ def test_a_setting_that_makes_no_sense_is_refused_by_name(kind, name, value):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("classifier_hidden", ()), ("dropout", 0.0), ("label_weight", 0.0), ("n_latent", 1), ("norm", "none")],
+    [("classifier_hidden", ()), ("dropout_rate", 0.0), ("label_weight", 0.0), ("n_latent", 1), ("norm", "none")],
 )
 def test_settings_at_their_limits_are_accepted(name, value):
     assert getattr(replace(ModelConfig(), **{name: value}), name) == value
@@ -122,16 +121,20 @@ def test_the_tutorials_sizes_are_those_of_pyro():
 def test_the_smoke_profile_changes_sizes_and_not_the_kind_of_training():
     smoke, full = RunConfig(smoke=True, dataset="simulated"), RunConfig()
     assert smoke.train.max_epochs < full.train.max_epochs
-    assert (smoke.train.monitor, smoke.train.seed, smoke.train.device) == (full.train.monitor, full.train.seed, "auto")
+    assert (smoke.train.objective, smoke.train.seed, smoke.train.device) == (
+        full.train.objective,
+        full.train.seed,
+        "auto",
+    )
     assert smoke.draws < full.draws
 
 
 def test_a_progress_bar_shows_steps_unless_the_environment_is_quiet(monkeypatch, capsys):
     monkeypatch.setenv("TQDM_DISABLE", "1")
-    assert list(progress(range(3), "fitting")) == [0, 1, 2]
+    assert list(progress_bar(range(3), "fitting")) == [0, 1, 2]
     assert capsys.readouterr() == ("", "")
     monkeypatch.setenv("TQDM_DISABLE", "0")
-    assert list(progress(range(3), "fitting", unit="epoch")) == [0, 1, 2]
+    assert list(progress_bar(range(3), "fitting", unit="epoch")) == [0, 1, 2]
     shown = capsys.readouterr()
     assert "fitting" in shown.err
     assert "3/3" in shown.err

@@ -21,7 +21,7 @@ import torch
 from anndata import AnnData
 from numpy.typing import ArrayLike
 
-from scanvi_tutorial.config import UNLABELED, ModelConfig, TrainConfig, no_progress, progress
+from scanvi_tutorial.config import UNLABELED, ModelConfig, TrainConfig, no_progress, progress_bar
 from scanvi_tutorial.evaluation import fit_on_seeds, label_spreading, linear_classifier, neighbor_graph, pooled
 from scanvi_tutorial.inference.predictions import latent
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning
@@ -118,7 +118,7 @@ class Ensemble:
             # scipy's sparse matrices of read-only memory maps cannot be sorted in place, so nothing is mapped
             run = Parallel(n_jobs=jobs, backend="loky", max_nbytes=None, return_as="generator")
             fits = run(delayed(_one)(*task) for task in tasks)
-        return list(progress(fits, f"{count} fits, {jobs} at once", unit="fit", total=count))
+        return list(progress_bar(fits, f"{count} fits, {jobs} at once", unit="fit", total=count))
 
 
 def recommended(

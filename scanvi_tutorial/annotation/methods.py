@@ -1,6 +1,6 @@
-"""scANVI as one method beside others, in the variants that the book compares.
+"""One fit of scANVI as one method beside others.
 
-Compared in book/08_evaluation.md. Each is a `Baseline`: counts and seed labels in, probabilities out, never the truth.
+Compared in book/08_evaluation.md. It is a `Baseline`: counts and seed labels in, probabilities out, never the truth.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ import pandas as pd
 from anndata import AnnData
 
 from scanvi_tutorial.config import ModelConfig, TrainConfig
-from scanvi_tutorial.evaluation import fit_on_seeds, linear_classifier
-from scanvi_tutorial.inference.predictions import label_probabilities, latent
+from scanvi_tutorial.inference.predictions import label_probabilities
 from scanvi_tutorial.training.cache import fit_or_load
 
-__all__ = ["FrozenLatent", "SingleFit"]
+__all__ = ["SingleFit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +35,3 @@ class SingleFit:
         train = replace(self.train, seed=seed)
         fitted, _ = fit_or_load(adata, self.model, train, labels_key=labels_key, folder=self.folder)
         return label_probabilities(fitted, adata, samples=self.samples, seed=seed)
-
-
-@dataclass(frozen=True, slots=True)
-class FrozenLatent:
-    """A classifier on a latent space that was learned without labels: U on all cells, then logistic regression."""
-
-    model: ModelConfig = field(default_factory=ModelConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    folder: str | Path | None = None
-
-    def __call__(self, adata: AnnData, *, labels_key: str = "label", seed: int = 0) -> pd.DataFrame:
-        """Return probabilities (cells, labels)."""
-        train = replace(self.train, seed=seed, objective="unlabeled")
-        model, _ = fit_or_load(adata, self.model, train, labels_key=labels_key, folder=self.folder)
-        states = latent(model, adata)
-        return fit_on_seeds(linear_classifier(), adata, labels_key=labels_key, features=states)

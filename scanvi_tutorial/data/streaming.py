@@ -22,7 +22,7 @@ from anndata import AnnData
 from anndata.io import read_elem, sparse_dataset
 from scipy import sparse
 
-from scanvi_tutorial.config import progress
+from scanvi_tutorial.config import progress_bar
 from scanvi_tutorial.data.selection import best_genes
 from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import InputError
@@ -137,7 +137,7 @@ def _blocks(
     counts: Any, obs: pd.DataFrame, var: pd.DataFrame, what: str, *, checked: bool = False
 ) -> Iterator[tuple[sparse.csr_matrix, slice]]:
     """Yield counts of some cells as CSR float32, and which cells they are."""
-    for first in progress(range(0, len(obs), _CELLS_AT_ONCE), what, unit="block"):
+    for first in progress_bar(range(0, len(obs), _CELLS_AT_ONCE), what, unit="block"):
         rows = slice(first, min(first + _CELLS_AT_ONCE, len(obs)))
         block = sparse.csr_matrix(counts[rows])
         if checked:

@@ -79,10 +79,6 @@ class Cells:
         """Return the counts of `rows`, dense."""
         return dense(self.counts, rows)
 
-    def sparse_x(self, rows: np.ndarray) -> SparseCounts:
-        """Return the counts of `rows` without their zeros."""
-        return SparseCounts.from_csr(self.counts[rows])
-
     def y(self, rows: np.ndarray) -> Float[Tensor, "cells labels"]:
         """Return the types of `rows`, one-hot; all of them must be labeled."""
         return one_hot(torch.as_tensor(self.codes[rows], dtype=torch.long), len(self.label_names)).float()

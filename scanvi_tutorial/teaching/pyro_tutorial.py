@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn.functional import one_hot, softplus
 
-from scanvi_tutorial.config import progress
+from scanvi_tutorial.config import progress_bar
 from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.inputs.labels import check_labels
@@ -181,7 +181,7 @@ def fit_tutorial(
         guide = config_enumerate(model.guide, "parallel", expand=True)
         svi = SVI(model.model, guide, optimizer, TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False))
         rows = []
-        for _ in progress(range(epochs), "Pyro's tutorial", unit="epoch"):
+        for _ in progress_bar(range(epochs), "Pyro's tutorial", unit="epoch"):
             rows.append(_run_epoch(svi, model, x, codes, batch_size))
             optimizer.step()
         model.eval()

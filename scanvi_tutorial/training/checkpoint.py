@@ -41,7 +41,7 @@ class Checkpoint:
 
     def write(
         self,
-        progress: FitState,
+        fit_state: FitState,
         model: nn.Module,
         optimizer: Optimizer,
         schedule: LRScheduler,
@@ -50,7 +50,7 @@ class Checkpoint:
         """Keep where the fit stands, in place of where it stood."""
         adam = optimizer.state_dict()
         tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-        tensors |= {f"best.{name}": value for name, value in (progress.best_state or {}).items()}
+        tensors |= {f"best.{name}": value for name, value in (fit_state.best_state or {}).items()}
         for number, state in adam["state"].items():
             tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
         for number, generator in enumerate(_generators(model)):
@@ -60,10 +60,10 @@ class Checkpoint:
             "groups": adam["param_groups"],
             "schedule": schedule.state_dict(),
             "rng": rng.bit_generator.state,
-            "rows": progress.rows,
-            "best": progress.best,
-            "best_epoch": progress.best_epoch,
-            "seconds": progress.seconds,
+            "rows": fit_state.rows,
+            "best": fit_state.best,
+            "best_epoch": fit_state.best_epoch,
+            "seconds": fit_state.seconds,
         }
         write_file(self.path, tensors, about, kind="checkpoint")
 

@@ -68,10 +68,10 @@ def count_log_likelihood(
     """
     theta = torch.zeros(0) if log_theta is None else log_theta
     needs = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-    mean, each = _LogLikelihood.apply(
+    mean, log_prob = _LogLikelihood.apply(
         hidden, weight, bias, log_library, theta, counts, kind, needs, workspace or Workspace(), name
     )
-    return mean, each
+    return mean, log_prob
 
 
 class _LogLikelihood(torch.autograd.Function):
@@ -91,22 +91,24 @@ class _LogLikelihood(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         cells, genes = len(counts), counts.genes
         raw = torch.addmm(bias, hidden, weight.t(), out=workspace.take("raw" + name, (cells, len(weight)), hidden))
-        each, grad_library = hidden.new_empty(cells), hidden.new_empty(cells, 1)
-        law = _Law(kind, log_theta, genes, needs_grad, workspace)
+        log_prob, grad_library = hidden.new_empty(cells), hidden.new_empty(cells, 1)
+        count_term = _CountTerm(kind, log_theta, genes, needs_grad, workspace)
         at_once = max(1, _ENTRIES_AT_ONCE // genes)
         starts = counts.starts.tolist()
         for first in range(0, cells, at_once):
             last = min(first + at_once, cells)
             entries = slice(starts[first], starts[last])
-            at = counts.rows[entries] - first, counts.columns[entries]
+            places = counts.rows[entries] - first, counts.columns[entries]
             rows = slice(first, last)
-            each[rows], grad_library[rows] = law(raw[rows], log_library[rows], *at, counts.values[entries])
+            log_prob[rows], grad_library[rows] = count_term(
+                raw[rows], log_library[rows], *places, counts.values[entries]
+            )
         if needs_grad:  # raw holds its own gradient by now
             ctx.save_for_backward(hidden, weight)
-            ctx.grads = raw, grad_library, law.grad_theta
+            ctx.grads = raw, grad_library, count_term.grad_theta
             ctx.cells = cells
-        ctx.mark_non_differentiable(each)
-        return each.mean(), each
+        ctx.mark_non_differentiable(log_prob)
+        return log_prob.mean(), log_prob
 
     @staticmethod
     @once_differentiable
@@ -125,7 +127,7 @@ class _LogLikelihood(torch.autograd.Function):
         )
 
 
-class _Law:
+class _CountTerm:
     """The log-probabilities of some rows; overwrites the logits with the gradient of their sum."""
 
     def __init__(self, kind: str, log_theta: Tensor, genes: int, needs_grad: bool, workspace: Workspace) -> None:
@@ -139,7 +141,7 @@ class _Law:
         self, raw: Tensor, log_library: Tensor, rows: Tensor, genes: Tensor, x: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return log p of each row and its derivative in log l; the counts `x` stand at `rows` and `genes`."""
-        logits, at_raw = raw[:, : self.genes], rows * raw.shape[1] + genes
+        logits, raw_places = raw[:, : self.genes], rows * raw.shape[1] + genes
 
         def take(name: str) -> Tensor:
             return self.workspace.take(name, logits.shape, raw)
@@ -149,65 +151,67 @@ class _Law:
         total = share.sum(1, keepdim=True)
         share /= total
         shift = log_library - largest - total.log()
-        log_mean = _read(raw, at_raw) + shift[:, 0].index_select(0, rows)
+        log_mean = _entries(raw, raw_places) + shift[:, 0].index_select(0, rows)
         mean = torch.mul(share, log_library.exp(), out=take("mean"))
         if self.kind == "poisson":
-            each = -mean.sum(1)
-            each.index_add_(0, rows, x * log_mean - torch.lgamma(x + 1))
+            log_prob = -mean.sum(1)
+            log_prob.index_add_(0, rows, x * log_mean - torch.lgamma(x + 1))
             slope = mean.neg_()
             slope.view(-1).index_add_(0, rows * self.genes + genes, x)
-            return each, softmax_backward(slope, share, out=logits) if self.needs_grad else each[:, None]
+            return log_prob, softmax_backward(slope, share, out=logits) if self.needs_grad else log_prob[:, None]
 
-        at = rows * self.genes + genes
+        places = rows * self.genes + genes
         theta, log_theta = (values.index_select(0, genes) for values in (self.theta, self.log_theta))
         odds = torch.div(mean, self.theta, out=take("odds"))  # m / θ
         success = torch.add(odds, 1, out=take("success")).reciprocal_()  # θ / (θ + m)
         failing = odds.log1p_()
-        more = torch.lgamma(x + theta) - self.lgamma_theta.index_select(0, genes) - torch.lgamma(x + 1)
-        more += x * (log_mean - log_theta - _read(failing, at))
-        zero = failing.mul_(self.theta).neg_()  # log NB(0)
-        own = None
+        added = torch.lgamma(x + theta) - self.lgamma_theta.index_select(0, genes) - torch.lgamma(x + 1)
+        added += x * (log_mean - log_theta - _entries(failing, places))
+        log_zero = failing.mul_(self.theta).neg_()  # log NB(0)
+        p_not_dropped = None
         if self.kind == "zinb":
-            more, total_of_zeros, kept, own = self._inflated(raw[:, self.genes :], zero, more, at_raw + self.genes, at)
-            each = total_of_zeros.sum(1)
+            added, log_prob_of_zeros, p_kept, p_not_dropped = self._inflated(
+                raw[:, self.genes :], log_zero, added, places
+            )
+            log_prob = log_prob_of_zeros.sum(1)
         else:
-            each = zero.sum(1)
-        each.index_add_(0, rows, more)
+            log_prob = log_zero.sum(1)
+        log_prob.index_add_(0, rows, added)
         if not self.needs_grad:
-            return each, each[:, None]
+            return log_prob, log_prob[:, None]
 
         slope = mean.mul_(success).neg_()  # ∂ log NB(0) / ∂ log m
-        of_count = x * _read(success, at)
-        slope_at = _read(slope, at) + of_count
-        theta_slope = zero.sub_(slope)
-        theta_slope_at = torch.digamma(x + theta).sub_(self.digamma_theta.index_select(0, genes)).mul_(theta)
-        theta_slope_at += _read(theta_slope, at) - of_count
-        if own is not None:
-            slope.mul_(own)
-            theta_slope.mul_(own)
-            torch.sub(kept, own, out=raw[:, self.genes :])  # (1 − own) − σ(π)
-            raw.view(-1).index_copy_(0, at_raw + self.genes, _read(kept, at) - 1)
-        slope.view(-1).index_copy_(0, at, slope_at)
-        theta_slope.view(-1).index_copy_(0, at, theta_slope_at)
+        of_count = x * _entries(success, places)
+        slope_of_counts = _entries(slope, places) + of_count
+        theta_slope = log_zero.sub_(slope)
+        theta_slope_of_counts = torch.digamma(x + theta).sub_(self.digamma_theta.index_select(0, genes)).mul_(theta)
+        theta_slope_of_counts += _entries(theta_slope, places) - of_count
+        if p_not_dropped is not None:
+            slope.mul_(p_not_dropped)
+            theta_slope.mul_(p_not_dropped)
+            torch.sub(p_kept, p_not_dropped, out=raw[:, self.genes :])  # (1 − p_not_dropped) − σ(π)
+            raw.view(-1).index_copy_(0, raw_places + self.genes, _entries(p_kept, places) - 1)
+        slope.view(-1).index_copy_(0, places, slope_of_counts)
+        theta_slope.view(-1).index_copy_(0, places, theta_slope_of_counts)
         self.grad_theta += theta_slope.sum(0)
-        return each, softmax_backward(slope, share, out=logits)
+        return log_prob, softmax_backward(slope, share, out=logits)
 
     def _inflated(
-        self, gate: Tensor, zero: Tensor, more: Tensor, at_gate: Tensor, at: Tensor
+        self, gate: Tensor, log_zero: Tensor, added: Tensor, places: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return what a count adds to its zero, log p of a zero everywhere, 1 − σ(π), and P(a zero is no dropout)."""
 
         def take(name: str) -> Tensor:
-            return self.workspace.take(name, zero.shape, zero)
+            return self.workspace.take(name, log_zero.shape, log_zero)
 
-        kept = torch.sigmoid(torch.neg(gate, out=take("kept")), out=take("kept"))
-        lead = torch.sub(zero, gate, out=take("lead"))
-        own = torch.sigmoid(lead, out=take("own"))
+        p_kept = torch.sigmoid(torch.neg(gate, out=take("p_kept")), out=take("p_kept"))
+        log_odds_not_dropped = torch.sub(log_zero, gate, out=take("log_odds_not_dropped"))
+        p_not_dropped = torch.sigmoid(log_odds_not_dropped, out=take("p_not_dropped"))
         # log(σ(π) + (1 − σ(π)) NB(0)) = log(1 − σ(π)) + π − log σ(π − log NB(0))
         log_kept = logsigmoid(torch.neg(gate, out=take("spare")))
-        rest = torch.sub(gate, logsigmoid(lead.neg_()), out=take("spare"))
-        more = more + _read(zero, at) - _read(rest, at)  # log(1 − σ(π)) is in both
-        return more, rest.add_(log_kept), kept, own
+        log_dropped_or_zero = torch.sub(gate, logsigmoid(log_odds_not_dropped.neg_()), out=take("spare"))
+        added = added + _entries(log_zero, places) - _entries(log_dropped_or_zero, places)  # log(1 − σ(π)) is in both
+        return added, log_dropped_or_zero.add_(log_kept), p_kept, p_not_dropped
 
 
 def softmax_backward(
@@ -226,6 +230,6 @@ def softmax_backward(
     return total
 
 
-def _read(table: Tensor, at: Tensor) -> Tensor:
+def _entries(table: Tensor, places: Tensor) -> Tensor:
     """Return entries of a contiguous table by their places in memory: quicker than by row and column."""
-    return table.view(-1).index_select(0, at)
+    return table.view(-1).index_select(0, places)

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
-from scanvi_tutorial.config import Objective, TrainConfig, progress
+from scanvi_tutorial.config import Objective, TrainConfig, progress_bar
 from scanvi_tutorial.inputs.arrays import Cells, chunks
 from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.model.bound import BOUND_TERMS, bound_of, evaluating
@@ -135,7 +135,7 @@ class _Fit:
             torch.manual_seed(self.config.seed)
             so_far = FitState() if checkpoint is None else checkpoint.restore(*state)
             spent = so_far.seconds
-            bar = progress(range(len(so_far.rows), self.epochs), "fit", unit="epoch")
+            bar = progress_bar(range(len(so_far.rows), self.epochs), "fit", unit="epoch")
             for epoch in bar:
                 kl_weight = min(1.0, (epoch + 1) / (self.warm_epochs + 1))
                 row = self.learn(kl_weight) | self.watch()

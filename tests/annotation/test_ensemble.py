@@ -118,13 +118,6 @@ def test_no_fit_is_no_ensemble(settings):
         Ensemble(**settings)
 
 
-def test_held_out_labels_cannot_be_watched_by_a_fit_that_sees_none(adata):
-    with pytest.raises(ValueError, match="watch held-out labels"):
-        TrainConfig(objective="unlabeled", monitor="labels")
-    train = replace(SHORT, max_epochs=1, monitor="labels")
-    assert len(Ensemble(SMALL, train, fits=1, keep=False).fit(adata, "label", 0)) == 1
-
-
 def test_hidden_labels_have_no_part_in_what_is_said_of_them(adata):
     """Permuted among themselves within a fold, the answer about them stays."""
     rng = np.random.default_rng(0)

@@ -98,7 +98,7 @@ def test_no_baseline_sees_the_truth_and_every_one_is_scored(monkeypatch):
     grid._load.cache_clear()
     task = grid.Task("simulated", "markers", 5, 0, "baselines")
     said = []
-    scored = grid.evaluate
+    scored = grid.scores
     monkeypatch.setattr(grid, "scores", lambda adata, p: said.append(p) or scored(adata, p))
     plain = grid.work(task)
     cells = grid.cells_of(task)
