@@ -23,6 +23,8 @@ from scanvi_tutorial.plotting.style import UNLABELED_COLOR, palette_of, panels_i
 
 __all__ = ["figure6", "umap"]
 
+Places = NDArray[np.floating] | None  # places of cells on a map, (cells, 2); None makes a map of obsm["X_scanvi"]
+
 _NEIGHBORS, _FEWEST = 15, 10
 _TOP = 2.75  # height of the upper row in inches
 
@@ -45,7 +47,7 @@ def umap(adata: AnnData, *, use_rep: str = "X_scanvi", seed: int = 0) -> NDArray
     return cells.obsm["X_umap"]
 
 
-def map_of(adata: AnnData, coordinates: NDArray[np.floating] | None, seed: int) -> NDArray[np.floating]:
+def map_of(adata: AnnData, coordinates: Places, seed: int) -> NDArray[np.floating]:
     """Return `coordinates` (cells, 2), or a new map where there are none; `InputError` where the shape is another."""
     xy = umap(adata, seed=seed) if coordinates is None else np.asarray(coordinates)
     if xy.shape != (adata.n_obs, 2):
@@ -58,7 +60,7 @@ def figure6(
     *,
     labels_key: str = "label",
     truth_key: str = "truth",
-    coordinates: NDArray[np.floating] | None = None,
+    coordinates: Places = None,
     seed: int = 0,
 ) -> Figure:
     """Draw the cells on one map, colored by seed label, by true type and by the probability of each type.

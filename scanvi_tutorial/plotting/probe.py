@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.inputs.labels import label_name
-from scanvi_tutorial.plotting.embedding import map_of, probabilities_of
+from scanvi_tutorial.plotting.embedding import Places, map_of, probabilities_of
 from scanvi_tutorial.plotting.style import palette_of
 
 __all__ = ["Probe", "cell_probe"]
@@ -46,7 +46,7 @@ def cell_probe(
     *,
     labels_key: str = "label",
     truth_key: str = "truth",
-    coordinates: NDArray[np.floating] | None = None,
+    coordinates: Places = None,
     seed: int = 0,
 ) -> Probe:
     """Return a map of cells in the color of their inferred type, and the probabilities of the one that is asked for.
