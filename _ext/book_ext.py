@@ -13,7 +13,9 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import inspect
 import os
+import pkgutil
 import re
 import shutil
 import sys
@@ -21,12 +23,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import grimp
 import jupytext
 from IPython.core.inputtransformer2 import TransformerManager
 from sphinx.errors import ExtensionError
 from sphinx.util.docstrings import prepare_docstring
 
-from scanvi_tutorial.training.source import code_digest, module_file, names_in
+from scanvi_tutorial.training.cache import code_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = ("SCANVI_SMOKE", "CI", "SCANVI_DATASET")  # of the environment: other values, other outputs
 RESULTS = "benchmarks/results"
+PACKAGE = "scanvi_tutorial"
+LOOKS = {".mplstyle", ".html"}  # what modules read that stands beside them
 
 
 def key_of(chapter: str, environ: Mapping[str, str] = os.environ, root: Path = ROOT) -> str:
@@ -48,17 +53,60 @@ def key_of(chapter: str, environ: Mapping[str, str] = os.environ, root: Path = R
     """
     cells = [cell.source for cell in jupytext.reads(chapter, fmt="md:myst").cells if cell.cell_type == "code"]
     code = ast.parse("".join(TransformerManager().transform_cell(cell) for cell in cells))
-    package = root / "scanvi_tutorial"
-    calls = [node for node in ast.walk(code) if isinstance(node, ast.Call)]
-    listed = [part for call in calls if ast.unparse(call.func) == "show_source" for part in call.args]
-    files = {module_file(name, package) for name in names_in(code, *listed)} if listed else set()
-    files |= set((root / RESULTS).glob("*.json")) if any(RESULTS in cell for cell in cells) else set()
-    digest = hashlib.sha256(code_digest(*names_in(code), package=package).encode())
-    for file in sorted(files | {root / "requirements.txt"}):
+    graph = grimp.build_graph(PACKAGE, cache_dir=None)
+    used = modules_of(code)
+    used |= {name for module in used for name in graph.find_upstream_modules(module)}
+    modules = {module_file(name, root) for name in used}
+    calls = [node for node in ast.walk(code) if isinstance(node, ast.Call) and ast.unparse(node.func) == "show_source"]
+    texts = {module_file(name, root) for name in modules_of(code, *calls)} if calls else set()
+    texts |= {file for folder in {file.parent for file in modules} for file in folder.iterdir() if file.suffix in LOOKS}
+    texts |= set((root / RESULTS).glob("*.json")) if any(RESULTS in cell for cell in cells) else set()
+    digest = hashlib.sha256(code_digest(*modules).encode())
+    for file in sorted(texts | {root / "requirements.txt"}):
         digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     for name in SETTINGS:
         digest.update(f"{name}={environ.get(name, '')}\0".encode())
     return digest.hexdigest()[:12]
+
+
+def modules_of(code: ast.AST, *parts: ast.AST) -> set[str]:
+    """Return the modules of the package that define what code uses: in `parts`, or in all of it."""
+    names = {}  # what a name of the code stands for
+    for node in ast.walk(code):
+        if isinstance(node, ast.Import):
+            names |= {alias.asname or alias.name: alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    used = set()
+    left = list(parts or [code])
+    while left:
+        node = left.pop()
+        chain = ast.unparse(node).split(".") if isinstance(node, ast.Name | ast.Attribute) else [""]
+        if chain[0] in names:
+            used.add(".".join([names[chain[0]], *chain[1:]]))
+        else:
+            left += ast.iter_child_nodes(node)
+    return {defining_module(name) for name in used if name.split(".")[0] == PACKAGE}
+
+
+def defining_module(name: str) -> str:
+    """Return the module that defines what a dotted name stands for; the module it is taken from, if nobody knows."""
+    while True:
+        try:
+            found = pkgutil.resolve_name(name)
+            break
+        except AttributeError:  # of an object that is made when the code runs
+            name = name.rpartition(".")[0]
+    if inspect.ismodule(found):
+        return found.__name__
+    module = getattr(found, "__module__", None) or ""
+    return module if module.startswith(PACKAGE) else defining_module(name.rpartition(".")[0])
+
+
+def module_file(name: str, root: Path = ROOT) -> Path:
+    """Return the file of a module."""
+    path = root.joinpath(*name.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def find_changed(app: Sphinx, env: BuildEnvironment, *found: set[str]) -> list[str]:

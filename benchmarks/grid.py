@@ -2,8 +2,8 @@
 
 A *task* is a data set with the seed labels of one draw and some methods; one RNG seed a draw chooses the seed cells and
 draws all weights. Finished tasks are kept in the results file, and a run that was cut short goes on from there; a file
-made by other code or other versions is put aside as `grid.old.json`. The code is this file and what it imports of the
-package, comments and docstrings left out.
+made by other code or other versions is put aside as `grid.old.json`. The code is this file and the package
+but for figures, pages and commands; comments and docstrings do not count.
 
     python benchmarks/grid.py --accept
 
@@ -48,12 +48,13 @@ from scanvi_tutorial.evaluation import (
     linear_classifier,
     pooled,
     principal_components,
+    scored_cells,
     scores,
     stack,
     tempered,
 )
 from scanvi_tutorial.inference.predictions import latent
-from scanvi_tutorial.training.source import code_digest
+from scanvi_tutorial.training.cache import code_digest
 
 __all__ = ["Task", "accept", "run", "tasks", "work"]
 
@@ -288,8 +289,9 @@ def accept(path: Path = RESULTS) -> None:
 
 
 def _code() -> str:
-    """Return a digest of this file and of what it imports of the package: rows of other code are not mixed."""
-    return code_digest(Path(__file__))
+    """Return a digest of this file and of the package but for figures, pages and commands: other code, other rows."""
+    folders = ("annotation", "config.py", "data", "evaluation", "inference", "inputs", "model", "training")
+    return code_digest(Path(__file__), *(Path(st.__file__).with_name(folder) for folder in folders))
 
 
 def _libraries(found: dict[str, str]) -> dict[str, str]:

@@ -44,7 +44,7 @@ __all__ = [
     "text_on",
 ]
 
-STYLE = Path(__file__).parents[1] / "book.mplstyle"
+STYLE = Path(__file__).with_name("book.mplstyle")
 INK, MUTED, FAINT = "#24292f", "#57606a", "#8c959f"  # text; lines that stand back; zeros in a table
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"  # Okabe and Ito, for what is not a type
 BAND = "#d8dee4"  # where chance alone would put a point

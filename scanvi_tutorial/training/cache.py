@@ -7,9 +7,11 @@ scores is no part of a fit.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +28,11 @@ from scanvi_tutorial.inputs.labels import check_labels
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.history import History
 from scanvi_tutorial.training.loop import fit
-from scanvi_tutorial.training.source import code_digest
 
-__all__ = ["cache_folder", "fit_or_load"]
+__all__ = ["cache_folder", "code_digest", "fit_or_load"]
 
 _PACKAGE = Path(__file__).parents[1]
+_CODE_OF_A_FIT = ("config.py", "inputs", "model", "training")  # by the import contracts, nothing else has a part in it
 
 
 def fit_or_load(
@@ -87,11 +89,28 @@ def cache_folder() -> Path:
     return Path(pooch.os_cache("scanvi_tutorial")) / "models"
 
 
+def code_digest(*paths: Path) -> str:
+    """Return a digest of Python files, and of those below folders, as code: comments and docstrings do not count."""
+    digest = hashlib.sha256()
+    for file in sorted({file for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path])}):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+                del node.body[0]
+        digest.update(f"{file.name}\0{ast.dump(tree)}\0".encode())
+    return digest.hexdigest()[:24]
+
+
+@cache  # the code of a process stays
+def _code_of_a_fit() -> str:
+    return code_digest(*(_PACKAGE / part for part in _CODE_OF_A_FIT))
+
+
 def _key(
     adata: AnnData, labels_key: str, batch_key: str | None, model_config: ModelConfig, train_config: TrainConfig
 ) -> str:
     digest = hashlib.sha256(f"{torch.__version__} {pyro.__version__} {torch.get_num_threads()}".encode())
-    digest.update(code_digest("scanvi_tutorial.training.loop").encode())
+    digest.update(_code_of_a_fit().encode())
     digest.update(
         json.dumps([asdict(model_config), asdict(train_config), labels_key, batch_key], sort_keys=True).encode()
     )

@@ -45,7 +45,7 @@ def test_rows_of_other_code_are_put_aside_and_not_mixed(tmp_path, monkeypatch):
     monkeypatch.setattr(grid, "work", row_of)
     path = tmp_path / "grid.json"
     grid.run(CHOSEN, path)
-    monkeypatch.setattr(grid, "code_digest", lambda file: "other")
+    monkeypatch.setattr(grid, "code_digest", lambda *paths: "other")
     assert len(grid.run(CHOSEN[:1], path)) == 1
     assert len(json.loads((tmp_path / "grid.old.json").read_text())["rows"]) == 3
 
@@ -56,7 +56,7 @@ def test_accepted_rows_are_gone_on_from_and_keep_the_commit_of_their_measurement
     monkeypatch.setattr(grid, "provenance", lambda: measured("one"))
     grid.run(CHOSEN[:2], path)
     before = json.loads(path.read_text())
-    monkeypatch.setattr(grid, "code_digest", lambda file: "other")
+    monkeypatch.setattr(grid, "code_digest", lambda *paths: "other")
     grid.accept(path)
     assert json.loads(path.read_text()) == before | {"code": "other"}
     monkeypatch.setattr(grid, "provenance", lambda: measured("two"))

@@ -46,7 +46,7 @@ def checkout(tmp_path):
     [
         ("scanvi_tutorial/data/pbmc.py", "CHANGED = 1\n", True),
         ("scanvi_tutorial/plotting/embedding.py", "CHANGED = 1\n", True),
-        ("scanvi_tutorial/book.mplstyle", "# changed\n", True),
+        ("scanvi_tutorial/plotting/book.mplstyle", "# changed\n", True),
         ("scanvi_tutorial/training/loop.py", "# a comment of a module that is listed\n", True),
         ("requirements.txt", "# changed\n", True),
         ("scanvi_tutorial/data/pbmc.py", "# a comment\n", False),

@@ -1,6 +1,8 @@
 """The cache of fitted models: found again only by what they were made from, whole or not at all."""
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -8,7 +10,7 @@ import torch
 
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.training import cache
-from scanvi_tutorial.training.cache import cache_folder, fit_or_load
+from scanvi_tutorial.training.cache import cache_folder, code_digest, fit_or_load
 
 SIZES = ModelConfig(n_latent=2, gene_hidden=(8,))
 SHORT = TrainConfig(max_epochs=2, batch_size=8)
@@ -74,9 +76,24 @@ def test_other_settings_are_fitted_anew(tiny, tmp_path, fits):
 
 def test_other_code_is_fitted_anew(tiny, tmp_path, fits, monkeypatch):
     fit_or_load(tiny(), SIZES, SHORT, folder=tmp_path)
-    monkeypatch.setattr(cache, "code_digest", lambda module: f"other code of {module}")
+    monkeypatch.setattr(cache, "_code_of_a_fit", lambda: "other code")
     fit_or_load(tiny(), SIZES, SHORT, folder=tmp_path)
     assert len(fits) == 2
+
+
+@pytest.mark.parametrize(
+    ("added", "counts"),
+    [("# a comment\n", False), ('"""Text."""\n', False), ("CHANGED = 1\n", True), ("1 + 1\n", True)],
+)
+def test_code_counts_and_comments_and_docstrings_do_not(tmp_path, added, counts):
+    folder = shutil.copytree(Path(cache.__file__).parent, tmp_path / "training")
+    (folder / "empty.py").write_text("")
+    before = code_digest(folder)
+    for name in ("empty.py", "part.py"):
+        (folder / name).write_text(added)
+    assert code_digest(folder / "empty.py") != code_digest(folder / "loop.py")
+    (folder / "part.py").unlink()
+    assert (code_digest(folder) != before) is counts
 
 
 @pytest.mark.parametrize("file", ["*.json", "*.safetensors"])
