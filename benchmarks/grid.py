@@ -231,7 +231,7 @@ def _timed(name: str, method: Callable[..., pd.DataFrame], shown: AnnData, task:
 def _fitted(name: str, method: SingleFit | FrozenLatent, shown: AnnData, task: Task) -> Answer:
     """Return the answer of a fit, and what the fit says of itself, where it is one of scANVI with labels."""
     _, said, more = _timed(name, method, shown, task)
-    if isinstance(method, ScANVI):  # its fit is in the folder by now
+    if isinstance(method, SingleFit):  # its fit is in the folder by now
         train = replace(method.train, seed=task.draw)
         _, history = st.fit_or_load(shown, method.model, train, folder=method.folder)
         best = history.frame.loc[history.best_epoch]

@@ -25,7 +25,7 @@ from provenance import hardware, provenance, write_json
 
 import scanvi_tutorial as st
 from scanvi_tutorial.config import DATASETS
-from scanvi_tutorial.evaluation import largest_class_rate, scores
+from scanvi_tutorial.evaluation import largest_class_rate, scored_cells, scores
 
 __all__ = ["METHODS", "Method", "WorkerError", "bare", "compare", "draw", "show", "work"]
 

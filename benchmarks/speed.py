@@ -100,7 +100,7 @@ def whole(cells: Path, name: str, *, threads: int) -> dict[str, Any]:
     """Return what a whole run of ours costs, from the file to labels, and how right it is."""
     table, answer = once(RUNS[name], cells, threads=threads)
     with_truth = anndata.read_h5ad(cells, backed="r")
-    found = scores(anndata.AnnData(obs=with_truth.obs), table)
+    found = st.evaluation.scores(anndata.AnnData(obs=with_truth.obs), table)
     with_truth.file.close()
     kept = ("seconds", "cpu_seconds", "added_mb")
     return {"run": name, **{key: answer[key] for key in kept}, **found.round(4)[["accuracy", "log_loss"]].to_dict()}

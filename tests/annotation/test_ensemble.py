@@ -21,6 +21,7 @@ from scanvi_tutorial.evaluation import (
     linear_classifier,
     neighbor_graph,
     pooled,
+    scored_cells,
     scores,
 )
 from scanvi_tutorial.inference.predictions import label_probabilities, latent

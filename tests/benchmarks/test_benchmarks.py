@@ -201,7 +201,7 @@ def test_our_method_is_the_fit_of_the_book(tiny):
     config = st.TrainConfig(seed=5, max_epochs=2)
     model = st.SCANVI.from_anndata(adata, st.ModelConfig(gene_likelihood="nb"), seed=5)
     st.fit(model, adata, config)
-    ours = partial(import_module("peers_ours").scanvi, model={"likelihood": "nb"}, train={"max_epochs": 2})
+    ours = partial(import_module("peers_ours").scanvi, model={"gene_likelihood": "nb"}, train={"max_epochs": 2})
     table = ours(adata, seed=5)
     assert table.equals(st.label_probabilities(model, adata, seed=5))
     json.dumps(table.attrs)

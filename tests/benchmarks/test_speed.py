@@ -72,7 +72,7 @@ def test_types_of_those_cells_can_be_told_apart(tmp_path):
 
 def test_our_arm_is_the_fit_of_the_book_and_runs_as_long_as_it_is_told(tmp_path):
     path = many_cells.made(tmp_path, cells=700, genes=120)
-    table = speed_ours.from_file(str(path), genes=60, epochs=2, train={"minibatch": 64})
+    table = speed_ours.from_file(str(path), genes=60, epochs=2, train={"batch_size": 64})
     adata = st.select_genes(st.read_h5ad(path), 60)
     model = st.SCANVI.from_anndata(adata)
     st.fit(model, adata, st.TrainConfig(max_epochs=2, batch_size=64, device="cpu"))
@@ -82,7 +82,7 @@ def test_our_arm_is_the_fit_of_the_book_and_runs_as_long_as_it_is_told(tmp_path)
 
 def test_counts_left_on_disk_give_the_same_answer_and_leave_nothing(tmp_path, monkeypatch):
     path = many_cells.made(tmp_path, cells=700, genes=120)
-    settings = {"genes": 60, "epochs": 2, "train": {"minibatch": 64}}
+    settings = {"genes": 60, "epochs": 2, "train": {"batch_size": 64}}
     asked, original = [], st.read_selected
     monkeypatch.setattr(st, "read_selected", lambda *args, **kw: asked.append(kw["folder"]) or original(*args, **kw))
     found = speed_ours.from_file(str(path), on_disk=True, **settings)
@@ -94,7 +94,7 @@ def test_counts_left_on_disk_give_the_same_answer_and_leave_nothing(tmp_path, mo
 def test_the_recommended_run_is_the_recommended_answer_and_keeps_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("scanvi_tutorial.training.cache.cache_folder", lambda: tmp_path / "cache")
     path = many_cells.made(tmp_path, cells=700, genes=120)
-    table = speed_ours.recommended_from_file(str(path), genes=60, fits=2, train={"max_epochs": 2, "minibatch": 64})
+    table = speed_ours.recommended_from_file(str(path), genes=60, fits=2, train={"max_epochs": 2, "batch_size": 64})
     assert list(tmp_path.iterdir()) == [path]  # a fit that was kept would cost nothing the next time
     train = st.TrainConfig(max_epochs=2, batch_size=64, device="cpu")
     np.testing.assert_array_equal(table, st.recommended(st.select_genes(st.read_h5ad(path), 60), train=train, fits=2))

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from scanvi_tutorial.evaluation.ranks import allowed_deviation, ecdf_difference, rank_among
+from scanvi_tutorial.evaluation.ranks import allowed_deviation, ecdf_difference, rank_among, rank_uniformity
 from scanvi_tutorial.inputs import InputError
 
 CELLS, DRAWS = 4_000, 99

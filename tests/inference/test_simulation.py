@@ -52,7 +52,7 @@ def test_drawn_cells_are_usable_and_keep_every_latent_variable(plain):
     assert list(cells.var_names) == plain.genes
     assert cells.obsm["z1"].shape == cells.obsm["z2"].shape == (50, 1)
     assert (cells.obs["library_size"] > 0).all()
-    assert check_labels(cells, plain.labels_key, least=0)[0] == []  # nobody has told us any
+    assert check_labels(cells, plain.columns.labels_key, least=0)[0] == []  # nobody has told us any
     assert label_probabilities(plain, cells).shape == (50, 3)
 
 

@@ -126,7 +126,7 @@ def other_labels(adata):
         ({"data": other_labels}, "the labels"),
         ({"config": {"learning_rate": 0.01}}, r"TrainConfig\.learning_rate"),
         ({"config": {"seed": 3}}, r"TrainConfig\.seed"),
-        ({"model": {"likelihood": "nb"}}, r"ModelConfig\.likelihood"),
+        ({"model": {"gene_likelihood": "nb"}}, r"ModelConfig\.gene_likelihood"),
         ({"weights": 1}, "the initial weights"),
     ],
 )
