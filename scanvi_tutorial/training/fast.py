@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from scanvi_tutorial.inputs.arrays import SparseCounts
 from scanvi_tutorial.model.scanvi import SCANVI
-from scanvi_tutorial.training.fused import Workspace, count_log_likelihood
+from scanvi_tutorial.training.fused import Workspace, count_log_likelihood, sparse_linear, to_column_major
 from scanvi_tutorial.training.minibatches import Half
-from scanvi_tutorial.training.sparse import sparse_linear, to_column_major
 
 __all__ = ["FastEngine"]
 

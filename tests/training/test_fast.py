@@ -18,11 +18,10 @@ from scanvi_tutorial.model.bound import bound_terms
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training import fused
 from scanvi_tutorial.training.fast import FastEngine
-from scanvi_tutorial.training.fused import Workspace, count_log_likelihood
+from scanvi_tutorial.training.fused import Workspace, count_log_likelihood, sparse_linear, to_column_major
 from scanvi_tutorial.training.loop import fit
 from scanvi_tutorial.training.minibatches import Half, Minibatch
 from scanvi_tutorial.training.objective import PyroEngine, loss_of
-from scanvi_tutorial.training.sparse import sparse_linear, to_column_major
 
 KINDS = ["zinb", "nb", "poisson"]
 
