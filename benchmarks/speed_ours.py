@@ -40,9 +40,7 @@ def from_file(
     """
     config = st.ModelConfig.tutorial() if tutorial else st.ModelConfig()
     settings = st.TrainConfig(seed=seed, device="cpu", **(train or {}))
-    if (
-        tutorial
-    ):  # 200 labeled cells pass in an epoch of 200 steps there; all cells are learned from, none is downsample_counts
+    if tutorial:  # an epoch there is 200 steps on 200 labeled cells, from all molecules, with no cell held out
         settings = replace(settings, batch_size=100, labeled_batch_size=2, held_out=1e-9, min_depth=1.0)
     if epochs is not None:
         settings = replace(settings, max_epochs=epochs, max_steps=10**9, patience=10**9)
