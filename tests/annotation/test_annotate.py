@@ -230,7 +230,7 @@ def test_a_batch_that_gives_the_type_away_is_warned_of_once():
 def test_a_batch_that_crosses_types_is_used_without_a_warning():
     adata = cells(batches=2)
     annotate(adata, "kind", batch_key="batch", **QUICK)
-    assert adata.uns["scanvi"]["parameters"]["batch"] == "batch"
+    assert adata.uns["scanvi"]["parameters"]["batch_key"] == "batch"
     assert not any("mutual information" in text for text in adata.uns["scanvi"]["warnings"])
 
 
