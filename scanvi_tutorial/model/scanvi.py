@@ -1,4 +1,4 @@
-"""scANVI: a model that tells how a cell comes to its counts, and a guide that tells the story backward.
+"""scANVI in Pyro: the model p(z1, y, z2, l, x) and the guide q(z2, l, y, z1 | x) over the networks.
 
 Derived in book/04_model.md; sketched in book/02_sketch.md; the networks are those of book/03_networks.md.
 
@@ -41,7 +41,7 @@ _NEARLY_POISSON = math.log(1e4)  # of log θ: beyond it a count is Poisson, and 
 
 
 class SCANVI(nn.Module):
-    """The finished model; `model` and `guide` are Pyro programs over its networks.
+    """The finished model: `model` and `guide` are Pyro programs over its networks.
 
     Args:
         config: Likelihood, sizes and label weight.
@@ -171,7 +171,7 @@ class SCANVI(nn.Module):
         depth: Float[Tensor, "cells 1"] | None = None,
         batch: Float[Tensor, "cells batches"] | None = None,
     ) -> Float[Tensor, "cells latent"]:
-        """Tell how cells come to their counts; return their states z2. `y` may be observed.
+        """Sample z1, y, z2, l and x of cells; return their states z2. `y` may be observed.
 
         `depth`, where given, is the share of its molecules that each cell kept (chapter 5);
         `batch` is one-hot, in a model that knows batches.
@@ -194,7 +194,7 @@ class SCANVI(nn.Module):
         depth: Float[Tensor, "cells 1"] | None = None,
         batch: Float[Tensor, "cells batches"] | None = None,
     ) -> None:
-        """Tell the story backward; y is summed over by enumeration unless it is given."""
+        """Sample z2, l, y and z1 of cells given x; y is summed over by enumeration unless it is given."""
         with pyro.plate("cells", len(x)):
             z2_loc, z2_scale, l_loc, l_scale = self.z2l_encoder(x)
             z2 = pyro.sample("z2", dist.Normal(z2_loc, z2_scale).to_event(1))
