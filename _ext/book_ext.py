@@ -81,12 +81,16 @@ def modules_of(code: ast.AST, *parts: ast.AST) -> set[str]:
     left = list(parts or [code])
     while left:
         node = left.pop()
-        chain = ast.unparse(node).split(".") if isinstance(node, ast.Name | ast.Attribute) else [""]
-        if chain[0] in names:
-            used.add(".".join([names[chain[0]], *chain[1:]]))
+        first, _, rest = (ast.unparse(node) if _is_dotted_name(node) else "").partition(".")
+        if first in names:
+            used.add(f"{names[first]}.{rest}".rstrip("."))
         else:
             left += ast.iter_child_nodes(node)
     return {defining_module(name) for name in used if name.split(".")[0] == PACKAGE}
+
+
+def _is_dotted_name(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name) or (isinstance(node, ast.Attribute) and _is_dotted_name(node.value))
 
 
 def defining_module(name: str) -> str:

@@ -25,6 +25,7 @@ from scanvi_tutorial.teaching import show_source
 
 adata = st.load("simulated")
 st.plotting.umap(adata)
+st.SCANVI.from_anndata(adata).train()
 show_source(st.fit)
 ```
 """
