@@ -14,8 +14,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scanvi_tutorial.config import UNLABELED
-from scanvi_tutorial.inputs.cells import column_of
-from scanvi_tutorial.inputs.errors import InputError, listed
+from scanvi_tutorial.inputs.errors import InputError, column_of, listed
 from scanvi_tutorial.inputs.labels import check_labels
 from scanvi_tutorial.inputs.markers import Markers, marker_genes, marker_scores, marker_table
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from scanvi_tutorial.inputs.batches import Batches
-from scanvi_tutorial.inputs.columns import Columns
+from scanvi_tutorial.inputs.cells import Columns
 from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import refuse_unknown
 from scanvi_tutorial.inputs.genes import check_genes

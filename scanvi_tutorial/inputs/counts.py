@@ -7,8 +7,7 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
-from scanvi_tutorial.inputs.errors import InputError, listed
-from scanvi_tutorial.inputs.genes import refuse_repeated_genes
+from scanvi_tutorial.inputs.errors import InputError, listed, refuse_repeated
 
 __all__ = ["LARGEST", "check_counts"]
 
@@ -42,7 +41,7 @@ def check_counts(adata: AnnData, layer: str | None = None) -> sparse.csr_matrix:
             f"{where} holds {matrix.shape[0]} cells × {matrix.shape[1]} genes, so there is nothing to learn from. "
             "Look at the filter that came before."
         )
-    refuse_repeated_genes(adata)
+    refuse_repeated(adata, "var")
     _refuse_damaged(matrix, where)
     if (dtype := _stored(matrix).dtype).kind not in "biuf":
         raise InputError(f"{where} holds {dtype}, not numbers. Convert it with .astype('float32').")

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from scanvi_tutorial.inputs.errors import InputError, listed, refuse_repeated
 
-__all__ = ["LEAST_OVERLAP", "align_genes", "check_genes", "refuse_repeated_genes"]
+__all__ = ["LEAST_OVERLAP", "align_genes", "check_genes"]
 
 LEAST_OVERLAP = 0.5  # share of the model's genes that other cells must have
 _ENSEMBL = re.compile(r"ENS[A-Z]*G\d{11}(\.\d+)?")
@@ -29,7 +29,7 @@ def check_genes(adata: AnnData, genes: Sequence[str]) -> AnnData:
     wanted = pd.Index(genes)
     if adata.var_names.equals(wanted):
         return adata
-    refuse_repeated_genes(adata)
+    refuse_repeated(adata, "var")
     missing = wanted.difference(adata.var_names, sort=False)
     if len(missing):
         raise InputError(
@@ -71,11 +71,6 @@ def align_genes(
         (np.ones(found.sum(), dtype=np.float32), (place[found], np.flatnonzero(found))), (len(names), len(found))
     )
     return (counts @ pick).tocsr().astype(np.float32), share
-
-
-def refuse_repeated_genes(adata: AnnData) -> None:
-    """Raise `InputError` where two genes bear one name."""
-    refuse_repeated(adata.var_names, "gene", "Make them unique with adata.var_names_make_unique().")
 
 
 def _remedy(names: pd.Index, genes: Sequence[str], var: pd.DataFrame | None) -> str:
