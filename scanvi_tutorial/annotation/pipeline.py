@@ -40,7 +40,7 @@ from scanvi_tutorial.inference.predictions import latent
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning
 from scanvi_tutorial.inputs.cells import Columns, check_cells, strip_to_inputs
 from scanvi_tutorial.inputs.errors import InputError, listed
-from scanvi_tutorial.inputs.labels import check_labels
+from scanvi_tutorial.inputs.labels import check_labels, quality_warnings
 from scanvi_tutorial.inputs.markers import check_markers
 from scanvi_tutorial.model.persistence import is_saved
 

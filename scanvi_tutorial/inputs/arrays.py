@@ -53,7 +53,7 @@ class Cells:
         """Check `adata` and read counts of `genes`, codes of `label_names` and of `batches` off it.
 
         Without `label_names` no label is looked at, and without `batches` no batch. Raises `InputError` where counts,
-        genes, labels or batches cannot be used, or where one is not known.
+        genes, labels or batches cannot be used.
         """
         adata = check_genes(adata, genes)
         batch_codes = None if batches is None else batches.codes(adata)

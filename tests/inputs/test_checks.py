@@ -26,6 +26,7 @@ from scanvi_tutorial.inputs import (
     read_h5ad,
     strip_to_inputs,
 )
+from scanvi_tutorial.inputs.cells import Columns
 
 COUNTS = np.array([[3, 0, 1], [0, 2, 0], [7, 0, 0], [1, 1, 1]])
 FORMS = {
@@ -307,7 +308,7 @@ def test_genes_are_aligned_as_a_table_would_be():
     rng = np.random.default_rng(0)
     counts = sparse.csr_matrix(rng.poisson(1.0, (5, 6)), dtype=np.float32)
     names, wanted = pd.Index(list("abcdef")), ["f", "x", "a", "c"]
-    ours, share = align_genes(counts, names, wanted)
+    ours, share = align_genes(counts, pd.DataFrame(index=names), wanted)
     theirs = pd.DataFrame(counts.toarray(), columns=names).reindex(columns=wanted, fill_value=0)
     np.testing.assert_array_equal(ours.toarray(), theirs)
     assert share == 0.75
@@ -388,7 +389,7 @@ def test_doubts_are_said_where_there_is_one_and_not_elsewhere():
 @pytest.mark.parametrize("name", ["nan", "None", "unknown", "N/A", "Unassigned"])
 def test_a_type_whose_name_sounds_like_none_is_doubted_with_a_remedy(name):
     codes = np.array([*[0] * 12, *[1] * 12, -1])
-    assert f"unlabeled={name!r}" in quality_warnings(["A", name], codes, genes=2_000)[0]
+    assert f"unlabeled_category={name!r}" in quality_warnings(["A", name], codes, genes=2_000)[0]
 
 
 # files
@@ -446,12 +447,12 @@ def test_cells_are_stripped_to_what_a_method_reads():
     adata = cells(label=["a", "later", "b", "b"], layers={"umi": COUNTS.copy()})
     adata.X = np.log1p(COUNTS)
     adata.obs["run"], adata.obs["age"] = [1, 2, 1, 2], [40, 50, 60, 70]
-    plain = strip_to_inputs(adata, "label", layer="umi", unlabeled_category="later", batch_key="run")
+    plain = strip_to_inputs(adata, Columns("label", "later", "umi", "run"))
     np.testing.assert_array_equal(plain.X.toarray(), COUNTS)
     assert list(plain.obs) == ["label", "run"]
     assert list(plain.obs["label"].cat.categories) == ["a", "b"]
     assert plain.obs["label"].isna().tolist() == [False, True, False, False]
-    assert "two" in refused(strip_to_inputs, adata, "label", batch_key="label").lower()
+    assert "two" in refused(strip_to_inputs, adata, Columns("label", batch_key="label")).lower()
 
 
 DAMAGED = {
