@@ -72,14 +72,14 @@ def test_a_switch_that_is_neither_on_nor_off_is_refused(name):
 @pytest.mark.parametrize(
     ("kind", "name", "value"),
     [
-        (ModelConfig, "likelihood", "gaussian"),
+        (ModelConfig, "gene_likelihood", "gaussian"),
         (ModelConfig, "library", "guessed"),
         (ModelConfig, "norm", "group"),
         (ModelConfig, "n_latent", 0),
         (ModelConfig, "label_weight", -1.0),
         (ModelConfig, "label_weight", float("nan")),
-        (ModelConfig, "dropout", 1.0),
-        (ModelConfig, "dropout", -0.1),
+        (ModelConfig, "dropout_rate", 1.0),
+        (ModelConfig, "dropout_rate", -0.1),
         (ModelConfig, "gene_hidden", (128, 0)),
         (ModelConfig, "label_hidden", (-3,)),
         (ModelConfig, "classifier_hidden", (0,)),

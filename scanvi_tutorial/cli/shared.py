@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
 import click
+import pandas as pd
 from anndata import AnnData
+from anndata.utils import make_index_unique
 
 from scanvi_tutorial.config import UNLABELED, no_progress
 from scanvi_tutorial.data.download import DownloadError
@@ -110,14 +112,11 @@ def refuse_to_overwrite(
         taken[place] = "the name of another result"
         if path.exists() and not overwrite:
             raise click.ClickException(f"{path} exists already. Choose another name, or say --overwrite.")
-        if not path.absolute().parent.is_dir():
-            raise click.ClickException(f"There is no folder {path.absolute().parent} to write {path.name} to. Make it.")
-        try:
-            tempfile.TemporaryFile(dir=path.absolute().parent).close()
-        except OSError as error:
+        folder = path.absolute().parent
+        if not os.access(folder, os.W_OK):
             raise click.ClickException(
-                f"{path} cannot be written ({error.strerror}). Choose another folder."
-            ) from error
+                f"There is no folder {folder} to write {path.name} to. Make it, or name another."
+            )
 
 
 def write(adata: AnnData, out: Path, csv: Path | None) -> None:
@@ -150,16 +149,10 @@ def write(adata: AnnData, out: Path, csv: Path | None) -> None:
             answer.to_csv(part, index_label="cell")
 
 
-def _hdf5_names(names: list[str]) -> list[str]:
+def _hdf5_names(names: list[str]) -> pd.Index:
     """Return names that HDF5 takes as they are, each once."""
-    names_in_file: list[str] = []
-    for name in names:
-        base = name.replace("/", "|").replace("\0", "|")
-        base = f"label {base}" if base in (".", "..", "_index") else base
-        while base in names_in_file:
-            base += "'"
-        names_in_file.append(base)
-    return names_in_file
+    names = [re.sub(r"[/\0]", "|", name) for name in names]
+    return make_index_unique(pd.Index([f"label {name}" if name in (".", "..", "_index") else name for name in names]))
 
 
 def say_result(adata: AnnData, paths: list[Path | None], quiet: bool) -> None:

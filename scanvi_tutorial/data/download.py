@@ -1,8 +1,4 @@
-"""Downloads of data sets: kept in one folder, known by their SHA-256, asked for at one address after the other.
-
-Used by the loaders of book/01_data.md; a reader meets it only when a download fails. `pooch` downloads, tries again,
-checks the digest and moves the file into place.
-"""
+"""Downloads of data sets: kept in one folder, checked by their SHA-256, asked for at one address after the other."""
 
 from __future__ import annotations
 
@@ -74,7 +70,7 @@ def fetch(name: str, *, data_dir: str | PathLike[str] | None = None) -> Path:
         source = pooch.create(folder, "", registry={name: file.sha256}, urls={name: url}, retry_if_failed=RETRIES)
         try:
             return Path(source.fetch(name, downloader=downloader))
-        except (OSError, ValueError) as error:  # pooch raises ValueError for a wrong digest
+        except (OSError, ValueError) as error:
             failures.append(error)
     tried = [f"{url} ({_reason(error)})" for url, error in zip(file.urls, failures, strict=True)]
     raise DownloadError(
@@ -91,12 +87,8 @@ def _close_refusal(response: Any, **_: Any) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Say in a few words why a download failed."""
-    match error:
-        case ValueError():
-            return "the file there has another SHA-256"
-        case OSError(response=None):  # the errors of requests, which pooch downloads with, have this attribute
-            return f"no complete answer: {type(error).__name__}"
-        case OSError(response=response):
-            return f"the server answered {response.status_code}"
-    return str(error)  # what the operating system says of the folder
+    if isinstance(error, ValueError):  # pooch's, for a wrong digest
+        return "the file there has another SHA-256"
+    if getattr(error, "response", None) is not None:
+        return f"the server answered {error.response.status_code}"
+    return error.strerror or f"no complete answer: {type(error).__name__}"

@@ -405,11 +405,6 @@ def normalized(adata: AnnData) -> AnnData:
     return adata
 
 
-def dense(adata: AnnData) -> AnnData:
-    adata.X = adata.X.toarray()
-    return adata
-
-
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
@@ -417,7 +412,6 @@ def dense(adata: AnnData) -> AnnData:
         (without_population, ["no cell of memory_t", "b_cells"]),
         (without_markers, ["lacks marker genes: CD8B, FOXP3", "var_names"]),
         (normalized, ["does not hold raw counts"]),
-        (dense, ["dense matrix"]),
     ],
 )
 def test_a_file_of_another_form_is_refused_in_one_paragraph(written, spoil, told):
