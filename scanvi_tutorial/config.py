@@ -109,6 +109,7 @@ class RunConfig:
     dataset: str = "pbmc68k"  #: a name for `st.load`
     data_dir: Path | None = None  #: where downloads are kept; None is a cache per user
     quiet: bool = False  #: no progress bars
+    genes: int = 2_000  #: how many genes the model sees, at most
 
     def __post_init__(self) -> None:
         if self.dataset not in DATASETS:
@@ -139,11 +140,6 @@ class RunConfig:
     def per_label(self) -> int:
         """How many seed cells each type gets: 50 in the tutorial's data set, else 10."""
         return 50 if self.dataset == "pbmc" else 10
-
-    @property
-    def genes(self) -> int:
-        """How many genes the model sees."""
-        return 2_000
 
     @property
     def draws(self) -> int:

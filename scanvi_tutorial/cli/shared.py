@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import pandas as pd
 from anndata import AnnData
 from anndata.utils import make_index_unique
 
@@ -128,7 +127,8 @@ def write(adata: AnnData, out: Path, csv: Path | None) -> None:
     table = adata.obsm.get("scanvi_probabilities")
     try:
         if table is not None:
-            adata.obsm["scanvi_probabilities"] = table.set_axis(_hdf5_names(list(table)), axis=1)
+            names = make_index_unique(table.columns.str.replace("/", "|"))
+            adata.obsm["scanvi_probabilities"] = table.set_axis(names, axis=1)
         with write_atomically(out) as part:
             adata.write_h5ad(part)
     except OSError as error:
@@ -142,17 +142,8 @@ def write(adata: AnnData, out: Path, csv: Path | None) -> None:
         if table is not None:
             adata.obsm["scanvi_probabilities"] = table
     if csv is not None:
-        answer = adata.obs[["scanvi_label", "scanvi_probability"]]
-        clear = [f"label {name}" if name in ("cell", *answer) else name for name in table]
-        answer = answer.join(table.set_axis(clear, axis=1))
         with write_atomically(csv) as part:
-            answer.to_csv(part, index_label="cell")
-
-
-def _hdf5_names(names: list[str]) -> pd.Index:
-    """Return names that HDF5 takes as they are, each once."""
-    names = [re.sub(r"[/\0]", "|", name) for name in names]
-    return make_index_unique(pd.Index([f"label {name}" if name in (".", "..", "_index") else name for name in names]))
+            adata.obs[["scanvi_label", "scanvi_probability"]].join(table).to_csv(part, index_label="cell")
 
 
 def say_result(adata: AnnData, paths: list[Path | None], quiet: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pooch
 
 from scanvi_tutorial.config import RunConfig
 
-__all__ = ["FILES", "DownloadError", "RemoteFile", "data_folder", "fetch"]
+__all__ = ["FILES", "DownloadError", "data_folder", "fetch"]
 
 RETRIES = 2  # further attempts at one address before the next is asked
 
@@ -22,28 +21,20 @@ class DownloadError(OSError):
     """No address gave the file; the text says which were asked, and how to put the file in place by hand."""
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
-    """What a file must be, and where to ask for it."""
-
-    sha256: str  # hexadecimal digest of the whole file
-    urls: tuple[str, ...]  # asked in this order
-
-
-FILES: dict[str, RemoteFile] = {
-    "PurifiedPBMCDataset.h5ad": RemoteFile(
-        sha256="a12d04b1c36d285a9f039cefe027788bc9c9db88c7858ef49579e2bf7f04381c",
-        urls=(
+FILES: dict[str, tuple[str, list[str]]] = {  # SHA-256 of the file, hexadecimal, and addresses in the order of asking
+    "PurifiedPBMCDataset.h5ad": (
+        "a12d04b1c36d285a9f039cefe027788bc9c9db88c7858ef49579e2bf7f04381c",
+        [
             "https://exampledata.scverse.org/scvi-tools/PurifiedPBMCDataset.h5ad",
             "https://github.com/YosefLab/scVI-data/raw/master/PurifiedPBMCDataset.h5ad",
-        ),
+        ],
     ),
-    "pbmc_facs.RData": RemoteFile(
-        sha256="90ae0879b8c7ba4d456f9a0d1be964213b0dda6788a7b05b48d867b9f76f2946",
-        urls=(
+    "pbmc_facs.RData": (
+        "90ae0879b8c7ba4d456f9a0d1be964213b0dda6788a7b05b48d867b9f76f2946",
+        [
             f"https://github.com/stephenslab/fastTopics/raw/{_FASTTOPICS}/data/pbmc_facs.RData",
             f"https://raw.githubusercontent.com/stephenslab/fastTopics/{_FASTTOPICS}/data/pbmc_facs.RData",
-        ),
+        ],
     ),
 }
 
@@ -62,21 +53,22 @@ def fetch(name: str, *, data_dir: str | PathLike[str] | None = None) -> Path:
     Raises:
         DownloadError: When no address gave the file, or the folder cannot be written to.
     """
-    file, folder, quiet = FILES[name], data_folder(data_dir), RunConfig.from_env().quiet
+    sha256, urls = FILES[name]
+    folder, quiet = data_folder(data_dir), RunConfig.from_env().quiet
     pooch.get_logger().disabled = quiet  # it says "Downloading file ..." on the way
     downloader = pooch.HTTPDownloader(progressbar=not quiet, hooks={"response": _close_refusal})
     failures: list[Exception] = []
-    for url in file.urls:
-        source = pooch.create(folder, "", registry={name: file.sha256}, urls={name: url}, retry_if_failed=RETRIES)
+    for url in urls:
+        source = pooch.create(folder, "", registry={name: sha256}, urls={name: url}, retry_if_failed=RETRIES)
         try:
             return Path(source.fetch(name, downloader=downloader))
         except (OSError, ValueError) as error:
             failures.append(error)
-    tried = [f"{url} ({_reason(error)})" for url, error in zip(file.urls, failures, strict=True)]
+    tried = [f"{url} ({_reason(error)})" for url, error in zip(urls, failures, strict=True)]
     raise DownloadError(
         f"{folder} holds no intact copy of {name}, and none could be downloaded: {', '.join(tried)}. Try again later, "
         f"or download it from one of these addresses with a browser and save it as {folder / name} "
-        f"(SHA-256 {file.sha256}). SCANVI_DATA_DIR chooses another folder."
+        f"(SHA-256 {sha256}). SCANVI_DATA_DIR chooses another folder."
     ) from failures[-1]
 
 

@@ -33,11 +33,7 @@ _CELLS_AT_ONCE = 2_000
 
 
 def read_selected(
-    path: str | Path,
-    n: int = 2_000,
-    *,
-    layer: str | None = None,
-    folder: str | Path | None = None,
+    path: str | Path, n: int = 2_000, *, layer: str | None = None, folder: str | Path | None = None
 ) -> AnnData:
     """Return the cells of a file with `n` of its genes; the file itself may be larger than memory.
 

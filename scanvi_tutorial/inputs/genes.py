@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,6 @@ from scanvi_tutorial.inputs.errors import InputError, listed, refuse_repeated
 __all__ = ["LEAST_OVERLAP", "align_genes", "check_genes"]
 
 LEAST_OVERLAP = 0.5  # share of the model's genes that other cells must have
-_ENSEMBL = re.compile(r"ENS[A-Z]*G\d{11}(\.\d+)?")
 
 
 def check_genes(adata: AnnData, genes: Sequence[str]) -> AnnData:
@@ -72,31 +70,14 @@ def align_genes(counts: sparse.csr_matrix, var: pd.DataFrame, genes: Sequence[st
 
 
 def _remedy(var: pd.DataFrame, genes: Sequence[str]) -> str:
-    """Guess why the names differ."""
-    names, wanted = var.index, set(genes)
+    """Name the column of `var` that holds the model's names, or say what may set the names apart."""
     for column in var.columns:
-        if _share(var[column].astype(str), wanted) >= LEAST_OVERLAP:
+        if pd.Index(genes).isin(var[column].astype(str)).mean() >= LEAST_OVERLAP:
             return (
                 f"adata.var[{column!r}] holds the model's names: set adata.var_names = adata.var[{column!r}].astype("
                 "str), then adata.var_names_make_unique()."
             )
-    ours, theirs = _ensembl(genes), _ensembl(names)
-    if ours and theirs and _share((name.split(".")[0] for name in names), {name.split(".")[0] for name in wanted}):
-        return "Both are Ensembl ids; take their versions (the dot and what follows) off on both sides."
-    if ours != theirs:
-        return (
-            f"{'The model' if ours else 'These cells'} name genes by Ensembl ids and the other by symbols: translate "
-            "them, for example with scanpy.queries.biomart_annotations, and put the result into adata.var_names."
-        )
-    if _share((name.upper() for name in names), {name.upper() for name in wanted}) >= LEAST_OVERLAP:
-        return "They agree but for capitals, as genes of mouse and human do: fit a model on cells of this species."
-    return "Check species and reference, or fit a model on the genes that both have."
-
-
-def _share(names: Iterable[str], wanted: set[str]) -> float:
-    return len(wanted.intersection(names)) / len(wanted)
-
-
-def _ensembl(names: Iterable[str]) -> bool:
-    names = [str(name) for name in names]
-    return sum(bool(_ENSEMBL.fullmatch(name)) for name in names) > len(names) / 2
+    return (
+        "Check that both are of one species and name genes alike (by symbols, or by Ensembl ids without versions), "
+        "or fit a model on the genes that both have."
+    )

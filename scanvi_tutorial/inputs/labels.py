@@ -67,8 +67,7 @@ def check_labels(
 
 def _in_order(name: str) -> tuple[int, int, str]:
     """Sort whole numbers by size and before words."""
-    digits = name.lstrip("0")  # int() refuses thousands of them
-    return (0, len(digits), digits) if name.isdecimal() else (1, 0, name)
+    return (0, int(name), name) if name.isdecimal() else (1, 0, name)
 
 
 def label_name(value: object) -> str:
