@@ -82,9 +82,9 @@ def errors_to_exit_code(quiet: bool, source: Path | None = None) -> Iterator[Non
             yield
         except (InputError, PersistenceError, DownloadError, FloatingPointError, OSError) as error:
             text = in_shell(f"{error.filename}: {error.strerror}." if getattr(error, "filename", None) else str(error))
-            of_cells = isinstance(error, InputError) and source is not None and str(source) not in text
-            about = f"{source}: " if of_cells else ""
-            raise click.ClickException(f"{about}{text}") from error
+            if isinstance(error, InputError) and source is not None and str(source) not in text:
+                text = f"{source}: {text}"
+            raise click.ClickException(text) from error
 
 
 def in_shell(text: str) -> str:
@@ -101,14 +101,11 @@ def refuse_to_overwrite(
     """
     if out is not None and out.suffix.lower() != ".h5ad":
         raise click.ClickException(f"{out} is not an .h5ad file, by its name. Give it that ending.")
-    taken = {} if kept is None else {kept.resolve(): "the file that is read"}
-    for path in paths:
-        if path is None:
-            continue
-        place = path.resolve()
-        if place in taken and not (path == out and taken[place] == "the file that is read"):
-            raise click.ClickException(f"{path} is {taken[place]} already. Give every result a name of its own.")
-        taken[place] = "the name of another result"
+    taken = set()
+    for path in filter(None, paths):
+        if path.resolve() in taken or (kept is not None and path != out and path.resolve() == kept.resolve()):
+            raise click.ClickException(f"{path} is read or written already. Give every result a name of its own.")
+        taken.add(path.resolve())
         if path.exists() and not overwrite:
             raise click.ClickException(f"{path} exists already. Choose another name, or say --overwrite.")
         folder = path.absolute().parent

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import pooch
 
@@ -56,7 +55,8 @@ def fetch(name: str, *, data_dir: str | PathLike[str] | None = None) -> Path:
     sha256, urls = FILES[name]
     folder, quiet = data_folder(data_dir), RunConfig.from_env().quiet
     pooch.get_logger().disabled = quiet  # it says "Downloading file ..." on the way
-    downloader = pooch.HTTPDownloader(progressbar=not quiet, hooks={"response": _close_refusal})
+    close_refusal = {"response": lambda page, **_: None if page.ok else page.close()}  # pooch does not
+    downloader = pooch.HTTPDownloader(progressbar=not quiet, hooks=close_refusal)
     failures: list[Exception] = []
     for url in urls:
         source = pooch.create(folder, "", registry={name: sha256}, urls={name: url}, retry_if_failed=RETRIES)
@@ -70,12 +70,6 @@ def fetch(name: str, *, data_dir: str | PathLike[str] | None = None) -> Path:
         f"or download it from one of these addresses with a browser and save it as {folder / name} "
         f"(SHA-256 {sha256}). SCANVI_DATA_DIR chooses another folder."
     ) from failures[-1]
-
-
-def _close_refusal(response: Any, **_: Any) -> None:
-    """Close the connection of an error page, which pooch leaves open."""
-    if not response.ok:
-        response.close()
 
 
 def _reason(error: Exception) -> str:

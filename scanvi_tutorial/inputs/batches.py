@@ -131,9 +131,8 @@ class Batches:
         """
         values = check_batches(adata, self.key)
         advice = (
-            "Latent space and label probabilities need no batch, and are to be had of these cells too; for anything "
-            f"else make a new model with SCANVI.from_anndata(..., batch_key={self.key!r}) of the cells of all "
-            "batches, or leave those cells out."
+            "Latent space and label probabilities need no batch; for anything else make a new model with "
+            f"SCANVI.from_anndata(..., batch_key={self.key!r}) of all batches, or leave those cells out."
         )
         refuse_unknown(values.categories, self.names, self.key, advice)
         return pd.Categorical(values, categories=self.names).codes.astype(np.int64)
@@ -142,10 +141,8 @@ class Batches:
         """Return b of cells whose batches are `codes`."""
         return one_hot(torch.as_tensor(codes, dtype=torch.long), len(self.names)).float()
 
-    def library_prior(
-        self, b: Float[Tensor, "cells batches"]
-    ) -> tuple[Float[Tensor, "cells 1"], Float[Tensor, "cells 1"]]:
-        """Return location and scale of log l of cells of these batches."""
+    def library_prior(self, b: Float[Tensor, "cells batches"]) -> tuple[Tensor, Tensor]:
+        """Return location and scale, each (cells, 1), of log l of cells of these batches."""
         loc, scale = (b.new_tensor(values)[:, None] for values in (self.library_loc, self.library_scale))
         return b @ loc, b @ scale
 

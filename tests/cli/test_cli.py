@@ -194,13 +194,10 @@ def test_the_module_runs_as_a_program():
 
 
 CLASHES = {
-    "a table over the cells": ({"out": "x.h5ad", "csv": "x.h5ad"}, "x.h5ad is the name of another result already"),
-    "a page over the table": (
-        {"out": "x.h5ad", "csv": "x", "report": "./x"},
-        "x is the name of another result already",
-    ),
-    "a table over what is read": ({"out": "x.h5ad", "csv": "in.h5ad"}, "in.h5ad is the file that is read already"),
-    "a page over what is read": ({"out": "in.h5ad", "report": "in.h5ad"}, "in.h5ad is the"),
+    "a table over the cells": ({"out": "x.h5ad", "csv": "x.h5ad"}, "x.h5ad is read or written already"),
+    "a page over the table": ({"out": "x.h5ad", "csv": "x", "report": "./x"}, "x is read or written already"),
+    "a table over what is read": ({"out": "x.h5ad", "csv": "in.h5ad"}, "in.h5ad is read or written already"),
+    "a page over what is read": ({"out": "in.h5ad", "report": "in.h5ad"}, "in.h5ad is read or written already"),
     "a name without its ending": ({"out": "x.txt"}, "x.txt is not an .h5ad file, by its name"),
 }
 
