@@ -228,13 +228,6 @@ def test_on_real_t_cells_too_everything_is_as_in_pyros_own_loader(written, monke
     assert torch.equal(torch.from_numpy(found.X.toarray()), counts)
 
 
-def test_the_permutation_does_not_touch_the_generator_of_others(written):
-    path = written(source())
-    before = torch.random.get_rng_state()
-    load_pbmc(300, path)
-    assert torch.equal(torch.random.get_rng_state(), before)
-
-
 def test_a_larger_subset_begins_with_the_smaller(written):
     path = written(source())
     small, large = load_pbmc(250, path), load_pbmc(400, path)
