@@ -37,7 +37,7 @@ from scanvi_tutorial.evaluation import (
     scores,
 )
 from scanvi_tutorial.inference.predictions import latent
-from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning
+from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning, confounding
 from scanvi_tutorial.inputs.cells import Columns, check_cells, strip_to_inputs
 from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.inputs.labels import check_labels, quality_warnings

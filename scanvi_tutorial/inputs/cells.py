@@ -37,6 +37,10 @@ def check_cells(adata: AnnData) -> None:
         )
     if adata.isbacked and adata.is_view:
         raise InputError("A part of a backed AnnData takes no results. Call .to_memory() on it first.")
+    if adata.obs_names.name in _WRITTEN:
+        raise InputError(
+            f"The names of the cells are called {adata.obs_names.name!r}. Set adata.obs_names.name = None."
+        )
     refuse_repeated(adata, "obs")
 
 

@@ -32,7 +32,7 @@ def check_labels(
         adata: Cells and genes.
         column: The column of `adata.obs` with the labels: categorical, text or whole numbers.
         unlabeled_category: A further name for "without a label", if the column uses one.
-        least: How many different labels there must be.
+        least: How many different labels there must be: 0, 1 or 2.
 
     Returns:
         Names (labels,) and codes (cells,), int64.
@@ -57,7 +57,7 @@ def check_labels(
     used = set(names.dropna())
     order = [name for name in known if name in used]
     if len(order) < least:
-        found = f"one label alone ({order[0]})" if len(order) == 1 else f"too few labels ({listed(order)})"
+        found = f"one label alone ({order[0]})" if order else "no label"
         raise InputError(
             f"adata.obs[{column!r}] holds {found}, and at least {least} are needed; {names.notna().sum()} of "
             f"{len(names)} cells are labeled. Give a few cells of every type a label."
