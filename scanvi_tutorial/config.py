@@ -54,13 +54,11 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _check_choices(self)
-        _at_least("n_latent", self.n_latent, 1)
-        _at_least("label_weight", self.label_weight, 0)
-        if not 0 <= self.dropout_rate < 1:
-            raise ValueError(f"dropout_rate must lie in [0, 1), got {self.dropout_rate!r}.")
         for name in ("gene_hidden", "label_hidden", "classifier_hidden"):
-            for width in getattr(self, name):
-                _at_least(name, width, 1)
+            _check(self, name, all(width >= 1 for width in getattr(self, name)), "widths of at least 1")
+        _check(self, "n_latent", self.n_latent >= 1, "at least 1")
+        _check(self, "label_weight", self.label_weight >= 0, "at least 0")
+        _check(self, "dropout_rate", 0 <= self.dropout_rate < 1, "in [0, 1)")
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> ModelConfig:
@@ -92,19 +90,15 @@ class TrainConfig:
     device: str = "auto"  #: "auto" takes CUDA, then MPS, then the CPU
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "max_steps", "patience"):
-            _at_least(name, getattr(self, name), 1)
-        for name in ("batch_size", "labeled_batch_size"):
-            _at_least(name, getattr(self, name), 2)
         _check_choices(self)
-        if not 0 < self.min_depth <= 1:
-            raise ValueError(f"min_depth must lie in (0, 1], got {self.min_depth!r}.")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be positive, got {self.learning_rate!r}.")
-        if not 0 <= self.warmup <= 1:
-            raise ValueError(f"warmup must lie in [0, 1], got {self.warmup!r}.")
-        if not 0 < self.held_out <= 0.5:
-            raise ValueError(f"held_out must lie in (0, 0.5], got {self.held_out!r}.")
+        for name in ("max_epochs", "max_steps", "patience"):
+            _check(self, name, getattr(self, name) >= 1, "at least 1")
+        for name in ("batch_size", "labeled_batch_size"):
+            _check(self, name, getattr(self, name) >= 2, "at least 2")
+        _check(self, "min_depth", 0 < self.min_depth <= 1, "in (0, 1]")
+        _check(self, "learning_rate", self.learning_rate > 0, "above 0")
+        _check(self, "warmup", 0 <= self.warmup <= 1, "in [0, 1]")
+        _check(self, "held_out", 0 < self.held_out <= 0.5, "in (0, 0.5]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +109,7 @@ class RunConfig:
     dataset: str = "pbmc68k"  #: a name for `st.load`
     data_dir: Path | None = None  #: where downloads are kept; None is a cache per user
     quiet: bool = False  #: no progress bars
+    genes: int = 2_000  #: how many genes the model sees, at most
 
     def __post_init__(self) -> None:
         if self.dataset not in DATASETS:
@@ -124,11 +119,7 @@ class RunConfig:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> RunConfig:
-        """Read CI, SCANVI_SMOKE, SCANVI_DATASET, SCANVI_DATA_DIR and TQDM_DISABLE.
-
-        The smoke profile is on when `CI` is set or `SCANVI_SMOKE=1`; `SCANVI_SMOKE=0`
-        overrides `CI`.
-        """
+        """Read CI, SCANVI_SMOKE, which overrides it, SCANVI_DATASET, SCANVI_DATA_DIR and TQDM_DISABLE."""
         env = os.environ if environ is None else environ
         switch = env.get("SCANVI_SMOKE")
         smoke = bool(env.get("CI")) if switch in (None, "") else _flag("SCANVI_SMOKE", switch)
@@ -149,11 +140,6 @@ class RunConfig:
     def per_label(self) -> int:
         """How many seed cells each type gets: 50 in the tutorial's data set, else 10."""
         return 50 if self.dataset == "pbmc" else 10
-
-    @property
-    def genes(self) -> int:
-        """How many genes the model sees."""
-        return 2_000
 
     @property
     def draws(self) -> int:
@@ -187,11 +173,10 @@ def _flag(name: str, text: str) -> bool:
 
 def _check_choices(settings: ModelConfig | TrainConfig) -> None:
     for name, kind in get_type_hints(type(settings)).items():
-        value, allowed = getattr(settings, name), get_args(kind)
-        if get_origin(kind) is Literal and value not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.")
+        if get_origin(kind) is Literal:
+            _check(settings, name, getattr(settings, name) in get_args(kind), f"one of {', '.join(get_args(kind))}")
 
 
-def _at_least(name: str, value: float, least: float) -> None:
-    if not value >= least:
-        raise ValueError(f"{name} must be at least {least}, got {value!r}.")
+def _check(settings: ModelConfig | TrainConfig, name: str, holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {what}, got {getattr(settings, name)!r}.")

@@ -15,24 +15,17 @@ from scanvi_tutorial.config import DATASETS, ModelConfig, RunConfig, TrainConfig
         ({}, False),
         ({"CI": "true"}, True),
         ({"CI": "1", "SCANVI_SMOKE": ""}, True),
-        ({"CI": ""}, False),
         ({"SCANVI_SMOKE": "1"}, True),
-        ({"SCANVI_SMOKE": "yes"}, True),
         ({"SCANVI_SMOKE": "ON", "CI": ""}, True),
         ({"CI": "true", "SCANVI_SMOKE": "0"}, False),
-        ({"CI": "true", "SCANVI_SMOKE": "false"}, False),
     ],
 )
 def test_scanvi_smoke_is_asked_before_ci(environ, smoke):
     assert RunConfig.from_env(environ).smoke is smoke
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
-def test_the_full_profile_runs_on_the_named_data_set(dataset):
-    assert RunConfig.from_env({"SCANVI_DATASET": dataset}).dataset == dataset
-
-
 def test_the_full_profile_runs_on_real_counts_unless_told_otherwise():
+    assert RunConfig.from_env({"SCANVI_DATASET": "facs"}).dataset == "facs"
     assert RunConfig.from_env({}).dataset == RunConfig.from_env({"SCANVI_DATASET": ""}).dataset == "pbmc68k"
 
 
@@ -44,11 +37,6 @@ def test_the_data_folder_is_taken_from_the_environment_with_the_home_folder_fill
     assert RunConfig.from_env({}).data_dir is None
     assert RunConfig.from_env({"SCANVI_DATA_DIR": ""}).data_dir is None
     assert RunConfig.from_env({"SCANVI_DATA_DIR": "~/counts"}).data_dir == Path.home() / "counts"
-
-
-def test_progress_bars_are_quiet_when_asked():
-    assert RunConfig.from_env({"TQDM_DISABLE": "1"}).quiet
-    assert not RunConfig.from_env({"TQDM_DISABLE": "0"}).quiet
 
 
 def test_the_environment_of_the_process_is_read_by_default(monkeypatch):
@@ -79,22 +67,16 @@ def test_a_switch_that_is_neither_on_nor_off_is_refused(name):
         (ModelConfig, "label_weight", -1.0),
         (ModelConfig, "label_weight", float("nan")),
         (ModelConfig, "dropout_rate", 1.0),
-        (ModelConfig, "dropout_rate", -0.1),
         (ModelConfig, "gene_hidden", (128, 0)),
-        (ModelConfig, "label_hidden", (-3,)),
-        (ModelConfig, "classifier_hidden", (0,)),
         (TrainConfig, "max_epochs", 0),
         (TrainConfig, "max_steps", 0),
         (TrainConfig, "min_depth", 0.0),
-        (TrainConfig, "min_depth", 1.1),
         (TrainConfig, "objective", "both"),
         (TrainConfig, "batch_size", 1),
         (TrainConfig, "labeled_batch_size", 0),
         (TrainConfig, "patience", 0),
         (TrainConfig, "learning_rate", 0.0),
-        (TrainConfig, "learning_rate", float("nan")),
         (TrainConfig, "warmup", 1.5),
-        (TrainConfig, "held_out", 0.0),
         (TrainConfig, "held_out", 0.6),
         (RunConfig, "dataset", "mnist"),
     ],

@@ -24,13 +24,10 @@ from numpy.typing import ArrayLike
 from scanvi_tutorial.config import UNLABELED, ModelConfig, TrainConfig, no_progress, progress_bar
 from scanvi_tutorial.evaluation import fit_on_seeds, label_spreading, linear_classifier, neighbor_graph, pooled
 from scanvi_tutorial.inference.predictions import latent
-from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning
-from scanvi_tutorial.inputs.cells import check_batches
-from scanvi_tutorial.inputs.columns import Columns
+from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning, check_batches, confounding
+from scanvi_tutorial.inputs.cells import Columns, strip_to_inputs
 from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.inputs.labels import check_labels
-from scanvi_tutorial.inputs.quality import confounding
-from scanvi_tutorial.inputs.stripping import strip_to_inputs
 from scanvi_tutorial.model.networks import Classifier
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.cache import fit_or_load

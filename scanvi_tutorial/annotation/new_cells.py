@@ -50,7 +50,7 @@ def predict(
     """
     model = model if isinstance(model, SCANVI) else SCANVI.load(model)
     check_cells(adata)
-    counts, found = align_genes(check_counts(adata, layer), adata.var_names, model.genes, var=adata.var)
+    counts, found = align_genes(check_counts(adata, layer), adata.var, model.genes)
     silent = np.flatnonzero(np.diff(counts.indptr) == 0)
     if len(silent):
         raise InputError(

@@ -37,14 +37,11 @@ from scanvi_tutorial.evaluation import (
     scores,
 )
 from scanvi_tutorial.inference.predictions import latent
-from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning
-from scanvi_tutorial.inputs.cells import check_cells
-from scanvi_tutorial.inputs.columns import Columns
+from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning, confounding
+from scanvi_tutorial.inputs.cells import Columns, check_cells, strip_to_inputs
 from scanvi_tutorial.inputs.errors import InputError, listed
-from scanvi_tutorial.inputs.labels import check_labels
+from scanvi_tutorial.inputs.labels import check_labels, quality_warnings
 from scanvi_tutorial.inputs.markers import check_markers
-from scanvi_tutorial.inputs.quality import confounding, quality_warnings
-from scanvi_tutorial.inputs.stripping import strip_to_inputs
 from scanvi_tutorial.model.persistence import is_saved
 
 __all__ = ["annotate"]

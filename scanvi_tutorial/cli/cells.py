@@ -26,9 +26,8 @@ from scanvi_tutorial.cli.shared import (
 )
 from scanvi_tutorial.config import TrainConfig
 from scanvi_tutorial.data.selection import select_genes
-from scanvi_tutorial.inputs.columns import Columns
+from scanvi_tutorial.inputs.cells import Columns, strip_to_inputs
 from scanvi_tutorial.inputs.files import read_h5ad
-from scanvi_tutorial.inputs.stripping import strip_to_inputs
 from scanvi_tutorial.model.persistence import is_saved
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.report import write_report

@@ -1,21 +1,15 @@
-"""Downloads of data sets: kept in one folder, known by their SHA-256, asked for at one address after the other.
-
-Used by the loaders of book/01_data.md; a reader meets it only when a download fails. `pooch` downloads, tries again,
-checks the digest and moves the file into place.
-"""
+"""Downloads of data sets: kept in one folder, checked by their SHA-256, asked for at one address after the other."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import pooch
 
 from scanvi_tutorial.config import RunConfig
 
-__all__ = ["FILES", "DownloadError", "RemoteFile", "data_folder", "fetch"]
+__all__ = ["FILES", "DownloadError", "data_folder", "fetch"]
 
 RETRIES = 2  # further attempts at one address before the next is asked
 
@@ -26,28 +20,20 @@ class DownloadError(OSError):
     """No address gave the file; the text says which were asked, and how to put the file in place by hand."""
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
-    """What a file must be, and where to ask for it."""
-
-    sha256: str  # hexadecimal digest of the whole file
-    urls: tuple[str, ...]  # asked in this order
-
-
-FILES: dict[str, RemoteFile] = {
-    "PurifiedPBMCDataset.h5ad": RemoteFile(
-        sha256="a12d04b1c36d285a9f039cefe027788bc9c9db88c7858ef49579e2bf7f04381c",
-        urls=(
+FILES: dict[str, tuple[str, list[str]]] = {  # SHA-256 of the file, hexadecimal, and addresses in the order of asking
+    "PurifiedPBMCDataset.h5ad": (
+        "a12d04b1c36d285a9f039cefe027788bc9c9db88c7858ef49579e2bf7f04381c",
+        [
             "https://exampledata.scverse.org/scvi-tools/PurifiedPBMCDataset.h5ad",
             "https://github.com/YosefLab/scVI-data/raw/master/PurifiedPBMCDataset.h5ad",
-        ),
+        ],
     ),
-    "pbmc_facs.RData": RemoteFile(
-        sha256="90ae0879b8c7ba4d456f9a0d1be964213b0dda6788a7b05b48d867b9f76f2946",
-        urls=(
+    "pbmc_facs.RData": (
+        "90ae0879b8c7ba4d456f9a0d1be964213b0dda6788a7b05b48d867b9f76f2946",
+        [
             f"https://github.com/stephenslab/fastTopics/raw/{_FASTTOPICS}/data/pbmc_facs.RData",
             f"https://raw.githubusercontent.com/stephenslab/fastTopics/{_FASTTOPICS}/data/pbmc_facs.RData",
-        ),
+        ],
     ),
 }
 
@@ -66,37 +52,29 @@ def fetch(name: str, *, data_dir: str | PathLike[str] | None = None) -> Path:
     Raises:
         DownloadError: When no address gave the file, or the folder cannot be written to.
     """
-    file, folder, quiet = FILES[name], data_folder(data_dir), RunConfig.from_env().quiet
+    sha256, urls = FILES[name]
+    folder, quiet = data_folder(data_dir), RunConfig.from_env().quiet
     pooch.get_logger().disabled = quiet  # it says "Downloading file ..." on the way
-    downloader = pooch.HTTPDownloader(progressbar=not quiet, hooks={"response": _close_refusal})
+    close_refusal = {"response": lambda page, **_: None if page.ok else page.close()}  # pooch does not
+    downloader = pooch.HTTPDownloader(progressbar=not quiet, hooks=close_refusal)
     failures: list[Exception] = []
-    for url in file.urls:
-        source = pooch.create(folder, "", registry={name: file.sha256}, urls={name: url}, retry_if_failed=RETRIES)
+    for url in urls:
+        source = pooch.create(folder, "", registry={name: sha256}, urls={name: url}, retry_if_failed=RETRIES)
         try:
             return Path(source.fetch(name, downloader=downloader))
-        except (OSError, ValueError) as error:  # pooch raises ValueError for a wrong digest
+        except (OSError, ValueError) as error:
             failures.append(error)
-    tried = [f"{url} ({_reason(error)})" for url, error in zip(file.urls, failures, strict=True)]
+    tried = [f"{url} ({_reason(error)})" for url, error in zip(urls, failures, strict=True)]
     raise DownloadError(
         f"{folder} holds no intact copy of {name}, and none could be downloaded: {', '.join(tried)}. Try again later, "
         f"or download it from one of these addresses with a browser and save it as {folder / name} "
-        f"(SHA-256 {file.sha256}). SCANVI_DATA_DIR chooses another folder."
+        f"(SHA-256 {sha256}). SCANVI_DATA_DIR chooses another folder."
     ) from failures[-1]
 
 
-def _close_refusal(response: Any, **_: Any) -> None:
-    """Close the connection of an error page, which pooch leaves open."""
-    if not response.ok:
-        response.close()
-
-
 def _reason(error: Exception) -> str:
-    """Say in a few words why a download failed."""
-    match error:
-        case ValueError():
-            return "the file there has another SHA-256"
-        case OSError(response=None):  # the errors of requests, which pooch downloads with, have this attribute
-            return f"no complete answer: {type(error).__name__}"
-        case OSError(response=response):
-            return f"the server answered {response.status_code}"
-    return str(error)  # what the operating system says of the folder
+    if isinstance(error, ValueError):  # pooch's, for a wrong digest
+        return "the file there has another SHA-256"
+    if getattr(error, "response", None) is not None:
+        return f"the server answered {error.response.status_code}"
+    return error.strerror or f"no complete answer: {type(error).__name__}"

@@ -1,9 +1,8 @@
 """`facs` and `facs-t`: blood cells whose type was read off their surface by sorting, not off their counts.
 
 Met in book/01_data.md. Ten populations were enriched with antibodies on beads and sequenced apart (Zheng et al. 2017,
-doi:10.1038/ncomms14049); 3,874 of their cells come with the R package fastTopics (see `download.py`). `facs-t` is the
-888 of them that belong to the four T-cell populations of Figure 6. Every population is a sequencing run of its own, so
-what sets types apart and what sets runs apart cannot be told from each other here.
+doi:10.1038/ncomms14049), so that type and sequencing run cannot be told apart. 3,874 of their cells come with the R
+package fastTopics; `facs-t` is the 888 of them in the four T-cell populations of Figure 6.
 """
 
 from __future__ import annotations
@@ -106,7 +105,7 @@ def read_facs(path: Path) -> AnnData:
 
     # rdata warns of classes that it knows no constructor for: a matrix, a fitted topic model, notes of the CSV reader
     unused = ("collector", "collector_character", "collector_guess", "col_spec", "multinom_topic_model_fit", "list")
-    constructors = DEFAULT_CLASS_MAP | dict.fromkeys(unused, _nothing) | {"dgCMatrix": _matrix}
+    constructors = DEFAULT_CLASS_MAP | dict.fromkeys(unused, lambda *_: None) | {"dgCMatrix": _matrix}
     try:
         tables = read_rda(path, constructor_dict=constructors)["pbmc_facs"]
         parts = [tables["counts"], tables["counts_test"]]
@@ -127,10 +126,6 @@ def read_facs(path: Path) -> AnnData:
     )
     counts = sparse.vstack([matrix for matrix, _ in parts], format="csr")
     return AnnData(counts, obs=obs, var=pd.DataFrame({"ensembl": ensembl}, index=make_index_unique(symbols)))
-
-
-def _nothing(_value: Any, _slots: Any) -> None:
-    """Leave out what is of no use here."""
 
 
 def _matrix(_value: Any, slots: Any) -> tuple[sparse.csr_matrix, list[str]]:

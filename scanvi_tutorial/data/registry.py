@@ -21,6 +21,11 @@ from scanvi_tutorial.inputs.errors import InputError, did_you_mean, listed
 __all__ = ["REGISTRY", "Source", "load"]
 
 _ZHENG = "Zheng et al. 2017, doi:10.1038/ncomms14049"
+_FASTTOPICS = (
+    f"{_ZHENG}; from the R package fastTopics",
+    "BSD-2-Clause (fastTopics); counts on the terms of 10x Genomics",
+    "pbmc_facs.RData, 4 MB",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +49,8 @@ REGISTRY: dict[str, Source] = {
         f"{_ZHENG}; ships with scanpy (pbmc68k_reduced)",
         "BSD-3-Clause (scanpy); counts on the terms of 10x Genomics",
     ),
-    "facs": Source(
-        "3,874 sorted blood cells, 16,791 genes, ten types",
-        load_facs,
-        f"{_ZHENG}; from the R package fastTopics",
-        "BSD-2-Clause (fastTopics); counts on the terms of 10x Genomics",
-        "pbmc_facs.RData, 4 MB",
-    ),
-    "facs-t": Source(
-        "888 sorted T cells of four types, 16,791 genes",
-        load_facs_t,
-        f"{_ZHENG}; from the R package fastTopics",
-        "BSD-2-Clause (fastTopics); counts on the terms of 10x Genomics",
-        "pbmc_facs.RData, 4 MB",
-    ),
+    "facs": Source("3,874 sorted blood cells, 16,791 genes, ten types", load_facs, *_FASTTOPICS),
+    "facs-t": Source("888 sorted T cells of four types, 16,791 genes", load_facs_t, *_FASTTOPICS),
     "pbmc": Source(
         "20,000 sorted T cells of four types, 21,932 genes, as in Pyro's tutorial",
         load_pbmc,

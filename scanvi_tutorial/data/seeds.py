@@ -1,7 +1,6 @@
-"""Which few cells get a label: the best by marker genes, or some drawn from the truth.
+"""Which few cells get a label: the best by marker genes, or some drawn from the truth (book/01_data.md).
 
-Told in book/01_data.md. Marker seeds are the cells with the highest `markers.marker_scores`, as in the seed-labeling
-tutorial of scvi-tools, which Pyro's scANVI tutorial follows.
+Marker seeds are the cells with the highest `marker_scores`, as in the seed-labeling tutorial of scvi-tools.
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scanvi_tutorial.config import UNLABELED
-from scanvi_tutorial.inputs.cells import column_of
-from scanvi_tutorial.inputs.errors import InputError, listed
+from scanvi_tutorial.inputs.errors import InputError, column_of, listed
 from scanvi_tutorial.inputs.labels import check_labels
 from scanvi_tutorial.inputs.markers import Markers, marker_genes, marker_scores, marker_table
 
@@ -63,9 +61,7 @@ def seed_labels(
     else:
         raise InputError(f'how must be "markers" or "random", got {how!r}.')
     labeled = _sharing_counts(adata)
-    categories = [*names, UNLABELED]
-    codes = np.where(codes < 0, len(names), codes)
-    labeled.obs["label"] = pd.Categorical.from_codes(codes, categories=categories)
+    labeled.obs["label"] = pd.Categorical.from_codes(np.where(codes < 0, len(names), codes), [*names, UNLABELED])
     labeled.uns["seeds"] = {"how": how, "per_label": per_label, "seed": seed, "missing_markers": missing}
     return labeled
 
@@ -76,10 +72,11 @@ def purity(adata: AnnData) -> pd.DataFrame:
     Columns: `seeds`, `right`, `purity`; rows follow the categories of `obs["label"]`.
     """
     names, codes = check_labels(adata, "label")
-    label = pd.Series([None if code < 0 else names[code] for code in codes], adata.obs_names, dtype=object)
-    right = label == _truth(adata).astype(object)
-    rows = {name: (label == name) for name in names} | {"all": label.notna()}
-    table = pd.DataFrame({name: (of.sum(), (right & of).sum()) for name, of in rows.items()}, ["seeds", "right"]).T
+    label = pd.Series(pd.Categorical.from_codes(codes, names), adata.obs_names)
+    right = label.astype(object) == _truth(adata).astype(object)
+    table = pd.DataFrame({"seeds": label.value_counts(sort=False), "right": label[right].value_counts(sort=False)})
+    table.index = table.index.astype(object)
+    table.loc["all"] = table.sum()
     return table.assign(purity=table["right"] / table["seeds"])
 
 
@@ -89,12 +86,11 @@ def _by_markers(scores: pd.DataFrame, per_label: int) -> tuple[list[str], np.nda
     codes = np.full(len(scores), -1)
     for code, name in enumerate(scores):
         codes[np.argsort(scores[name].to_numpy(), kind="stable")[-per_label:]] = code
-    for code, name in enumerate(scores):
-        if not (codes == code).any():
-            raise InputError(
-                f"{name!r} is a class with no seed: later types of the marker table claimed all of its {per_label} "
-                "best cells. Give it markers of its own, put it later in the table, or ask for more seeds per type."
-            )
+    if unseeded := [name for code, name in enumerate(scores) if code not in codes]:
+        raise InputError(
+            f"{unseeded[0]!r} is a class with no seed: later types of the marker table claimed all of its {per_label} "
+            "best cells. Give it markers of its own, put it later in the table, or ask for more seeds per type."
+        )
     return list(scores), codes
 
 

@@ -1,7 +1,4 @@
-"""Which genes the model sees: those detected in most cells, or those that vary most, and always the markers.
-
-Told in book/01_data.md. Most genes are seen in a handful of cells: they cost time and memory and teach little.
-"""
+"""Which genes the model sees: those detected in most cells, or those that vary most, and always the markers."""
 
 from __future__ import annotations
 

@@ -118,9 +118,8 @@ def type_shares(types: int) -> np.ndarray:
 def bayes_probabilities(adata: AnnData) -> pd.DataFrame:
     """Return p(y | x, b) of simulated cells as the simulator itself implies it, (cells, types).
 
-    The integral over log l is a sum over an even grid. For a smooth integrand that is negligible at both ends that rule
-    converges exponentially, while Gauss–Hermite nodes of the prior would lie too far apart for the narrow peak that
-    hundreds of counts make. Valid for any choice of genes: it is then the posterior given those genes alone.
+    The integral over log l is a sum over an even grid, which converges exponentially for a smooth integrand that is
+    negligible at both ends. Of a choice of genes it is the posterior given those genes alone.
 
     Raises:
         InputError: Where `adata` does not come from `load_simulated`.

@@ -1,8 +1,7 @@
 """Counts from a file larger than memory: read in blocks of cells, only the chosen genes are kept.
 
-Two passes: the first checks every count and finds in how many cells each gene is detected,
-the second fills arrays whose size is known by then, so that nothing is ever held twice. The
-arrays are in memory or in files, of which the operating system reads what a minibatch asks for.
+The first pass finds in how many cells each gene is detected, the second fills arrays whose size is known by then, so
+that nothing is held twice. The arrays are in memory, or in files that the operating system reads as they are used.
 """
 
 from __future__ import annotations
@@ -34,11 +33,7 @@ _CELLS_AT_ONCE = 2_000
 
 
 def read_selected(
-    path: str | Path,
-    n: int = 2_000,
-    *,
-    layer: str | None = None,
-    folder: str | Path | None = None,
+    path: str | Path, n: int = 2_000, *, layer: str | None = None, folder: str | Path | None = None
 ) -> AnnData:
     """Return the cells of a file with `n` of its genes; the file itself may be larger than memory.
 
@@ -59,7 +54,8 @@ def read_selected(
     """
     if n < 1:
         raise InputError(f"At least one gene must be kept; got n={n}.")
-    with _opened(Path(path)) as store:
+    path = Path(path)
+    with _opened(path) as store:
         obs, var = read_elem(store["obs"]), read_elem(store["var"])
         uns = read_elem(store["uns"]) if "uns" in store else {}
         counts = _on_disk(store, layer, path)
@@ -71,7 +67,7 @@ def read_selected(
         place = np.int32 if entries <= np.iinfo(np.int32).max else np.int64  # another than SciPy wants would be copied
         data, indices = _array(entries, np.float32, folder), _array(entries, place, folder)
         starts = np.zeros(len(obs) + 1, dtype=np.int64)
-        for block, rows in _blocks(counts, obs, var, "reading counts", checked=True):
+        for block, rows in _blocks(counts, obs, var, "reading counts"):
             part = block[:, kept]
             first = starts[rows.start]
             starts[rows.start + 1 : rows.stop + 1] = first + part.indptr[1:]
@@ -106,18 +102,16 @@ def _opened(path: Path) -> Iterator[Any]:
         raise InputError(f"{path} is neither .h5ad (HDF5) nor .zarr. Save the cells with adata.write_h5ad(...).")
     try:
         with nullcontext(zarr.open_group(path, mode="r")) if of_zarr else h5py.File(path) as store:
-            if missing := [name for name in ("obs", "var") if name not in store]:
-                raise InputError(
-                    f"{path} has no {' and no '.join(missing)}: it was not written by AnnData. Write it again."
-                )
             yield store
     except InputError:
         raise
     except (OSError, KeyError, AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"{path} could not be read ({error}): it is damaged. Write or fetch it again.") from error
+        raise InputError(
+            f"{path} could not be read ({error}): it is damaged or not written by AnnData. Write or fetch it again."
+        ) from error
 
 
-def _on_disk(store: Any, layer: str | None, path: str | Path) -> Any:
+def _on_disk(store: Any, layer: str | None, path: Path) -> Any:
     """Return what gives rows of the counts when it is sliced."""
     place = "X" if layer is None else f"layers/{layer}"
     if place not in store:
@@ -133,17 +127,9 @@ def _on_disk(store: Any, layer: str | None, path: str | Path) -> Any:
     return counts
 
 
-def _blocks(
-    counts: Any, obs: pd.DataFrame, var: pd.DataFrame, what: str, *, checked: bool = False
-) -> Iterator[tuple[sparse.csr_matrix, slice]]:
-    """Yield counts of some cells as CSR float32, and which cells they are."""
+def _blocks(counts: Any, obs: pd.DataFrame, var: pd.DataFrame, what: str) -> Iterator[tuple[sparse.csr_matrix, slice]]:
+    """Yield checked counts of some cells as CSR float32, and which cells they are."""
     for first in progress_bar(range(0, len(obs), _CELLS_AT_ONCE), what, unit="block"):
         rows = slice(first, min(first + _CELLS_AT_ONCE, len(obs)))
-        block = sparse.csr_matrix(counts[rows])
-        if checked:
-            block = block.astype(np.float32)
-            block.sum_duplicates()
-            block.eliminate_zeros()
-        else:
-            block = check_counts(AnnData(block, obs=obs.iloc[rows, :0], var=var.iloc[:, :0]))
-        yield block, rows
+        cells = AnnData(sparse.csr_matrix(counts[rows]), obs=obs.iloc[rows, :0], var=var.iloc[:, :0])
+        yield check_counts(cells), rows

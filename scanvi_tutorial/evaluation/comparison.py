@@ -16,8 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from scanvi_tutorial.evaluation.baselines import Baseline
 from scanvi_tutorial.evaluation.metrics import METRICS, all_metrics, largest_class_scores
-from scanvi_tutorial.inputs.cells import column_of
-from scanvi_tutorial.inputs.errors import InputError
+from scanvi_tutorial.inputs.errors import InputError, column_of
 from scanvi_tutorial.inputs.labels import check_labels
 
 __all__ = ["score_table", "scored_cells", "scores", "summary"]

@@ -5,14 +5,13 @@ number, -1 where there is none. What cannot be used is refused by `InputError`; 
 result less certain is listed by `quality_warnings`.
 """
 
-from scanvi_tutorial.inputs.cells import check_batches, check_cells
+from scanvi_tutorial.inputs.batches import check_batches, confounding
+from scanvi_tutorial.inputs.cells import check_cells, strip_to_inputs
 from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import InputError, did_you_mean, listed
 from scanvi_tutorial.inputs.files import read_h5ad
 from scanvi_tutorial.inputs.genes import LEAST_OVERLAP, align_genes, check_genes
-from scanvi_tutorial.inputs.labels import NO_LABEL, check_labels, label_name
-from scanvi_tutorial.inputs.quality import confounding, quality_warnings
-from scanvi_tutorial.inputs.stripping import strip_to_inputs
+from scanvi_tutorial.inputs.labels import NO_LABEL, check_labels, label_name, quality_warnings
 
 __all__ = [
     "LEAST_OVERLAP",

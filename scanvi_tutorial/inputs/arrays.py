@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from scanvi_tutorial.inputs.batches import Batches
-from scanvi_tutorial.inputs.columns import Columns
+from scanvi_tutorial.inputs.cells import Columns
 from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import refuse_unknown
 from scanvi_tutorial.inputs.genes import check_genes
@@ -53,7 +53,7 @@ class Cells:
         """Check `adata` and read counts of `genes`, codes of `label_names` and of `batches` off it.
 
         Without `label_names` no label is looked at, and without `batches` no batch. Raises `InputError` where counts,
-        genes, labels or batches cannot be used, or where one is not known.
+        genes, labels or batches cannot be used.
         """
         adata = check_genes(adata, genes)
         batch_codes = None if batches is None else batches.codes(adata)

@@ -1,9 +1,8 @@
-"""The batches that a model tells apart: which cell is of which, and how large their libraries are.
+"""The column of batches: which cell is of which, whether labels are confounded with it, how large libraries are.
 
-Explained in book/10_your_data.md. A batch (a donor, a run, a protocol) is a column of `obs` that shifts the counts of
-all its cells. As in Xu et al. (2021, doi:10.15252/msb.20209620) it enters p(x | z2, l, b) and the prior of l; the state
-z2 is told without it, so that cells of one type are alike whatever batch they are from. The encoder is not told it
-either: that mixed batches no better where it was tried, and cells of a batch that nobody has seen can be labeled.
+Explained in book/10_your_data.md. A batch (a donor, a run, a protocol) shifts the counts of all its cells. As in Xu et
+al. (2021, doi:10.15252/msb.20209620) it enters p(x | z2, l, b) and the prior of l, and not the state z2. The encoder
+does not read it either: that mixed batches no better where it was tried, and cells of a new batch can be labeled.
 
     b   (cells batches)   one-hot batch, known for every cell
 """
@@ -19,20 +18,72 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from jaxtyping import Float
+from sklearn.metrics import adjusted_mutual_info_score
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from scanvi_tutorial.inputs.cells import check_batches
-from scanvi_tutorial.inputs.errors import InputError, listed, refuse_unknown
-from scanvi_tutorial.inputs.quality import confounding
+from scanvi_tutorial.inputs.errors import InputError, column_of, listed, refuse_unknown
 
-__all__ = ["Batches", "ConfoundedBatchWarning", "check_given", "log_total_moments", "warn_if_confounded"]
+__all__ = [
+    "Batches",
+    "ConfoundedBatchWarning",
+    "check_batches",
+    "check_given",
+    "confounding",
+    "log_total_moments",
+    "warn_if_confounded",
+]
 
+_CONFOUNDED = 0.5  # adjusted mutual information: two types in two batches reach it when nine in ten keep to one
 _LEAST_SCALE = 0.01  # a density needs some width, even if all totals agree
 
 
 class ConfoundedBatchWarning(UserWarning):
     """Batch and label tell nearly the same, so that the model cannot tell one effect from the other."""
+
+
+def check_batches(adata: AnnData, column: str) -> pd.Categorical:
+    """Return the batch of every cell, (cells,), as text, without batches that no cell is of.
+
+    Raises:
+        InputError: Where there is no such column, or where a cell's batch is missing.
+    """
+    values = column_of(adata, column, "Name the one that says which run or donor a cell is from.")
+    if missing := int(values.isna().sum()):
+        raise InputError(
+            f"{missing} of {len(values)} cells have no batch in adata.obs[{column!r}]. Say which run they are from, or "
+            "leave them out."
+        )
+    return pd.Categorical(np.asarray(values.astype(str), dtype=object))
+
+
+def confounding(names: Sequence[str], codes: np.ndarray, batches: pd.Categorical) -> str | None:
+    """Return a warning where the batch of a labeled cell nearly gives its type away, else None.
+
+    Then nothing in the data tells an effect of the batch from one of the type, and to correct for the one is to erase
+    the other. Measured by the mutual information of types and batches among labeled cells, adjusted for chance (many
+    donors with few labels agree with types by accident), as a share of what there is to know; we warn from 0.5 on.
+
+    Args:
+        names: Names of the labels.
+        codes: Label of every cell, (cells,), -1 for none.
+        batches: Batch of every cell, (cells,).
+    """
+    known = codes >= 0
+    table = pd.crosstab(np.asarray(batches)[known], codes[known]).to_numpy()
+    if min(table.shape) < 2:
+        return None
+    with warnings.catch_warnings():  # many donors are no sign that somebody classifies by a measurement
+        warnings.filterwarnings("ignore", "The number of unique classes")
+        agreement = adjusted_mutual_info_score(np.asarray(batches)[known], codes[known], average_method="min")
+    if agreement < _CONFOUNDED:
+        return None
+    only = [name for name, column in zip(names, table.T, strict=True) if (column > 0).sum() == 1]
+    return (
+        f"Type and batch can hardly be told apart (adjusted mutual information {agreement:.2f}; labeled in one batch "
+        f"alone: {listed(only)}): what is corrected for as a batch may be the type. Label each type in more than one "
+        "batch, or use no batch."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +131,8 @@ class Batches:
         """
         values = check_batches(adata, self.key)
         advice = (
-            "Latent space and label probabilities need no batch, and are to be had of these cells too; for anything "
-            f"else make a new model with SCANVI.from_anndata(..., batch_key={self.key!r}) of the cells of all "
-            "batches, or leave those cells out."
+            "Latent space and label probabilities need no batch; for anything else make a new model with "
+            f"SCANVI.from_anndata(..., batch_key={self.key!r}) of all batches, or leave those cells out."
         )
         refuse_unknown(values.categories, self.names, self.key, advice)
         return pd.Categorical(values, categories=self.names).codes.astype(np.int64)
@@ -91,10 +141,8 @@ class Batches:
         """Return b of cells whose batches are `codes`."""
         return one_hot(torch.as_tensor(codes, dtype=torch.long), len(self.names)).float()
 
-    def library_prior(
-        self, b: Float[Tensor, "cells batches"]
-    ) -> tuple[Float[Tensor, "cells 1"], Float[Tensor, "cells 1"]]:
-        """Return location and scale of log l of cells of these batches."""
+    def library_prior(self, b: Float[Tensor, "cells batches"]) -> tuple[Tensor, Tensor]:
+        """Return location and scale, each (cells, 1), of log l of cells of these batches."""
         loc, scale = (b.new_tensor(values)[:, None] for values in (self.library_loc, self.library_scale))
         return b @ loc, b @ scale
 
@@ -115,16 +163,6 @@ def check_given(batches: Batches | None, b: Tensor | None) -> None:
 
 
 def warn_if_confounded(batches: Batches | None, adata: AnnData, codes: np.ndarray, label_names: Sequence[str]) -> None:
-    """Warn where the batches of the labeled cells nearly give their labels away, or the reverse.
-
-    Args:
-        batches: The batches of the model; None where it knows none.
-        adata: The cells.
-        codes: Codes of their labels, (cells,); -1 for a cell without one.
-        label_names: Names of the labels.
-
-    Warns:
-        ConfoundedBatchWarning: Where `inputs.confounding` says so.
-    """
+    """Give a `ConfoundedBatchWarning` where `confounding` returns one for the batches of a model, if it has any."""
     if batches is not None and (text := confounding(label_names, codes, check_batches(adata, batches.key))):
         warnings.warn(text, ConfoundedBatchWarning, stacklevel=3)  # of who asked for the model

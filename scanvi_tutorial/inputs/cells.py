@@ -1,69 +1,71 @@
-"""The cells: their names, and the columns of `obs`."""
+"""The table of cells: which of its columns are read, whether it can take results, and a copy of what is read."""
 
 from __future__ import annotations
 
-from collections import Counter
+from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scanvi_tutorial.inputs.errors import InputError, did_you_mean, listed, refuse_repeated
+from scanvi_tutorial.config import UNLABELED
+from scanvi_tutorial.inputs.batches import check_batches
+from scanvi_tutorial.inputs.counts import check_counts
+from scanvi_tutorial.inputs.errors import InputError, listed, refuse_repeated
+from scanvi_tutorial.inputs.labels import check_labels
 
-__all__ = ["WRITTEN", "check_batches", "check_cells", "column_of"]
+__all__ = ["Columns", "check_cells", "strip_to_inputs"]
 
-WRITTEN = ("scanvi_label", "scanvi_probability")  # columns that an answer is written to
+_WRITTEN = ("scanvi_label", "scanvi_probability")  # columns that an answer is written to
+_MANY = 50  # labels that are all different: names of cells, or measurements
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The names of columns and layer that a model or a method reads."""
+
+    labels_key: str = "label"  # column of `obs` with the labels
+    unlabeled_category: str | int = UNLABELED  # a further name for "without a label" in that column
+    layer: str | None = None  # layer with the raw counts; None reads `X`
+    batch_key: str | None = None  # column of `obs` with the batches, if they are to be told apart
 
 
 def check_cells(adata: AnnData) -> None:
-    """Refuse cells of which two bear one name: in a table of results nobody could tell them apart.
-
-    Raises:
-        InputError: Where a name occurs twice; some of them are listed.
-    """
+    """Raise `InputError` for what cannot take results: no AnnData, a part of a backed one, cells of one name."""
     if not isinstance(adata, AnnData):
         raise InputError(
             f"An AnnData is needed here, and this is a {type(adata).__name__}. Read a file with st.read_h5ad(path)."
         )
     if adata.isbacked and adata.is_view:
         raise InputError("A part of a backed AnnData takes no results. Call .to_memory() on it first.")
-    if adata.obs_names.name in WRITTEN:
+    if adata.obs_names.name in _WRITTEN:
         raise InputError(
             f"The names of the cells are called {adata.obs_names.name!r}. Set adata.obs_names.name = None."
         )
-    advice = (
-        "Make them unique with adata.obs_names_make_unique(), or join samples with "
-        "anndata.concat(..., index_unique='-')."
-    )
-    refuse_repeated(adata.obs_names, "cell", advice)
+    refuse_repeated(adata, "obs")
 
 
-def check_batches(adata: AnnData, column: str) -> pd.Categorical:
-    """Return the batch of every cell, (cells,), as text, without batches that no cell is of.
+def strip_to_inputs(adata: AnnData, columns: Columns) -> AnnData:
+    """Return new cells with what a method reads and nothing else: counts in `X`, labels or none, batches.
 
     Raises:
-        InputError: Where there is no such column, or where a cell's batch is missing.
+        InputError: Where counts, labels or batches cannot be used.
     """
-    values = column_of(adata, column, "Name the one that says which run or donor a cell is from.")
-    if missing := int(values.isna().sum()):
+    labels_key, batch_key = columns.labels_key, columns.batch_key
+    for column in (labels_key, batch_key):
+        if column in _WRITTEN:
+            raise InputError(
+                f"adata.obs[{column!r}] is where answers are written, so what is in it would be lost. Copy it first: "
+                f"adata.obs['checked'] = adata.obs[{column!r}]."
+            )
+    if batch_key == labels_key:
+        raise InputError(f"{batch_key!r} is named both as the column of labels and as that of batches. Name two.")
+    names, codes = check_labels(adata, labels_key, unlabeled_category=columns.unlabeled_category)
+    if len(names) > _MANY and len(names) == (codes >= 0).sum():
         raise InputError(
-            f"{missing} of {len(values)} cells have no batch in adata.obs[{column!r}]. Say which run they are from, or "
-            "leave them out."
+            f"adata.obs[{labels_key!r}] holds {len(names)} different values for as many cells ({listed(names, 3)}), "
+            "and a type is a group of cells. Name the column with types."
         )
-    return pd.Categorical(np.asarray(values.astype(str), dtype=object))
-
-
-def column_of(adata: AnnData, column: str, advice: str) -> pd.Series:
-    """Return one column of `adata.obs`, or say which there are."""
-    if column not in adata.obs:
-        raise InputError(
-            f"There is no column {column!r} in adata.obs{did_you_mean(column, adata.obs.columns)} "
-            f"The columns are {listed(adata.obs.columns)}. {advice}"
-        )
-    values = adata.obs[column]
-    if isinstance(values, pd.DataFrame):
-        times = Counter(adata.obs.columns)[column]
-        raise InputError(
-            f"adata.obs has {times} columns called {column!r}, so it is not known which is meant. Rename all but one."
-        )
-    return values
+    obs = pd.DataFrame({labels_key: pd.Categorical.from_codes(codes, names)}, index=adata.obs_names)
+    if batch_key is not None:
+        obs[batch_key] = check_batches(adata, batch_key)
+    return AnnData(check_counts(adata, columns.layer), obs=obs, var=pd.DataFrame(index=adata.var_names))

@@ -7,12 +7,11 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
-from scanvi_tutorial.inputs.errors import InputError, listed
-from scanvi_tutorial.inputs.genes import refuse_repeated_genes
+from scanvi_tutorial.inputs.errors import InputError, listed, refuse_repeated
 
-__all__ = ["LARGEST", "check_counts"]
+__all__ = ["check_counts"]
 
-LARGEST = 2**24  # from here on float32, in which the model computes, skips whole numbers
+_LARGEST = 2**24  # from here on float32, in which the model computes, skips whole numbers
 
 
 def check_counts(adata: AnnData, layer: str | None = None) -> sparse.csr_matrix:
@@ -33,7 +32,7 @@ def check_counts(adata: AnnData, layer: str | None = None) -> sparse.csr_matrix:
     where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
     if layer is not None and layer not in adata.layers:
         raise InputError(f"There is no layer {layer!r}. {_layers(adata)}")
-    matrix = in_memory(adata.X if layer is None else adata.layers[layer])
+    matrix = _in_memory(adata.X if layer is None else adata.layers[layer])
     if matrix is None:
         raw = " adata.raw has numbers: use adata.raw.to_adata()." if adata.raw is not None else ""
         raise InputError(f"{where} is empty: there are no counts in it.{raw} {_layers(adata)}")
@@ -42,7 +41,7 @@ def check_counts(adata: AnnData, layer: str | None = None) -> sparse.csr_matrix:
             f"{where} holds {matrix.shape[0]} cells × {matrix.shape[1]} genes, so there is nothing to learn from. "
             "Look at the filter that came before."
         )
-    refuse_repeated_genes(adata)
+    refuse_repeated(adata, "var")
     _refuse_damaged(matrix, where)
     if (dtype := _stored(matrix).dtype).kind not in "biuf":
         raise InputError(f"{where} holds {dtype}, not numbers. Convert it with .astype('float32').")
@@ -64,7 +63,7 @@ def check_counts(adata: AnnData, layer: str | None = None) -> sparse.csr_matrix:
     return counts
 
 
-def in_memory(matrix: object) -> object:
+def _in_memory(matrix: object) -> object:
     """Return a matrix as SciPy or NumPy can hold it: off the disk of a backed AnnData, and of a dtype they know."""
     if isinstance(matrix, h5py.Dataset):
         matrix = matrix[()]
@@ -79,14 +78,13 @@ def in_memory(matrix: object) -> object:
 
 def _refuse_damaged(matrix: object, where: str) -> None:
     """Refuse a sparse matrix whose indices point outside, at which compiled code would fail or crash."""
-    if not (sparse.issparse(matrix) and matrix.format in ("csr", "csc")):
-        return
-    starts, places = matrix.indptr, matrix.indices
-    lines, across = matrix.shape if matrix.format == "csr" else matrix.shape[::-1]
-    whole = len(starts) == lines + 1 and starts[0] == 0 and (np.diff(starts) >= 0).all()
-    whole = whole and starts[-1] == len(places) == len(matrix.data)
-    if not whole or (len(places) and not (places.min() >= 0 and places.max() < across)):
-        raise InputError(f"{where} is damaged: its indices point outside the table. Write or fetch the file again.")
+    if sparse.issparse(matrix) and matrix.format in ("csr", "csc"):
+        try:
+            matrix.check_format()
+        except ValueError as error:
+            raise InputError(
+                f"{where} is damaged: its indices point outside the table ({error}). Write or fetch the file again."
+            ) from error
 
 
 def _csr_float32(matrix: object) -> sparse.csr_matrix:
@@ -103,20 +101,22 @@ def _first_fault(matrix: object) -> tuple[int, int, float, str] | None:
     stored = _stored(matrix)
     if stored.dtype.kind == "b" or not stored.size:
         return None
-    if float(stored.min()) >= 0 and float(stored.max()) <= LARGEST and _whole(stored):  # false for what is no number
+    if float(stored.min()) >= 0 and float(stored.max()) <= _LARGEST and _whole(stored):  # false for what is no number
         return None
     entries = sparse.coo_matrix(matrix)
     x = entries.data.astype(np.float64)  # half precision cannot even hold the bound
-    bad = np.flatnonzero(~np.isfinite(x) | (x < 0) | (x > LARGEST) | (x != np.trunc(x)))
+    bad = np.flatnonzero(~np.isfinite(x) | (x < 0) | (x > _LARGEST) | (x != np.trunc(x)))
     first = bad[np.lexsort((entries.col[bad], entries.row[bad]))[0]]
     value = float(x[first])
-    kinds = {
-        "not a finite number": not np.isfinite(value),
-        "negative": value < 0,
-        f"more than {LARGEST:,}, beyond which single molecules are lost to rounding": value > LARGEST,
-        "not a whole number": True,
-    }
-    return int(entries.row[first]), int(entries.col[first]), value, next(kind for kind, is_so in kinds.items() if is_so)
+    if not np.isfinite(value):
+        kind = "not a finite number"
+    elif value < 0:
+        kind = "negative"
+    elif value > _LARGEST:
+        kind = f"more than {_LARGEST:,}, beyond which single molecules are lost to rounding"
+    else:
+        kind = "not a whole number"
+    return int(entries.row[first]), int(entries.col[first]), value, kind
 
 
 def _whole(numbers: np.ndarray, at_once: int = 1 << 20) -> bool:
@@ -132,7 +132,7 @@ def _where_counts_are(adata: AnnData, layer: str | None) -> str:
     if adata.raw is not None:
         places["use adata.raw.to_adata()"] = adata.raw.X
     for remedy, matrix in places.items():
-        matrix = in_memory(matrix)
+        matrix = _in_memory(matrix)
         if _stored(matrix).dtype.kind in "biuf" and _first_fault(matrix) is None:
             return f"There are whole numbers elsewhere in this AnnData: {remedy}."
     return "Neither a layer nor adata.raw holds them here: go back to the file that came before normalization."

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Literal
 
 import pandas as pd
+from anndata import AnnData
 
-__all__ = ["InputError", "did_you_mean", "listed", "refuse_repeated", "refuse_unknown"]
+__all__ = ["InputError", "column_of", "did_you_mean", "listed", "refuse_repeated", "refuse_unknown"]
 
 
 class InputError(ValueError):
@@ -27,11 +29,28 @@ def did_you_mean(name: object, names: Iterable[object]) -> str:
     return f"; did you mean {close[0]!r}?" if close else "."
 
 
-def refuse_repeated(names: pd.Index, kind: str, advice: str) -> None:
-    """Raise `InputError` where a name occurs twice; `kind` is what the names are of."""
+def column_of(adata: AnnData, column: str, advice: str) -> pd.Series:
+    """Return one column of `adata.obs`, or say which there are."""
+    if column not in adata.obs:
+        raise InputError(
+            f"There is no column {column!r} in adata.obs{did_you_mean(column, adata.obs.columns)} "
+            f"The columns are {listed(adata.obs.columns)}. {advice}"
+        )
+    values = adata.obs[column]
+    if isinstance(values, pd.DataFrame):
+        raise InputError(f"adata.obs has {values.shape[1]} columns called {column!r}. Rename all but one.")
+    return values
+
+
+def refuse_repeated(adata: AnnData, axis: Literal["obs", "var"]) -> None:
+    """Raise `InputError` where two cells ("obs") or two genes ("var") bear one name."""
+    names = getattr(adata, f"{axis}_names")
     if not names.is_unique:
         repeated = names[names.duplicated()].unique()
-        raise InputError(f"{len(repeated)} {kind} names occur more than once: {listed(repeated)}. {advice}")
+        raise InputError(
+            f"{len(repeated)} {'cell' if axis == 'obs' else 'gene'} names occur more than once: {listed(repeated)}. "
+            f"Make them unique with adata.{axis}_names_make_unique()."
+        )
 
 
 def refuse_unknown(names: Iterable[str], known: Iterable[str], column: str, advice: str) -> None:

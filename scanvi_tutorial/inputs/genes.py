@@ -12,7 +12,7 @@ from scipy import sparse
 
 from scanvi_tutorial.inputs.errors import InputError, listed, refuse_repeated
 
-__all__ = ["LEAST_OVERLAP", "align_genes", "check_genes", "refuse_repeated_genes"]
+__all__ = ["LEAST_OVERLAP", "align_genes", "check_genes"]
 
 LEAST_OVERLAP = 0.5  # share of the model's genes that other cells must have
 _ENSEMBL = re.compile(r"ENS[A-Z]*G\d{11}(\.\d+)?")
@@ -29,7 +29,7 @@ def check_genes(adata: AnnData, genes: Sequence[str]) -> AnnData:
     wanted = pd.Index(genes)
     if adata.var_names.equals(wanted):
         return adata
-    refuse_repeated_genes(adata)
+    refuse_repeated(adata, "var")
     missing = wanted.difference(adata.var_names, sort=False)
     if len(missing):
         raise InputError(
@@ -40,23 +40,21 @@ def check_genes(adata: AnnData, genes: Sequence[str]) -> AnnData:
     return adata[:, wanted]
 
 
-def align_genes(
-    counts: sparse.csr_matrix, names: pd.Index, genes: Sequence[str], *, var: pd.DataFrame | None = None
-) -> tuple[sparse.csr_matrix, float]:
-    """Return counts (cells, genes) of `genes`, in that order, and the share of them that `names` has.
+def align_genes(counts: sparse.csr_matrix, var: pd.DataFrame, genes: Sequence[str]) -> tuple[sparse.csr_matrix, float]:
+    """Return counts (cells, genes) of `genes`, in that order, and the share of them that is there.
 
     A gene that is missing counts zero in every cell. The encoder reads each gene's share of the cell's counts, so the
     shares of the others rise by what is missing: a few percent are harmless, and below half we refuse.
 
     Args:
         counts: (cells, their own genes), as `check_counts` returns them.
-        names: The names of their genes.
+        var: Their genes by name; an error looks in its columns for the names that the model uses.
         genes: Those that the model was fitted on.
-        var: Further columns on their genes, in which an error looks for the names that the model uses.
 
     Raises:
         InputError: Where the share is less than `LEAST_OVERLAP`.
     """
+    names = var.index
     place = names.get_indexer(pd.Index(genes))
     found = place >= 0
     share = float(found.mean())
@@ -64,7 +62,7 @@ def align_genes(
         raise InputError(
             f"Only {found.sum()} of the {len(found)} genes that the model was fitted on are among the {len(names)} "
             f"genes of these cells ({share:.0%}; at least {LEAST_OVERLAP:.0%} are needed). The model knows "
-            f"{listed(genes, 3)}; these cells have {listed(names, 3)}. {_remedy(names, genes, var)}"
+            f"{listed(genes, 3)}; these cells have {listed(names, 3)}. {_remedy(var, genes)}"
         )
     # a matrix product picks and pads in one step, without a dense intermediate
     pick = sparse.csr_matrix(
@@ -73,15 +71,10 @@ def align_genes(
     return (counts @ pick).tocsr().astype(np.float32), share
 
 
-def refuse_repeated_genes(adata: AnnData) -> None:
-    """Raise `InputError` where two genes bear one name."""
-    refuse_repeated(adata.var_names, "gene", "Make them unique with adata.var_names_make_unique().")
-
-
-def _remedy(names: pd.Index, genes: Sequence[str], var: pd.DataFrame | None) -> str:
+def _remedy(var: pd.DataFrame, genes: Sequence[str]) -> str:
     """Guess why the names differ."""
-    wanted = set(genes)
-    for column in () if var is None else var.columns:
+    names, wanted = var.index, set(genes)
+    for column in var.columns:
         if _share(var[column].astype(str), wanted) >= LEAST_OVERLAP:
             return (
                 f"adata.var[{column!r}] holds the model's names: set adata.var_names = adata.var[{column!r}].astype("

@@ -87,20 +87,14 @@ def marker_table(adata: AnnData, markers: Markers | None) -> Markers:
     return table
 
 
-def marker_scores(
-    adata: AnnData,
-    markers: Markers | None = None,
-    *,
-    layer: str | None = None,
-) -> pd.DataFrame:
+def marker_scores(adata: AnnData, markers: Markers | None = None, *, layer: str | None = None) -> pd.DataFrame:
     """Return how much every cell looks like every type, (cells, types).
 
-    The unit is the standard deviation of a marker gene over cells. Genes of the table
-    that `adata` lacks are left out; a gene with one value in all cells adds nothing.
+    The unit is the standard deviation of a marker gene over cells. Genes of the table that `adata` lacks are left out;
+    a gene with one value in all cells adds nothing.
 
     Raises:
-        InputError: Where there is no marker table, and where no positive marker of some
-            type is among the genes.
+        InputError: Where there is no marker table, and where no positive marker of some type is among the genes.
     """
     table = marker_table(adata, markers)
     counts = check_counts(adata, layer)
@@ -115,10 +109,8 @@ def marker_scores(
         negative = [gene for gene in sides["negative"] if gene in standard]
         if not positive:
             raise InputError(
-                f"None of the positive markers of {name!r} "
-                f"({listed(sides['positive'])}) is among the {adata.n_vars} genes "
-                f"({listed(adata.var_names, 3)}). "
-                "Give markers that are, named as adata.var_names names genes."
+                f"None of the positive markers of {name!r} ({listed(sides['positive'])}) is among the {adata.n_vars} "
+                f"genes ({listed(adata.var_names, 3)}). Give markers that are, named as adata.var_names names genes."
             )
         scores[name] = standard[positive].sum(axis=1) - standard[negative].sum(axis=1)
     return pd.DataFrame(scores)

@@ -27,7 +27,7 @@ from torch.distributions import Distribution
 from scanvi_tutorial.config import UNLABELED, ModelConfig
 from scanvi_tutorial.inputs.arrays import Cells
 from scanvi_tutorial.inputs.batches import Batches, check_given, log_total_moments, warn_if_confounded
-from scanvi_tutorial.inputs.columns import Columns
+from scanvi_tutorial.inputs.cells import Columns
 from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.labels import check_labels
 from scanvi_tutorial.model.likelihood import count_distribution

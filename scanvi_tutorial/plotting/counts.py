@@ -16,9 +16,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from scanvi_tutorial.inputs.cells import column_of
 from scanvi_tutorial.inputs.counts import check_counts
-from scanvi_tutorial.inputs.errors import InputError, listed
+from scanvi_tutorial.inputs.errors import InputError, column_of, listed
 from scanvi_tutorial.inputs.labels import check_labels, label_name
 from scanvi_tutorial.inputs.markers import check_markers
 from scanvi_tutorial.plotting.style import (

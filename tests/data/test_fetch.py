@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from scanvi_tutorial.config import RunConfig
 from scanvi_tutorial.data import download
-from scanvi_tutorial.data.download import FILES, DownloadError, RemoteFile, fetch
+from scanvi_tutorial.data.download import FILES, DownloadError, fetch
 
 NAME = "small.bin"
 BODY = bytes(range(256)) * 100
@@ -65,7 +65,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Make BODY a known file, to be had at the given addresses."""
-    return lambda *urls: monkeypatch.setitem(FILES, NAME, RemoteFile(SHA256, urls))
+    return lambda *urls: monkeypatch.setitem(FILES, NAME, (SHA256, urls))
 
 
 def test_a_download_is_kept_in_the_folder_of_the_environment(serve, known, folder):
@@ -144,4 +144,4 @@ def test_the_sorted_cells_at_hand_are_the_known_ones():
     if DATA_DIR is None or not (DATA_DIR / "pbmc_facs.RData").exists():
         pytest.skip("SCANVI_DATA_DIR names no folder that holds pbmc_facs.RData")
     digest = hashlib.sha256((DATA_DIR / "pbmc_facs.RData").read_bytes()).hexdigest()  # fetch() would replace another
-    assert digest == FILES["pbmc_facs.RData"].sha256
+    assert digest == FILES["pbmc_facs.RData"][0]

@@ -89,13 +89,6 @@ def test_nonsense_is_refused(adata, options, words):
         select_genes(adata, **options)
 
 
-@pytest.mark.parametrize("table", [{"B": ["gene01"]}, {"B": {"positive": "gene01"}}, ["gene01"]])
-def test_a_marker_table_of_another_form_is_refused(adata, table):
-    adata.uns["markers"] = table
-    with pytest.raises(InputError, match="The marker table cannot be used"):
-        select_genes(adata, 60)
-
-
 def test_no_marker_table_is_needed(adata):
     adata.uns["markers"] = {}
     expected = list(select_genes(adata, 60).var_names)

@@ -157,11 +157,9 @@ def test_what_cannot_be_streamed_is_refused_with_advice(adata, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
 def test_an_hdf5_file_of_another_kind_is_refused(tmp_path):
-    import h5py
-
     with h5py.File(tmp_path / "other.h5ad", "w") as file:
         file["matrix"] = np.ones(3)
-    with pytest.raises(InputError, match="has no obs and no var"):
+    with pytest.raises(InputError, match="not written by AnnData"):
         read_selected(tmp_path / "other.h5ad")
 
 
@@ -170,7 +168,7 @@ def test_no_block_larger_than_asked_for_is_ever_read(adata, tmp_path, monkeypatc
     monkeypatch.setattr(streaming, "check_counts", lambda part: sizes.append(part.n_obs) or original(part))
     adata.write_h5ad(tmp_path / "cells.h5ad")
     read_selected(tmp_path / "cells.h5ad", 25)
-    assert sizes == [50, 50, 20]
+    assert sizes == [50, 50, 20] * 2
 
 
 @pytest.mark.filterwarnings("ignore::anndata.OldFormatWarning")

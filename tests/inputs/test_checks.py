@@ -26,7 +26,7 @@ from scanvi_tutorial.inputs import (
     read_h5ad,
     strip_to_inputs,
 )
-from scanvi_tutorial.inputs.columns import Columns
+from scanvi_tutorial.inputs.cells import Columns
 
 COUNTS = np.array([[3, 0, 1], [0, 2, 0], [7, 0, 0], [1, 1, 1]])
 FORMS = {
@@ -104,10 +104,6 @@ def test_a_value_that_is_no_count_is_named_with_its_cell_and_gene(form, value, w
     assert word in text
 
 
-def test_a_negative_integer_is_refused():
-    assert "negative" in refused(check_counts, cells(COUNTS - 1))
-
-
 @given(arrays(np.float64, (3, 4), elements=st.one_of(st.integers(-1, 3), st.floats(-1, 3, width=16), st.just(np.nan))))
 def test_counts_are_accepted_exactly_where_every_value_is_one(matrix):
     matrix[:, 0] = 1  # no cell is empty
@@ -142,12 +138,6 @@ def test_a_missing_layer_is_refused_with_those_there_are():
     assert "umi" in refused(check_counts, cells(layers={"umi": COUNTS}), "counts")
 
 
-def test_no_matrix_at_all_is_refused():
-    adata = cells(layers={"umi": COUNTS})
-    adata.X = None
-    assert "umi" in refused(check_counts, adata)
-
-
 @pytest.mark.filterwarnings("ignore:Transforming to str index")  # older AnnData, of no names at all
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
 def test_no_cells_or_no_genes_are_refused(shape):
@@ -172,13 +162,6 @@ def test_text_in_place_of_numbers_is_refused():
     adata = cells()
     adata.layers["text"] = COUNTS.astype(str)
     assert "adata.layers['text'] holds <U" in refused(check_counts, adata, "text")
-
-
-def test_text_beside_logarithms_is_not_where_the_counts_are():
-    adata = cells(np.log1p(COUNTS), layers={"text": COUNTS.astype(str)})
-    assert "'c0', gene 'g0' is 1.38629" in refused(check_counts, adata)
-    adata.layers["umi"] = COUNTS
-    assert "layer='umi'" in refused(check_counts, adata)
 
 
 @pytest.mark.parametrize("form", ["dense", "CSC", "CSR"])
@@ -308,7 +291,7 @@ def test_genes_are_aligned_as_a_table_would_be():
     rng = np.random.default_rng(0)
     counts = sparse.csr_matrix(rng.poisson(1.0, (5, 6)), dtype=np.float32)
     names, wanted = pd.Index(list("abcdef")), ["f", "x", "a", "c"]
-    ours, share = align_genes(counts, names, wanted)
+    ours, share = align_genes(counts, pd.DataFrame(index=names), wanted)
     theirs = pd.DataFrame(counts.toarray(), columns=names).reindex(columns=wanted, fill_value=0)
     np.testing.assert_array_equal(ours.toarray(), theirs)
     assert share == 0.75
@@ -361,8 +344,8 @@ def test_a_batch_that_gives_the_type_away_is_told_from_one_that_crosses_types():
 
 def test_cells_without_a_label_and_a_single_batch_confound_nothing():
     codes = np.array([0, 0, 1, 1, -1, -1])
-    assert confounding(["A", "B"], codes, pd.Categorical(["x"] * 4 + ["y"] * 2)) is None
-    assert confounding(["A", "B"], codes, pd.Categorical(["x"] * 6)) is None
+    for batches in (["x"] * 4 + ["y"] * 2, ["x"] * 6):
+        assert confounding(["A", "B"], codes, pd.Categorical(batches)) is None
 
 
 def test_many_donors_with_few_labels_are_not_taken_for_confounded_by_accident():
@@ -473,15 +456,10 @@ def test_a_sparse_matrix_that_would_crash_the_interpreter_is_refused(damage, for
         check_counts(adata)
 
 
-def test_labels_of_thousands_of_digits_are_sorted_by_size():
-    names = ["9" * 5_000, "10", "007", "9", "B"]
-    adata = AnnData(np.ones((5, 2)), obs=pd.DataFrame({"kind": names}, index=list("abcde")))
-    assert check_labels(adata, "kind")[0] == ["007", "9", "10", "9" * 5_000, "B"]
-
-
-def test_counts_that_are_in_raw_alone_are_pointed_at():
-    adata = AnnData(np.ones((3, 2), dtype=np.float32))
+def test_counts_that_are_elsewhere_alone_are_pointed_at():
+    adata = cells(layers={"umi": COUNTS})
     adata.raw = adata.copy()
     adata.X = None
-    with pytest.raises(InputError, match=r"use adata\.raw\.to_adata\(\)"):
-        check_counts(adata)
+    text = refused(check_counts, adata)
+    assert "use adata.raw.to_adata()" in text
+    assert "The layers are umi" in text

@@ -106,7 +106,7 @@ def test_say_joins_sentences_into_one_paragraph(monkeypatch):
 def test_an_expected_error_is_shown_in_its_own_words(capsys):
     with expect_error(ValueError):
         ModelConfig(dropout_rate=2)
-    assert capsys.readouterr().out == "ValueError: dropout_rate must lie in [0, 1), got 2.\n"
+    assert capsys.readouterr().out == "ValueError: dropout_rate must be in [0, 1), got 2.\n"
 
 
 def test_an_expected_error_that_does_not_come_fails():

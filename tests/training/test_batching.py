@@ -8,7 +8,7 @@ from scipy.sparse import csr_matrix
 
 from scanvi_tutorial.inputs import InputError
 from scanvi_tutorial.inputs.arrays import Cells, chunks, dense
-from scanvi_tutorial.inputs.columns import Columns
+from scanvi_tutorial.inputs.cells import Columns
 from scanvi_tutorial.training.minibatches import downsample_counts, paired_minibatches
 
 NAMES = ["B", "NK", "T"]
