@@ -98,13 +98,26 @@ def renamed(query, names, **var):
     return other
 
 
-def test_a_hint_says_where_the_names_of_the_genes_are(model, query):
+def test_a_hint_says_why_no_gene_is_found(model, query):
     ids = [f"ENSG{g:011d}" for g in range(40)]
     symbols = list(query.var_names)
     with pytest.raises(InputError, match=r"adata.var\['symbol'\] holds the model's names"):
         predict(model, renamed(query, ids, symbol=symbols))
-    with pytest.raises(InputError, match="by symbols, or by Ensembl ids without versions"):
+    with pytest.raises(InputError, match="These cells name genes by Ensembl ids and the other by symbols"):
         predict(model, renamed(query, ids))
+    with pytest.raises(InputError, match="agree but for capitals"):
+        predict(model, renamed(query, [name.upper() for name in symbols]))
+    with pytest.raises(InputError, match="Check species and reference"):
+        predict(model, renamed(query, [f"x{g}" for g in range(40)]))
+
+
+def test_versions_of_ensembl_ids_are_seen_through(reference, query):
+    ids = [f"ENSG{g:011d}" for g in range(40)]
+    model = SCANVI.from_anndata(renamed(reference, ids), SMALL)
+    with pytest.raises(InputError, match="take their versions"):
+        predict(model, renamed(query, [f"{name}.7" for name in ids]))
+    with pytest.raises(InputError, match="The model name genes by Ensembl"):
+        predict(model, query)
 
 
 def test_a_cell_without_a_count_in_the_models_genes_is_named(model, query):
