@@ -43,6 +43,7 @@ from scanvi_tutorial.inputs.columns import Columns
 from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.inputs.labels import check_labels
 from scanvi_tutorial.inputs.markers import check_markers
+from scanvi_tutorial.inputs.quality import confounding, quality_warnings
 from scanvi_tutorial.inputs.stripping import strip_to_inputs
 from scanvi_tutorial.model.persistence import is_saved
 
