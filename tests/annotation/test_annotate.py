@@ -9,12 +9,12 @@ import pytest
 import torch
 from scipy import sparse
 
-from scanvi_tutorial.annotation.ensemble import Ensemble
+from scanvi_tutorial.annotation.methods import Ensemble
 from scanvi_tutorial.annotation.new_cells import predict
 from scanvi_tutorial.annotation.pipeline import _contradictions, annotate
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.data import load
-from scanvi_tutorial.evaluation import cross_fit, logistic_regression, scores
+from scanvi_tutorial.evaluation import cross_fit, logistic_regression, scored_cells, scores
 from scanvi_tutorial.inputs import InputError
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning
 from scanvi_tutorial.model.persistence import PersistenceError
@@ -230,7 +230,7 @@ def test_a_batch_that_gives_the_type_away_is_warned_of_once():
 def test_a_batch_that_crosses_types_is_used_without_a_warning():
     adata = cells(batches=2)
     annotate(adata, "kind", batch_key="batch", **QUICK)
-    assert adata.uns["scanvi"]["parameters"]["batch"] == "batch"
+    assert adata.uns["scanvi"]["parameters"]["batch_key"] == "batch"
     assert not any("mutual information" in text for text in adata.uns["scanvi"]["warnings"])
 
 
@@ -270,14 +270,14 @@ def test_fits_side_by_side_give_what_fits_one_after_another_give():
 
 
 REFUSED = {
-    "no such batch": ({"batch": "donor"}, "no column 'donor'"),
-    "a batch of some": ({"batch": "run"}, "have no batch"),
-    "labels as batches": ({"batch": "kind"}, "named both"),
-    "two columns of one name": ({"labels": "twice"}, "2 columns called 'twice'"),
+    "no such batch": ({"batch_key": "donor"}, "no column 'donor'"),
+    "a batch of some": ({"batch_key": "run"}, "have no batch"),
+    "labels as batches": ({"batch_key": "kind"}, "named both"),
+    "two columns of one name": ({"labels_key": "twice"}, "2 columns called 'twice'"),
     "no genes": ({"genes": 0}, "At least one gene"),
     "no fit": ({"fits": 0}, "one fit"),
-    "answers as labels": ({"labels": "scanvi_probability"}, "is where answers are written"),
-    "names of cells as labels": ({"labels": "barcode"}, "160 different values for as many cells"),
+    "answers as labels": ({"labels_key": "scanvi_probability"}, "is where answers are written"),
+    "names of cells as labels": ({"labels_key": "barcode"}, "160 different values for as many cells"),
     "a seed too large": ({"seed": 2**65}, "A seed is a whole number"),
     "a seed below zero": ({"seed": -1}, "A seed is a whole number"),
 }
@@ -291,7 +291,7 @@ def test_what_cannot_be_used_is_refused_and_nothing_is_written(options, words):
     twice = adata.obs[["kind"]].rename(columns={"kind": "twice"})
     adata.obs = pd.concat([adata.obs, twice, twice], axis=1)
     with pytest.raises(InputError, match=words):
-        annotate(adata, **({"labels": "kind"} | QUICK | options))
+        annotate(adata, **({"labels_key": "kind"} | QUICK | options))
     assert "scanvi_label" not in adata.obs
     assert "scanvi" not in adata.uns
 

@@ -126,7 +126,7 @@ def other_labels(adata):
         ({"data": other_labels}, "the labels"),
         ({"config": {"learning_rate": 0.01}}, r"TrainConfig\.learning_rate"),
         ({"config": {"seed": 3}}, r"TrainConfig\.seed"),
-        ({"model": {"likelihood": "nb"}}, r"ModelConfig\.likelihood"),
+        ({"model": {"gene_likelihood": "nb"}}, r"ModelConfig\.gene_likelihood"),
         ({"weights": 1}, "the initial weights"),
     ],
 )
@@ -176,7 +176,7 @@ def test_a_checkpoint_of_no_epoch_is_refused(tiny):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes to be killed are forked")
 def test_processes_that_are_killed_at_random_moments_end_in_the_same_parameters():
     """The benchmark fails where anything is lost; here with fewer kills."""
-    program = Path(__file__).parents[1] / "benchmarks" / "kills.py"
+    program = Path(__file__).parents[2] / "benchmarks" / "kills.py"
     done = subprocess.run([sys.executable, program, "--kills", "12"], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "fits killed                             6" in done.stdout
