@@ -94,8 +94,8 @@ def cells(draw):
         adata.uns["markers"] = draw(st.sampled_from([{}, "text", {"T": {"positive": ["gene0"]}}, {"T": 3}, None]))
     options = {
         "layer": layer,
-        "batch": draw(st.sampled_from(["run", "kind", "donor"])) if rarely(5) else None,
-        "unlabeled": draw(st.sampled_from(["T", 1, "absent"])) if rarely() else "Unknown",
+        "batch_key": draw(st.sampled_from(["run", "kind", "donor"])) if rarely(5) else None,
+        "unlabeled_category": draw(st.sampled_from(["T", 1, "absent"])) if rarely() else "Unknown",
         "genes": draw(st.sampled_from([5, 1])) if rarely(6) else 2_000,
         "keep_labels": draw(st.booleans()),
         "seed": draw(st.integers(0, 3)),
