@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 import scanvi_tutorial as st
-from scanvi_tutorial.annotation.ensemble import Ensemble
+from scanvi_tutorial.annotation.methods import Ensemble
 
 __all__ = ["from_file", "recommended_from_file"]
 

@@ -1,7 +1,7 @@
 """Semi-supervised cell annotation with scANVI in Pyro: the package under the book of the same name."""
 
 from scanvi_tutorial import evaluation, plotting
-from scanvi_tutorial.annotation.ensemble import recommended
+from scanvi_tutorial.annotation.methods import recommended
 from scanvi_tutorial.annotation.new_cells import predict
 from scanvi_tutorial.annotation.pipeline import annotate
 from scanvi_tutorial.config import ModelConfig, RunConfig, TrainConfig

@@ -1,7 +1,4 @@
-"""What an answer leaves in an AnnData: labels, probabilities, states and how they came about.
-
-Told in book/10_your_data.md.
-"""
+"""Write an answer into an AnnData: labels, probabilities, states and how they came about (book/10_your_data.md)."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from numpy.typing import NDArray
 from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.model.persistence import versions
 
-__all__ = ["storable", "write_answer"]
+__all__ = ["write_answer"]
 
 
 def write_answer(
@@ -46,17 +43,5 @@ def write_answer(
     adata.obsm["X_scanvi"] = states
     adata.obs["scanvi_label"] = pd.Categorical.from_codes(codes, names)
     adata.obs["scanvi_probability"] = p[np.arange(len(p)), codes]
-    text = {"label_names": np.array(names, dtype=object), "versions": versions()}
-    said = {"warnings": np.array(about["warnings"], dtype=object)}
-    adata.uns["scanvi"] = {**about, **text, **said}
-
-
-def storable(values: dict[str, Any]) -> dict[str, Any]:
-    """Return settings as an `.h5ad` file can hold them: no None, and lists for tuples."""
-    kept = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            kept[name] = storable(value)
-        elif value is not None:
-            kept[name] = list(value) if isinstance(value, tuple) else value
-    return kept
+    texts = {"label_names": np.array(names, dtype=object), "warnings": np.array(about["warnings"], dtype=object)}
+    adata.uns["scanvi"] = {**about, "versions": versions(), **texts}

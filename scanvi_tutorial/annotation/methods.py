@@ -1,21 +1,42 @@
-"""One fit of scANVI as one method beside others.
+"""scANVI as a `Baseline`: one fit that learns labels, and what the book recommends, several fits that see no label.
 
-Compared in book/08_evaluation.md. It is a `Baseline`: counts and seed labels in, probabilities out, never the truth.
+Used in book/08_evaluation.md. Classifiers learn labels from the states of the latter, and their answers are averaged.
 """
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from itertools import cycle
 from pathlib import Path
+from typing import Literal
 
+import joblib
+import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
+from numpy.typing import ArrayLike
 
-from scanvi_tutorial.config import ModelConfig, TrainConfig
-from scanvi_tutorial.inference.predictions import label_probabilities
+from scanvi_tutorial.config import UNLABELED, ModelConfig, TrainConfig, no_progress, progress_bar
+from scanvi_tutorial.evaluation import fit_on_seeds, label_spreading, linear_classifier, neighbor_graph, pooled
+from scanvi_tutorial.inference.predictions import label_probabilities, latent
+from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning, check_batches, confounding
+from scanvi_tutorial.inputs.cells import Columns, strip_to_inputs
+from scanvi_tutorial.inputs.errors import InputError, listed
+from scanvi_tutorial.inputs.labels import check_labels
+from scanvi_tutorial.model.networks import Classifier
+from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.cache import fit_or_load
+from scanvi_tutorial.training.history import History
+from scanvi_tutorial.training.loop import fit
 
-__all__ = ["SingleFit"]
+__all__ = ["Ensemble", "SingleFit", "StateClassifier", "recommended", "with_linear_classifier"]
+
+_FEWEST_AND_MOST, _CELLS_TIMES_FITS = (4, 10), 16_000  # fits, so that many cells do not take hours
+_NORMS: tuple[Literal["layer", "batch"], ...] = ("layer", "batch")  # in turn, since neither is better on all cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +56,156 @@ class SingleFit:
         train = replace(self.train, seed=seed)
         fitted, _ = fit_or_load(adata, self.model, train, labels_key=labels_key, folder=self.folder)
         return label_probabilities(fitted, adata, samples=self.samples, seed=seed)
+
+
+class StateClassifier:
+    """From states and a few labels to probabilities: a `Baseline` that knows the states.
+
+    On each set of states, logistic regression and label spreading; then the weighted
+    geometric mean of all, in which `spreading` is the share of label spreading.
+    """
+
+    def __init__(self, states: Sequence[ArrayLike], *, spreading: float = 0.2) -> None:
+        self.spreading = spreading
+        self.states = [np.asarray(z, dtype=np.float64) for z in states]  # (cells, latent)
+        self.graphs = [neighbor_graph(z) for z in states]  # whichever labels are hidden
+
+    def __call__(self, adata: AnnData, *, labels_key: str = "label", seed: int = 0) -> pd.DataFrame:
+        """Return probabilities (cells, labels); nothing is drawn at random."""
+        tables, weights = [], []
+        for z, graph in zip(self.states, self.graphs, strict=True):
+            linear = fit_on_seeds(linear_classifier(), adata, labels_key=labels_key, features=z)
+            spread = label_spreading(adata, labels_key=labels_key, graph=graph)
+            tables += [linear, spread]
+            weights += [1 - self.spreading, self.spreading]
+        return pooled(tables, weights)
+
+    def restricted(self, fits: Iterable[int]) -> StateClassifier:
+        """Return the same rules on the states of some fits alone."""
+        return StateClassifier([self.states[fit] for fit in fits], spreading=self.spreading)
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """Several fits of scANVI that are shown no label, and the `StateClassifier` of their states.
+
+    The fits normalize their hidden layers by cell and by minibatch in turn, whatever `model` says of that.
+    """
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    fits: int | None = None  # None: ten, and fewer from 1,600 cells on, but four at the least
+    batch_key: str | None = None  # the column of obs with a batch that decoder and library know
+    folder: str | Path | None = None  # where fits are kept; None is `cache_folder()`
+    keep: bool = True  # False fits anew and leaves nothing on disk
+    jobs: int = 1  # how many fits run side by side, each in a process of its own
+
+    def __post_init__(self) -> None:
+        if (self.fits is not None and self.fits < 1) or self.jobs < 1:
+            raise InputError(f"At least one fit and one job are needed; got fits={self.fits}, jobs={self.jobs}.")
+
+    def __call__(self, adata: AnnData, *, labels_key: str = "label", seed: int = 0) -> pd.DataFrame:
+        """Return probabilities (cells, labels)."""
+        fitted = self.fit(adata, labels_key, seed)
+        return StateClassifier([latent(model, adata) for model, _ in fitted])(adata, labels_key=labels_key)
+
+    def fit(self, adata: AnnData, labels_key: str, seed: int) -> list[tuple[SCANVI, History]]:
+        """Return the fitted models and their histories; `labels_key` only says how many types there are."""
+        count = self.fits or int(np.clip(_CELLS_TIMES_FITS // adata.n_obs, *_FEWEST_AND_MOST))
+        seeds = np.random.SeedSequence(seed).generate_state(count)
+        tasks = [(self, adata, labels_key, int(own), norm) for own, norm in zip(seeds, cycle(_NORMS), strict=False)]
+        if self.batch_key is not None:
+            text = confounding(*check_labels(adata, labels_key), check_batches(adata, self.batch_key))
+            if text is not None:
+                warnings.warn(text, ConfoundedBatchWarning, stacklevel=2)
+        jobs = min(self.jobs, count)  # a worker gets its share of the threads
+        # loky's workers need no `if __name__ == "__main__"` in a caller's script; and nothing is mapped into memory,
+        # since scipy's sparse matrices of read-only memory maps cannot be sorted in place
+        run = joblib.Parallel(n_jobs=jobs, backend="loky", max_nbytes=None, return_as="generator")
+        fits = run(joblib.delayed(_one)(*task) for task in tasks)
+        return list(progress_bar(fits, f"{count} fits, {jobs} at once", unit="fit", total=count))
+
+
+def recommended(
+    adata: AnnData,
+    *,
+    labels_key: str = "label",
+    seed: int = 0,
+    model: ModelConfig | None = None,
+    train: TrainConfig | None = None,
+    fits: int | None = None,
+    folder: str | Path | None = None,
+    layer: str | None = None,
+    unlabeled_category: str | int = UNLABELED,
+    batch_key: str | None = None,
+    jobs: int = 1,
+) -> pd.DataFrame:
+    """Return probabilities (cells, labels) of what the book recommends: an `Ensemble` of fits that see no label.
+
+    No cell is needed beyond `adata`, and one label a type is enough to run. For a file of one's own, `annotate` does
+    this and more.
+
+    Args:
+        adata: Raw counts, (cells, genes), of the genes that the model is to see.
+        labels_key: Column of `obs` with the labels; cells without one are missing there, or "Unknown".
+        seed: Of weights and minibatches.
+        model: `ModelConfig()` where it is None; its `norm` is LayerNorm and BatchNorm in turn in any case.
+        train: `TrainConfig()` where it is None; its objective is "unlabeled" in any case.
+        fits: How many fits are pooled; None takes ten, and fewer from 1,600 cells on, but four at the least.
+        folder: Where fits are kept; `cache_folder()` where it is None.
+        layer: Where the counts are, if not in `X`.
+        unlabeled_category: A further name for "without a label".
+        batch_key: Column of `obs` with a batch that is to be corrected for.
+        jobs: How many fits run side by side, each in a process of its own.
+
+    Raises:
+        InputError: Where counts, labels or batches cannot be used.
+    """
+    if (layer, unlabeled_category) != (None, UNLABELED):
+        adata = strip_to_inputs(adata, Columns(labels_key, unlabeled_category, layer, batch_key))
+    settings = {"fits": fits, "batch_key": batch_key, "folder": folder, "jobs": jobs}
+    return Ensemble(model or ModelConfig(), train or TrainConfig(), **settings)(adata, labels_key=labels_key, seed=seed)
+
+
+def with_linear_classifier(model: SCANVI, adata: AnnData, states: ArrayLike, labels_key: str = "label") -> SCANVI:
+    """Return a copy of `model` whose classifier is logistic regression on `states`, (cells, latent).
+
+    Such a copy can be saved, and names new cells by itself.
+
+    Raises:
+        InputError: Where the labels are not those that the model knows.
+    """
+    names, codes = check_labels(adata, labels_key)
+    if list(names) != model.label_names:
+        raise InputError(
+            f"adata.obs[{labels_key!r}] holds {listed(names)}; the model knows {listed(model.label_names)}."
+        )
+    told = codes >= 0
+    rule = linear_classifier().fit(np.asarray(states, dtype=np.float64)[told], codes[told])
+    weight, bias = rule.coef_, rule.intercept_
+    if len(names) == 2:  # scikit-learn then keeps the difference of the two
+        weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([0 * bias, bias])
+    copy = deepcopy(model)
+    copy.config = replace(model.config, classifier_hidden=())
+    with torch.random.fork_rng():  # initial weights are drawn, then replaced
+        copy.classifier = Classifier(len(names), copy.config)
+    with torch.no_grad():
+        layer = copy.classifier.heads.layers[-1]
+        layer.weight.copy_(torch.from_numpy(weight))
+        layer.bias.copy_(torch.from_numpy(bias))
+    return copy.eval()
+
+
+def _one(
+    ensemble: Ensemble, adata: AnnData, labels_key: str, seed: int, norm: Literal["layer", "batch"]
+) -> tuple[SCANVI, History]:
+    config = replace(ensemble.model, norm=norm)
+    train = replace(ensemble.train, seed=seed, objective="unlabeled")
+    with no_progress(), warnings.catch_warnings():  # one bar counts the fits; theirs would overwrite each other
+        warnings.simplefilter("ignore", ConfoundedBatchWarning)  # every fit would say it: `Ensemble.fit` does, once
+        if ensemble.keep:
+            return fit_or_load(
+                adata, config, train, labels_key=labels_key, batch_key=ensemble.batch_key, folder=ensemble.folder
+            )
+        model = SCANVI.from_anndata(adata, config, labels_key=labels_key, batch_key=ensemble.batch_key, seed=seed)
+        return model, fit(model, adata, train)

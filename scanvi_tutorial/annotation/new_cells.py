@@ -1,7 +1,6 @@
-"""New cells for a model that was fitted before: its genes found among theirs, its encoder left as it is.
+"""Name new cells by a model that was fitted before; used in book/10_your_data.md.
 
-Used in book/10_your_data.md. Nothing is learned from the new cells: each is mapped and named by itself, so an answer
-does not depend on which other cells come with it.
+The model learns nothing from them, so the answer for a cell does not depend on the cells beside it.
 """
 
 from __future__ import annotations
@@ -23,13 +22,7 @@ from scanvi_tutorial.model.scanvi import SCANVI
 __all__ = ["predict"]
 
 
-def predict(
-    model: SCANVI | str | Path,
-    adata: AnnData,
-    *,
-    layer: str | None = None,
-    seed: int = 0,
-) -> None:
+def predict(model: SCANVI | str | Path, adata: AnnData, *, layer: str | None = None, seed: int = 0) -> None:
     """Write the labels, probabilities and states that a fitted model gives to new cells into `adata`.
 
     Written are `obs["scanvi_label"]`, `obs["scanvi_probability"]`, `obsm["scanvi_probabilities"]`, `obsm["X_scanvi"]`

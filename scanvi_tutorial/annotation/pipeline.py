@@ -1,13 +1,12 @@
-"""A partly labeled AnnData in, the same AnnData with labels, probabilities and a latent space out, in one call.
+"""Annotate a partly labeled AnnData in one call (book/10_your_data.md).
 
-Told in book/10_your_data.md. It is the recommended configuration of book/08_evaluation.md (`ensemble.recommended`)
-with checks before it and doubts after it.
+This is the recommended method of book/08_evaluation.md (`methods.recommended`), with checks before and warnings after.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
@@ -20,12 +19,12 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from scanvi_tutorial.annotation.answer import storable, write_answer
-from scanvi_tutorial.annotation.ensemble import Ensemble, StateClassifier, with_linear_classifier
+from scanvi_tutorial.annotation.answer import write_answer
+from scanvi_tutorial.annotation.methods import Ensemble, StateClassifier, with_linear_classifier
 from scanvi_tutorial.config import UNLABELED, ModelConfig, TrainConfig
 from scanvi_tutorial.data.selection import select_genes
 from scanvi_tutorial.evaluation import (
-    Baseline,
+    CrossFit,
     cross_fit,
     fit_on_seeds,
     label_spreading,
@@ -82,7 +81,7 @@ def annotate(
       were about the same labels; `warnings`, sentences to read first; `parameters`, `genes`, `label_names`, `versions`.
 
     scANVI is fitted several times without a look at any label; simple rules, learned from the labeled cells, then name
-    all cells by their states (`ensemble.StateClassifier`). To see how far that can be trusted, each label is hidden
+    all cells by their states (`methods.StateClassifier`). To see how far that can be trusted, each label is hidden
     once, and the rules are learned from the others: this costs little, since no fit knows a label. Where no type has
     two labels, nothing can be hidden, and a warning says so.
 
@@ -127,8 +126,8 @@ def annotate(
         warnings.warn(text, ConfoundedBatchWarning, stacklevel=2)
     if jobs is None:
         jobs = joblib.cpu_count() if cells.n_obs >= _MANY_CELLS else 1
-    settings = model_config or ModelConfig(), train_config or TrainConfig()
-    ensemble = Ensemble(*settings, fits=fits, batch_key=batch_key, keep=False, jobs=jobs)
+    model_config, train_config = model_config or ModelConfig(), train_config or TrainConfig()
+    ensemble = Ensemble(model_config, train_config, fits=fits, batch_key=batch_key, keep=False, jobs=jobs)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConfoundedBatchWarning)  # every fit would say it
@@ -140,25 +139,38 @@ def annotate(
     table = rules(cells, labels_key=labels_key)
     about, hints = _tested(rules, cells, labels_key, seed)
     first, history = fitted[0]
-    about |= {"history": history.frame.copy(), "best_epoch": history.best_epoch}
-    about["seconds_of_fits"] = sum(history.seconds for _, history in fitted)
-    about["history"].attrs = {}
-    about["warnings"] = [*hints, *notes]
-    about["genes"] = np.array(cells.var_names, dtype=object)
-    given = {
+    frame = history.frame.copy()
+    frame.attrs = {}
+    train = asdict(train_config) | {"objective": "unlabeled", "seed": None}  # every fit has a seed of its own
+    parameters = {
         "labels_key": labels_key,
         "unlabeled_category": str(unlabeled_category),
         "layer": layer,
         "batch_key": batch_key,
         "seed": seed,
+        "fits": len(fitted),
+        "keep_labels": keep_labels,
+        "norms": ", ".join(one.config.norm for one, _ in fitted),
+        "model": asdict(first.config),
+        "train": train,
     }
-    given |= {"fits": len(fitted), "keep_labels": keep_labels, "norms": ", ".join(one.config.norm for one, _ in fitted)}
-    trained = asdict(settings[1]) | {"objective": "unlabeled"}
-    del trained["seed"]  # every fit has its own, made from the one above
-    about["parameters"] = storable({**given, "model": asdict(first.config), "train": trained})
+    about |= {
+        "history": frame,
+        "best_epoch": history.best_epoch,
+        "seconds_of_fits": sum(history.seconds for _, history in fitted),
+        "warnings": [*hints, *notes],
+        "genes": np.array(cells.var_names, dtype=object),
+        "parameters": _storable(parameters),
+    }
     write_answer(adata, table, states[0], about=about, kept=codes if keep_labels else None)
     if model is not None:
         with_linear_classifier(first, cells, states[0], labels_key).save(model)
+
+
+def _storable(values: dict[str, Any]) -> dict[str, Any]:
+    """Return settings as an `.h5ad` file can hold them: no None, and lists for tuples."""
+    how = {dict: _storable, tuple: list}
+    return {name: how.get(type(value), lambda same: same)(value) for name, value in values.items() if value is not None}
 
 
 def _chosen(cells: AnnData, source: AnnData, genes: int) -> tuple[AnnData, list[str]]:
@@ -193,36 +205,39 @@ def _tested(rules: StateClassifier, cells: AnnData, labels_key: str, seed: int) 
             "probabilities are right as often as they say."
         )
         return {"held_out": {"cells": none, "given": none, "probabilities": np.empty((0, len(names)))}}, [note]
-    part = cross_fit(rules, cells, labels_key=labels_key, seed=seed)
-    given = np.array(names, dtype=object)[part.codes]
-    held_out = {"cells": np.array(part.held_out.index, dtype=object), "given": given}
+    hidden = partial(cross_fit, labels_key=labels_key, seed=seed)
+    part = hidden(rules, cells)
     told = np.flatnonzero(codes >= 0)
     if len(told) > _MOST_COMPARED:
         told = np.sort(np.random.default_rng(seed).choice(told, _MOST_COMPARED, replace=False))
-    others: dict[str, Callable[[], tuple[Baseline, AnnData]]] = {
-        "one fit, as predict uses it": lambda: (partial(_one_linear_rule, rules.states[0]), cells),
-        "logistic regression": lambda: (logistic_regression, cells[told]),  # it learns nothing from the other cells
-        "label spreading": lambda: (partial(label_spreading, graph=neighbor_graph(principal_components(cells))), cells),
+
+    def one_linear_rule(adata: AnnData, *, labels_key: str, seed: int) -> pd.DataFrame:
+        return fit_on_seeds(linear_classifier(), adata, labels_key=labels_key, features=rules.states[0])
+
+    others = {
+        "one fit, as predict uses it": lambda: hidden(one_linear_rule, cells),
+        "logistic regression": lambda: hidden(logistic_regression, cells[told]),  # other cells teach it nothing
+        "label spreading": lambda: hidden(
+            partial(label_spreading, graph=neighbor_graph(principal_components(cells))), cells
+        ),
     }
-    compared = {"this annotation": _summary(given, part.held_out)}
-    for name, method_and_cells in others.items():
+    compared = {"this annotation": _summary(names, part)}
+    for name, cross_fitted in others.items():
         with suppress(ValueError, RuntimeError, ArithmeticError, np.linalg.LinAlgError), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of convergence: hidden labels tell what the answer is worth
-            method, seen = method_and_cells()
-            answer = cross_fit(method, seen, labels_key=labels_key, seed=seed)
-            compared[name] = _summary(np.array(names, dtype=object)[answer.codes], answer.held_out)
-    said = part.held_out.to_numpy()
-    about = {"held_out": held_out | {"probabilities": said}, "compared": compared}
-    return about, _contradictions(names, part.codes, said, part.held_out.index)
+            compared[name] = _summary(names, cross_fitted())
+    held_out = {
+        "cells": np.array(part.held_out.index, dtype=object),
+        "given": np.array(names, dtype=object)[part.codes],
+        "probabilities": part.held_out.to_numpy(),
+    }
+    about = {"held_out": held_out, "compared": compared}
+    return about, _contradictions(names, part.codes, held_out["probabilities"], part.held_out.index)
 
 
-def _one_linear_rule(states: NDArray, adata: AnnData, *, labels_key: str, seed: int = 0) -> pd.DataFrame:
-    return fit_on_seeds(linear_classifier(), adata, labels_key=labels_key, features=states)
-
-
-def _summary(given: NDArray[np.object_], held_out: pd.DataFrame) -> dict[str, float]:
-    found = scores(given, held_out)
-    return {name: float(found[name]) for name in ("accuracy", "log_loss")}
+def _summary(names: Sequence[str], part: CrossFit) -> dict[str, float]:
+    found = scores(np.array(names, dtype=object)[part.codes], part.held_out)
+    return found[["accuracy", "log_loss"]].to_dict()
 
 
 def _contradictions(

@@ -78,14 +78,14 @@ def linear_classifier() -> LogisticRegression:
     return LogisticRegression(max_iter=2_000)
 
 
-def principal_components(adata: AnnData, most: int = _COMPONENTS, *, seed: int = 0) -> NDArray[np.float64]:
+def principal_components(adata: AnnData, *, seed: int = 0) -> NDArray[np.float64]:
     """Return the first principal components of log-CP10k, (cells, components), fitted on all cells without a label.
 
-    There are `most` of them, or as many as fewer cells or genes allow. `seed` draws the vector that the solver starts
+    There are ten of them, or as many as fewer cells or genes allow. `seed` draws the vector that the solver starts
     from, which moves them by rounding errors only.
     """
     x = log_cp10k(check_counts(adata))
-    count = min(most, min(x.shape) - 1)
+    count = min(_COMPONENTS, min(x.shape) - 1)
     if count < 1:
         raise InputError(
             f"{adata.n_obs} × {adata.n_vars} counts have no principal component, which takes two cells and two genes "
@@ -94,12 +94,7 @@ def principal_components(adata: AnnData, most: int = _COMPONENTS, *, seed: int =
     return PCA(count, svd_solver="arpack", random_state=seed).fit_transform(x)  # arpack leaves sparse counts sparse
 
 
-def logistic_regression(
-    adata: AnnData,
-    *,
-    labels_key: str = "label",
-    seed: int = 0,
-) -> pd.DataFrame:
+def logistic_regression(adata: AnnData, *, labels_key: str = "label", seed: int = 0) -> pd.DataFrame:
     """Return probabilities (cells, labels) of multinomial logistic regression on log-CP10k.
 
     Plain on purpose: scikit-learn's default penalty (C = 1), genes as they are. Measured on

@@ -53,8 +53,7 @@ def scores(
     """Return every metric of `METRICS` for a table of probabilities against the truth, (metrics,); see `all_metrics`.
 
     Args:
-        truth: True types, (cells,), one for each row of `probabilities`; or cells, of which those are scored that carry
-            no seed label and whose true type is known.
+        truth: True types, (cells,), one for each row of `probabilities`; or an AnnData, whose `scored_cells` are taken.
         probabilities: A table (cells, labels), for all cells of an AnnData in its order; None reads it from
             `obsm["scanvi_probabilities"]`.
         labels_key: Column of `obs` with the seed labels.
@@ -96,8 +95,8 @@ def score_table(
         adata = draw(seed)
         for name, method in methods.items():
             p = method(adata, labels_key=labels_key, seed=seed)
-            row = scores(adata, p, labels_key=labels_key, truth_key=truth_key)
-            rows.append({"method": name, "seed": seed, **row})
+            found = scores(adata, p, labels_key=labels_key, truth_key=truth_key)
+            rows.append({"method": name, "seed": seed, **found})
         if reference is not None:
             known = adata.obs[truth_key][scored_cells(adata, labels_key, truth_key)]
             rows.append({"method": reference, "seed": seed, **largest_class_scores(known)})

@@ -84,6 +84,8 @@ def all_metrics(truth: ArrayLike, probabilities: pd.DataFrame) -> pd.Series:
     names = _names(probabilities.columns, "the columns")
     order = np.argsort(names)  # scikit-learn reads columns in sorted order, whatever their names say
     by_type = {"labels": np.unique(found), "average": "macro", "zero_division": 0}
+    bins = reliability(truth, probabilities)
+    distance = (bins["accuracy"] - bins["confidence"]).abs()
     return pd.Series(
         {
             "accuracy": accuracy_score(found, called),
@@ -91,26 +93,25 @@ def all_metrics(truth: ArrayLike, probabilities: pd.DataFrame) -> pd.Series:
             "macro_f1": f1_score(found, called, **by_type),
             "log_loss": log_loss(found, p[:, order], labels=names[order]),
             "brier": brier_score_loss(found, p[:, order], labels=names[order], scale_by_half=False),
-            "calibration_error": _calibration_error(_binned(p.max(1), found == called)),
+            "calibration_error": (distance * bins["cells"]).sum() / bins["cells"].sum(),
         },
         dtype=float,
     )
 
 
-def reliability(truth: ArrayLike, probabilities: pd.DataFrame, bins: int = 10) -> pd.DataFrame:
+def reliability(truth: ArrayLike, probabilities: pd.DataFrame) -> pd.DataFrame:
     """Return how often the most probable type is the true one, among cells that are about equally sure of it.
 
-    A row is a bin of confidence, of equal width and open to the left, so a confidence of 0.3 is in (0.2, 0.3]. Columns:
+    A row is a bin of confidence, one of ten and open to the left, so a confidence of 0.3 is in (0.2, 0.3]. Columns:
     mean `confidence`, `accuracy`, and how many `cells` they are of; the former are missing where there is no cell, as
-    below 1/labels. A well calibrated method has the same number in both.
-
-    Raises:
-        InputError: As `all_metrics`; and if there is to be no bin.
+    below 1/labels. A well calibrated method has the same number in both. Raises `InputError` as `all_metrics` does.
     """
-    if bins < 1:
-        raise InputError(f"bins must be at least 1, got {bins}.")
     found, called, p = _checked(truth, probabilities)
-    return _binned(p.max(1), found == called, bins)
+    edges = np.arange(11) / 10  # not a sum of steps: 3 · 0.1 is more than 0.3
+    place = np.clip(np.searchsorted(edges, p.max(1)) - 1, 0, 9)  # rounding may lift a confidence above 1
+    table = pd.DataFrame({"confidence": p.max(1), "accuracy": (found == called).astype(float)})
+    table = table.groupby(place).mean().reindex(range(10)).assign(cells=np.bincount(place, minlength=10))
+    return table.set_index(pd.IntervalIndex.from_breaks(edges, name="bin"))
 
 
 def per_class(truth: ArrayLike, probabilities: pd.DataFrame) -> pd.DataFrame:
@@ -137,19 +138,6 @@ def confusion(truth: ArrayLike, predicted: ArrayLike | pd.DataFrame) -> pd.DataF
     names = list(dict.fromkeys([*map(label_name, categories), *np.unique(called)]))
     table = confusion_matrix(found, called, labels=names)
     return pd.DataFrame(table, index=pd.Index(names, name="truth"), columns=pd.Index(names, name="predicted"))
-
-
-def _binned(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = 10) -> pd.DataFrame:
-    edges = np.arange(bins + 1) / bins  # not a sum of steps: 3 · 0.1 is more than 0.3
-    place = np.clip(np.searchsorted(edges, confidence) - 1, 0, bins - 1)  # rounding may lift a confidence above 1
-    table = pd.DataFrame({"confidence": confidence, "accuracy": right.astype(float)})
-    table = table.groupby(place).mean().reindex(range(bins)).assign(cells=np.bincount(place, minlength=bins))
-    return table.set_index(pd.IntervalIndex.from_breaks(edges, name="bin"))
-
-
-def _calibration_error(table: pd.DataFrame) -> float:
-    distance = (table["accuracy"] - table["confidence"]).abs()
-    return float((distance * table["cells"]).sum() / table["cells"].sum())
 
 
 def _checked(

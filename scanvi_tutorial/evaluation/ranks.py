@@ -18,6 +18,8 @@ from scanvi_tutorial.inputs.errors import InputError
 
 __all__ = ["allowed_deviation", "ecdf_difference", "rank_among", "rank_uniformity"]
 
+_LEVEL = 0.95  # the share of cases in which uniform ranks stay within what is allowed
+
 
 def rank_among(truth: NDArray[np.floating], draws: NDArray[np.floating]) -> NDArray[np.integer]:
     """Return how many of `draws` (draws, …) lie below `truth`, as an array of its shape.
@@ -49,18 +51,18 @@ def ecdf_difference(ranks: pd.DataFrame, draws: int) -> pd.DataFrame:
     return pd.DataFrame(ecdf - uniform[:, None], columns=ranks.columns, index=pd.RangeIndex(draws + 1, name="rank"))
 
 
-def allowed_deviation(cells: int, quantities: int = 1, *, level: float = 0.95) -> float:
-    """Return how far the ECDF of `cells` uniform ranks strays from the uniform at most, in `level` of all cases.
+def allowed_deviation(cells: int, quantities: int = 1) -> float:
+    """Return how far the ECDF of `cells` uniform ranks strays from the uniform at most, in 95 of 100 cases.
 
     By Kolmogorov's law, for all of `quantities` together (Bonferroni); a little generous, since ranks are discrete.
 
     >>> round(allowed_deviation(1_000), 3)
     0.043
     """
-    return float(kstwo.ppf(1 - (1 - level) / quantities, cells))
+    return float(kstwo.ppf(1 - (1 - _LEVEL) / quantities, cells))
 
 
-def rank_uniformity(ranks: pd.DataFrame, draws: int, *, level: float = 0.95) -> pd.DataFrame:
+def rank_uniformity(ranks: pd.DataFrame, draws: int) -> pd.DataFrame:
     """Return how far the ranks of each quantity are from uniform on 0 … `draws`, as a table (quantities, 4).
 
     `deviation` is the largest distance of their ECDF from the uniform, and `allowed` what chance lets it be
@@ -71,7 +73,7 @@ def rank_uniformity(ranks: pd.DataFrame, draws: int, *, level: float = 0.95) -> 
     return pd.DataFrame(
         {
             "deviation": ecdf_difference(ranks, draws).abs().max(),
-            "allowed": allowed_deviation(len(ranks), ranks.shape[1], level=level),
+            "allowed": allowed_deviation(len(ranks), ranks.shape[1]),
             "spread": ranks.var(ddof=0) * 12 / ((draws + 1) ** 2 - 1),
             "shift": ranks.mean() / draws - 0.5,
         }

@@ -27,6 +27,7 @@ from scanvi_tutorial.inputs.labels import check_labels
 
 __all__ = ["CrossFit", "Stack", "cross_fit", "fit_temperature", "pooled", "stack", "stacking_weights", "tempered"]
 
+_FOLDS = 5
 _LEAST_POOLED = 1e-6  # label spreading rules labels out for good where no edge leads
 _LEAST = 1e-9  # below this a probability is taken for this, so that no single seed decides everything
 _TEMPERATURE_SCALE = 0.3  # s above: a temperature beyond a factor of two would surprise us
@@ -53,22 +54,21 @@ class Stack:
     parts: Mapping[str, CrossFit]  # by method
 
 
-def cross_fit(
-    method: Baseline, adata: AnnData, *, labels_key: str = "label", folds: int = 5, seed: int = 0
-) -> CrossFit:
+def cross_fit(method: Baseline, adata: AnnData, *, labels_key: str = "label", seed: int = 0) -> CrossFit:
     """Fit `method` once a fold, with the labels of that fold of the seeds hidden.
 
-    Every type spreads its seeds over the folds as evenly as it can; a type with a single seed never hides it. Every fit
-    gets a seed of its own, made from `seed` and the number of its fold.
+    Every type spreads its seeds over five folds as evenly as it can; a type with a single seed never hides it. Every
+    fit gets a seed of its own, made from `seed` and the number of its fold.
 
     Raises:
-        InputError: Where there are fewer than two folds, where no type has two seeds, and where the method leaves out
-            a label or a cell.
+        InputError: Where no type has two seeds, and where the method leaves out a label or a cell.
     """
-    if folds < 2:
-        raise InputError(f"Cross-fitting needs at least 2 folds, got {folds}.")
     names, codes = check_labels(adata, labels_key)
-    fold = _folds(codes, folds, np.random.default_rng(seed))
+    rng, fold = np.random.default_rng(seed), np.full(adata.n_obs, -1)  # -1: never hidden
+    for code in range(len(names)):
+        rows = rng.permutation(np.flatnonzero(codes == code))
+        if len(rows) > 1:
+            fold[rows] = np.arange(len(rows)) % _FOLDS
     if (fold < 0).all():
         raise InputError(
             f"No type has two seed cells in adata.obs[{labels_key!r}] ({listed(names)}), so none can be hidden to see "
@@ -77,7 +77,8 @@ def cross_fit(
     fits, held_out = [], np.full((adata.n_obs, len(names)), np.nan)
     for number in range(fold.max() + 1):
         hidden = fold == number
-        shown = _with_hidden_labels(adata, labels_key, hidden, names, codes)
+        shown = AnnData(adata.X, obs=adata.obs.copy(), var=adata.var, uns=dict(adata.uns), layers=dict(adata.layers))
+        shown.obs[labels_key] = pd.Categorical.from_codes(np.where(hidden, -1, codes), list(names))
         fit_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
         table = method(shown, labels_key=labels_key, seed=fit_seed)
         if not table.index.equals(adata.obs_names) or not set(names) <= set(table):
@@ -93,32 +94,22 @@ def cross_fit(
 
 
 def stack(
-    methods: Mapping[str, Baseline],
-    adata: AnnData,
-    *,
-    labels_key: str = "label",
-    folds: int = 5,
-    seed: int = 0,
-    refit: bool = False,
+    methods: Mapping[str, Baseline], adata: AnnData, *, labels_key: str = "label", seed: int = 0, refit: bool = False
 ) -> Stack:
     """Return the weighted and calibrated answer of methods; it needs no cell but these.
 
     The answer is the mean of the fits of all folds; with `refit`, every method is fitted once more, to all seeds, and
     that fit answers.
 
-    The seeds have to be like the other cells: of seeds that were chosen by markers, or that
-    sit at the edge of their type, one only learns how such cells are named.
+    The seeds have to be like the other cells: of seeds that were chosen by markers, or that sit at the edge of their
+    type, one only learns how such cells are named.
     """
-    if not methods:
-        raise InputError("There is no method to stack. Name at least one.")
-    parts = {}
-    for name, method in methods.items():
-        parts[name] = cross_fit(method, adata, labels_key=labels_key, folds=folds, seed=seed)
-    known = next(iter(parts.values())).codes
+    parts = {name: cross_fit(method, adata, labels_key=labels_key, seed=seed) for name, method in methods.items()}
+    first = next(iter(parts.values()))
+    known, columns = first.codes, first.held_out.columns
     held_out = np.stack([part.held_out.to_numpy() for part in parts.values()])
     weights = stacking_weights(held_out, known)
     temperature = fit_temperature(np.tensordot(weights, held_out, 1), known)
-    columns = next(iter(parts.values())).held_out.columns
     answers = [part.probabilities for part in parts.values()]
     if refit:
         answers = [method(adata, labels_key=labels_key, seed=seed) for method in methods.values()]
@@ -135,8 +126,6 @@ def stacking_weights(held_out: ArrayLike, codes: ArrayLike) -> NDArray[np.float6
         codes: The labels, as columns of `held_out`, (seeds,).
     """
     held_out, codes = np.asarray(held_out, dtype=np.float64), np.asarray(codes)
-    if not len(codes):
-        raise InputError("Weights need at least one seed that a fit had not seen.")
     of_label = np.maximum(held_out[:, np.arange(len(codes)), codes], _LEAST)
     weights = np.full(len(of_label), 1 / len(of_label))
     for _ in range(_MOST_ROUNDS):  # expectation maximization: each round can only raise a concave sum
@@ -155,8 +144,6 @@ def fit_temperature(probabilities: ArrayLike, codes: ArrayLike, *, scale: float 
     """
     codes = np.asarray(codes)
     rows = np.arange(len(codes))
-    if not len(codes) or not scale > 0:
-        raise InputError(f"A temperature needs at least one cell and a positive scale; got {len(codes)} and {scale!r}.")
 
     def cost(log_t: float) -> float:
         of_label = np.maximum(tempered(probabilities, np.exp(log_t))[rows, codes], _LEAST)
@@ -175,8 +162,6 @@ def pooled(tables: Sequence[pd.DataFrame], weights: ArrayLike | None = None) -> 
     >>> pooled([sure, unsure]).round(3).iloc[0].tolist()
     [0.75, 0.25]
     """
-    if not tables:
-        raise InputError("There is no table to pool. Pass at least one.")
     first = tables[0]
     weights = np.ones(len(tables)) if weights is None else np.asarray(weights, dtype=np.float64)
     logs = np.zeros(first.shape)
@@ -193,22 +178,3 @@ def tempered(probabilities: ArrayLike, temperature: float) -> NDArray[np.float64
     """
     logs = np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), 1e-300))
     return softmax(logs / temperature, axis=-1)
-
-
-def _folds(codes: NDArray[np.integer], folds: int, rng: np.random.Generator) -> NDArray[np.integer]:
-    """Return the fold of each cell, -1 where its label is never hidden; no fold is empty."""
-    fold = np.full(len(codes), -1)
-    for code in range(codes.max() + 1):
-        rows = rng.permutation(np.flatnonzero(codes == code))
-        if len(rows) > 1:
-            fold[rows] = np.arange(len(rows)) % folds
-    return fold
-
-
-def _with_hidden_labels(
-    adata: AnnData, labels_key: str, hidden: NDArray[np.bool_], names: tuple[str, ...], codes: NDArray[np.integer]
-) -> AnnData:
-    """Return the same cells, sharing their counts, with some labels missing."""
-    shown = AnnData(adata.X, obs=adata.obs.copy(), var=adata.var, uns=dict(adata.uns), layers=dict(adata.layers))
-    shown.obs[labels_key] = pd.Categorical.from_codes(np.where(hidden, -1, codes), list(names))
-    return shown

@@ -1,7 +1,6 @@
-"""Draws of what is known of a cell once its counts are seen: as the guide claims, and as Bayes' rule has it.
+"""Draws of log l and z2 of a cell, given its counts: from the guide, and from the exact posterior.
 
-Used in book/09_calibration.md. The guide is one network for all cells and one normal distribution a cell; the exact
-posterior is neither, and is reached here by importance resampling, at a thousand times the price.
+Used in book/09_calibration.md. Importance resampling reaches the exact posterior, and takes a thousand times as long.
 
     quantities   log l, then the coordinates of z2: 1 + latent of them
     draws        (draws, cells, quantities)
@@ -24,6 +23,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from scanvi_tutorial.evaluation.ranks import rank_among
+from scanvi_tutorial.inference.predictions import dense_rows
 from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.model.bound import evaluating
 from scanvi_tutorial.model.scanvi import SCANVI
@@ -35,7 +35,7 @@ _ROWS_AT_ONCE = 8_192  # copies of cells that are dense at once
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Posterior:
-    """What somebody claims to know of each cell after seeing its counts."""
+    """What is known of each cell, given its counts."""
 
     draws: np.ndarray  # (draws, cells, quantities): log l, then z2
     types: pd.DataFrame  # (cells, labels), p(y | x)
@@ -63,11 +63,9 @@ def guide_posterior(
 
     `widened` multiplies its standard deviations; a half makes a guide that is far too sure.
     """
-    _refuse(model, draws=draws)
     parts = []
     with evaluating(model, seed):
-        for x, _ in _copies(model, adata, draws):
-            guide = _guide_trace(model, x, widened)
+        for guide, x, _ in _guides(model, adata, draws, widened):
             types = _by_cell(guide.nodes["y"]["log_prob"].exp(), draws).mean(-1)  # (labels, cells)
             parts.append((_quantities(guide, draws), types, x.new_full(types.shape[-1:], draws)))
     return _joined(model, adata, parts)
@@ -93,11 +91,9 @@ def exact_posterior(
     whose mean given z2 and l is p(x, z2, l) / q(z2, l | x), whatever q(z1 | z2, y) is.
     `effective` is 1 / Σ weight²: a cell with few has a poor sample.
     """
-    _refuse(model, draws=draws, proposals=proposals)
     parts = []
     with evaluating(model, seed):
-        for x, batch in _copies(model, adata, proposals):
-            guide = _guide_trace(model, x, widened)
+        for guide, x, batch in _guides(model, adata, proposals, widened):
             replayed = poutine.replay(model.model, trace=guide)
             model_trace = poutine.trace(replayed).get_trace(x, batch=batch)
             model_trace.compute_log_prob()
@@ -132,30 +128,18 @@ def sbc_ranks(adata: AnnData, posterior: Posterior) -> pd.DataFrame:
     return pd.DataFrame(rank_among(truth, posterior.draws), index=adata.obs_names, columns=names)
 
 
-def _refuse(model: SCANVI, **numbers: int) -> None:
+def _guides(model: SCANVI, adata: AnnData, times: int, widened: float) -> Iterator[tuple[Trace, Tensor, Tensor | None]]:
+    """Yield the guide's trace, counts and batches of cells, each `times` times in a row, with a copy of y a label."""
     if model.config.library != "latent":
         raise InputError("Only a latent library size has a posterior. Use ModelConfig(library='latent').")
-    for name, number in numbers.items():
-        if number < 1:
-            raise InputError(f"{name} must be at least 1, got {number!r}.")
-
-
-def _guide_trace(model: SCANVI, x: Tensor, widened: float) -> Trace:
-    """Run the guide, one copy of y and z1 a label, with its standard deviations multiplied."""
-    with ScaledGuide(widened):
-        guide = poutine.trace(poutine.enum(model.guide, first_available_dim=-2)).get_trace(x)
-    guide.compute_log_prob()
-    return guide
-
-
-def _copies(model: SCANVI, adata: AnnData, times: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Yield dense counts in which every cell stands `times` times in a row, and the batches of these rows, if any."""
     cells = model.cells(adata, labels=False)
     pieces = min(adata.n_obs, -(-adata.n_obs * times // _ROWS_AT_ONCE))
     for rows in np.array_split(np.arange(adata.n_obs), pieces):
-        rows = np.repeat(rows, times)
-        b = cells.batch(rows)
-        yield cells.x(rows).to(model.device), None if b is None else b.to(model.device)
+        x, batch = dense_rows(model, cells, np.repeat(rows, times))
+        with ScaledGuide(widened):
+            guide = poutine.trace(poutine.enum(model.guide, first_available_dim=-2)).get_trace(x)
+        guide.compute_log_prob()
+        yield guide, x, batch
 
 
 def _by_cell(rows: Tensor, times: int) -> Tensor:

@@ -1,12 +1,9 @@
-"""From a trained model and cells to arrays: latent means, label probabilities, the bound term by term.
+"""From a trained model and cells to arrays: latent means, label probabilities, counts drawn anew.
 
-Used in book/04_model.md, book/05_training.md and book/06_figure.md. Everything runs in evaluation mode; counts become
-dense one minibatch at a time.
+Used in book/05_training.md and book/06_figure.md. Everything runs in evaluation mode, on a part of the cells at a time.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -19,7 +16,7 @@ from scanvi_tutorial.inputs.arrays import Cells, chunks
 from scanvi_tutorial.model.bound import evaluating
 from scanvi_tutorial.model.scanvi import SCANVI
 
-__all__ = ["label_probabilities", "latent", "posterior_predictive"]
+__all__ = ["dense_rows", "label_probabilities", "latent", "posterior_predictive"]
 
 _CELLS_AT_ONCE = 512
 
@@ -27,19 +24,14 @@ _CELLS_AT_ONCE = 512
 def latent(model: SCANVI, adata: AnnData) -> np.ndarray:
     """Return the posterior mean of z2 of every cell, float32 (cells, latent), under q(z2 | x)."""
     out = np.empty((adata.n_obs, model.config.n_latent), dtype=np.float32)
+    cells = model.cells(adata, labels=False, batches=False)
     with evaluating(model):
-        for rows, x, _ in _dense_chunks(model, model.cells(adata, labels=False, batches=False)):
-            out[rows] = model.z2l_encoder(x)[0].cpu().numpy()
+        for rows in chunks(np.arange(adata.n_obs), _CELLS_AT_ONCE):
+            out[rows] = model.z2l_encoder(dense_rows(model, cells, rows)[0])[0].cpu().numpy()
     return out
 
 
-def label_probabilities(
-    model: SCANVI,
-    adata: AnnData,
-    *,
-    samples: int = 25,
-    seed: int = 0,
-) -> pd.DataFrame:
+def label_probabilities(model: SCANVI, adata: AnnData, *, samples: int = 25, seed: int = 0) -> pd.DataFrame:
     """Return p(y | x) of every cell as a table (cells, labels) whose rows sum to one.
 
     Averages q(y | z2) over `samples` draws of z2 from q(z2 | x), so a cell whose state
@@ -49,17 +41,15 @@ def label_probabilities(
     """
     if samples < 0:
         raise ValueError(f"samples must be 0 (plug-in) or more, got {samples}.")
-    n_latent = model.config.n_latent
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(samples, 1, n_latent, generator=generator)
-    if samples == 0:
-        noise = torch.zeros(1, 1, n_latent)
-    noise = noise.to(model.device)
+    noise = torch.randn(max(samples, 1), 1, model.config.n_latent, generator=generator)
+    noise = noise.to(model.device) if samples else torch.zeros_like(noise, device=model.device)
+    cells = model.cells(adata, labels=False, batches=False)
     # all at once: small arrays that are kept among large ones would fragment memory
     out = np.empty((adata.n_obs, len(model.label_names)))
     with evaluating(model):
-        for rows, x, _ in _dense_chunks(model, model.cells(adata, labels=False, batches=False)):
-            loc, scale, *_ = model.z2l_encoder(x)
+        for rows in chunks(np.arange(adata.n_obs), _CELLS_AT_ONCE):
+            loc, scale, *_ = model.z2l_encoder(dense_rows(model, cells, rows)[0])
             logits = model.classifier(loc + scale * noise)  # (samples cells labels)
             out[rows] = logits.double().softmax(-1).mean(0).cpu().numpy()
     return pd.DataFrame(out, index=adata.obs_names, columns=model.label_names)
@@ -73,15 +63,16 @@ def posterior_predictive(model: SCANVI, adata: AnnData, *, seed: int = 0) -> pd.
     `observed_zeros` and `predicted_zeros` as shares of the cells.
     """
     generative = poutine.uncondition(model.model)  # x is drawn, not looked at
-    sums = {"observed": np.zeros((2, len(model.genes)))}
-    sums["predicted"] = sums["observed"].copy()
+    sums = {name: np.zeros((2, len(model.genes))) for name in ("observed", "predicted")}
+    cells = model.cells(adata, labels=False)
     with evaluating(model, seed):
-        for _, x, batch in _dense_chunks(model, model.cells(adata, labels=False)):
+        for rows in chunks(np.arange(adata.n_obs), _CELLS_AT_ONCE):
+            x, batch = dense_rows(model, cells, rows)
             guide = poutine.trace(model.guide).get_trace(x)
             replayed = poutine.replay(generative, trace=guide)
             drawn = poutine.trace(replayed).get_trace(x, batch=batch)
-            pair = {"observed": x, "predicted": drawn.nodes["x"]["value"]}
-            for name, counts in pair.items():
+            predicted = drawn.nodes["x"]["value"]
+            for name, counts in (("observed", x), ("predicted", predicted)):
                 both = torch.stack([counts.sum(0), (counts == 0).sum(0)])
                 sums[name] += both.cpu().numpy()
     table = pd.DataFrame(index=pd.Index(model.genes, name="gene"))
@@ -91,8 +82,7 @@ def posterior_predictive(model: SCANVI, adata: AnnData, *, seed: int = 0) -> pd.
     return table
 
 
-def _dense_chunks(model: SCANVI, cells: Cells) -> Iterator[tuple[np.ndarray, Tensor, Tensor | None]]:
-    """Yield rows, their counts, dense, and their batches, if any, where the model is."""
-    for rows in chunks(np.arange(len(cells)), _CELLS_AT_ONCE):
-        batch = cells.batch(rows)
-        yield rows, cells.x(rows).to(model.device), None if batch is None else batch.to(model.device)
+def dense_rows(model: SCANVI, cells: Cells, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
+    """Return dense counts (rows, genes) of some cells and their batches, if any, on the device of the model."""
+    batch = cells.batch(rows)
+    return cells.x(rows).to(model.device), None if batch is None else batch.to(model.device)

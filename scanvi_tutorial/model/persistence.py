@@ -1,8 +1,7 @@
 """Save named tensors, and what is to be known of them, in one file of safetensors: never pickle.
 
-Used from book/05_training.md. The header of such a file names the tensors; ours also holds a text of JSON with kind,
-schema, versions of the packages, and everything about a model but its tensors. Loading runs no code from the file. A
-save that is killed leaves the old file as it was, since the new one takes its name when it is whole.
+Used from book/05_training.md. The header holds a text of JSON with kind, schema, versions, and what `about` says.
+A save that is killed leaves the old file as it was, since the new one takes its name when it is whole.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ __all__ = ["PersistenceError", "as_persistence_error", "is_saved", "read_file", 
 SCHEMA = 1  # raised whenever an older reader would misread a newer file
 Kind = Literal["model", "checkpoint"]
 _HEADER = "scanvi_tutorial"  # the key of our text in the header
-_REMEDY = "Name another file, or delete this one and make it again."
 _PACKAGES = ("scanvi-tutorial", "torch", "pyro-ppl", "numpy", "scipy", "anndata", "safetensors")
 
 
@@ -64,24 +62,22 @@ def read_file(path: str | Path, *, kind: Kind = "model") -> tuple[dict[str, Tens
     try:
         data = path.read_bytes()  # at once: safe_open opens the file again for its tensors, and it may be a newer one
         tensors = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        found = json.loads(header["__metadata__"][_HEADER])
     except OSError as error:
         raise PersistenceError(f"{path} cannot be read ({error.strerror or error}). Name another file.") from error
-    except SafetensorError as error:
-        raise PersistenceError(f"{path} is no saved {kind}, or a damaged one ({error}). {_REMEDY}") from error
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length]).get("__metadata__", {}).get(_HEADER)
-    if header is None:
-        raise PersistenceError(f"{path} holds tensors of another program, and no saved {kind}. Name another file.")
-    with as_persistence_error(f"{path} is damaged", _REMEDY):
-        found = json.loads(header)
-        if found["schema"] != SCHEMA:
-            raise PersistenceError(
-                f"{path} was written with schema {found['schema']!r}, and this version of scanvi_tutorial reads "
-                f"{SCHEMA}. Load it with the version that wrote it, or name another file."
-            )
-        if found["kind"] != kind:
-            raise PersistenceError(f"{path} is no saved {kind}, but a {found['kind']}. Name another file.")
-        return tensors, found["about"]
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise PersistenceError(
+            f"{path} is no saved {kind}, or a damaged one ({error!r}). Name another file."
+        ) from error
+    if found["schema"] != SCHEMA:
+        raise PersistenceError(
+            f"{path} was written with schema {found['schema']!r}, and this version of scanvi_tutorial reads {SCHEMA}. "
+            "Load it with the version that wrote it, or name another file."
+        )
+    if found["kind"] != kind:
+        raise PersistenceError(f"{path} is no saved {kind}, but a {found['kind']}. Name another file.")
+    return tensors, found["about"]
 
 
 def is_saved(path: str | Path, *, kind: Kind = "model") -> bool:
@@ -92,10 +88,7 @@ def is_saved(path: str | Path, *, kind: Kind = "model") -> bool:
     path = Path(path)
     if not path.absolute().parent.is_dir():
         raise PersistenceError(f"There is no folder {path.absolute().parent} to write {path.name} to. Make it.")
-    if not path.exists():
-        return False
-    read_file(path, kind=kind)
-    return True
+    return path.exists() and bool(read_file(path, kind=kind))
 
 
 @contextmanager
@@ -103,8 +96,6 @@ def as_persistence_error(what: str, remedy: str) -> Iterator[None]:
     """Turn whatever error malformed content raises in the block into `PersistenceError`."""
     try:
         yield
-    except PersistenceError:  # which says more
-        raise
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise PersistenceError(f"{what} ({error}). {remedy}") from error
 

@@ -1,16 +1,13 @@
-"""Keep where an unfinished fit stands in a file, so that a fit that was killed goes on from there.
+"""Keep an unfinished fit in a file, so that a fit that was killed goes on from there.
 
-A checkpoint holds all that the rest of a fit depends on: parameters and running statistics, the state of the optimizer
-and of its schedule, the random number generators, the best state so far and the history. It also holds hashes of what
-the fit was made from, so that nobody goes on with a fit of other data.
+The file holds all that the rest of the fit depends on, and hashes of what the fit was made from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import ModuleType
 
 import joblib
 import torch
@@ -27,48 +24,35 @@ from scanvi_tutorial.training.history import FitState
 
 __all__ = ["Checkpoint", "origin"]
 
+_OF_THE_FIT = ("rows", "best", "best_epoch", "seconds")  # of `FitState`, beside its tensors
 
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A file that holds where a fit stands.
+    """A file that keeps a fit."""
 
-    Args:
-        path: Of the file, in a folder that is there.
-        origin: Hashes of what the fit is made from, by name.
-    """
-
-    def __init__(self, path: str | Path, origin: Mapping[str, str]) -> None:
-        self.path, self.origin = Path(path), dict(origin)
+    path: str | Path  # in a folder that is there
+    origin: Mapping[str, str]  # hashes of what the fit is made from, by name
 
     def write(
-        self,
-        fit_state: FitState,
-        model: nn.Module,
-        optimizer: Optimizer,
-        schedule: LRScheduler,
-        rng: Generator,
+        self, fit_state: FitState, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler, rng: Generator
     ) -> None:
-        """Keep where the fit stands, in place of where it stood."""
+        """Keep the fit as it is now, in place of what was kept before."""
         adam = optimizer.state_dict()
-        tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-        tensors |= {f"best.{name}": value for name, value in (fit_state.best_state or {}).items()}
-        for number, state in adam["state"].items():
-            tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
-        for number, generator in enumerate(_generators(model)):
-            tensors[f"generator.{number}"] = generator.get_rng_state()
+        parts = {"model": model.state_dict(), "best": fit_state.best_state or {}, "generator": _generators(model)}
+        parts |= {f"optimizer.{number}": state for number, state in adam["state"].items()}
+        tensors = {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
         about = {
-            "origin": self.origin,
+            "origin": dict(self.origin),
             "groups": adam["param_groups"],
             "schedule": schedule.state_dict(),
             "rng": rng.bit_generator.state,
-            "rows": fit_state.rows,
-            "best": fit_state.best,
-            "best_epoch": fit_state.best_epoch,
-            "seconds": fit_state.seconds,
+            **{name: getattr(fit_state, name) for name in _OF_THE_FIT},
         }
         write_file(self.path, tensors, about, kind="checkpoint")
 
     def restore(self, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler, rng: Generator) -> FitState:
-        """Put everything back to where the checkpoint says the fit stands; without one, leave it at the start.
+        """Put everything back as it was kept; where nothing was kept, leave it at the start.
 
         Call it within `torch.random.fork_rng`: torch's global generator is put back too.
 
@@ -78,24 +62,30 @@ class Checkpoint:
         if not is_saved(self.path, kind="checkpoint"):
             return FitState()
         tensors, about = read_file(self.path, kind="checkpoint")
+        if differing := [name for name, value in self.origin.items() if about["origin"].get(name) != value]:
+            raise PersistenceError(
+                f"{self.path} is the checkpoint of another fit: it differs in {', '.join(differing)}. "
+                "Delete it to begin anew, or name another file for this fit."
+            )
         with as_persistence_error(f"{self.path} is damaged", "Delete it, and the fit begins anew."):
-            if differing := [name for name, value in self.origin.items() if about["origin"].get(name) != value]:
-                raise PersistenceError(
-                    f"{self.path} is the checkpoint of another fit: it differs in {', '.join(differing)}. "
-                    "Delete it to begin anew, or name another file for this fit."
-                )
             model.load_state_dict(_part(tensors, "model"))
-            _restore_optimizer(optimizer, _part(tensors, "optimizer"), about["groups"])
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            states = {number: _part(tensors, f"optimizer.{number}") for number in range(len(parameters))}
+            for parameter, state in zip(parameters, states.values(), strict=True):
+                for name, value in state.items():
+                    if value.ndim:  # laid out as the parameter is: a fused step walks both in the order of memory
+                        state[name] = torch.empty_like(parameter).copy_(value)
+            optimizer.load_state_dict({"state": states, "param_groups": about["groups"]})
             schedule.load_state_dict(about["schedule"])
             rng.bit_generator.state = about["rng"]
-            for number, generator in enumerate(_generators(model)):
-                generator.set_rng_state(tensors[f"generator.{number}"])
-            best = _part(tensors, "best") or None
-            return FitState(about["rows"], about["best"], about["best_epoch"], best, about["seconds"])
+            for device in _generators(model):
+                getattr(torch, device).set_rng_state(tensors[f"generator.{device}"])
+            kept = {name: about[name] for name in _OF_THE_FIT}
+            return FitState(**kept, best_state=_part(tensors, "best") or None)
 
     def remove(self) -> None:
         """Delete the file."""
-        self.path.unlink(missing_ok=True)
+        Path(self.path).unlink(missing_ok=True)
 
 
 def origin(model: SCANVI, cells: Cells, config: TrainConfig, device: torch.device) -> dict[str, str]:
@@ -115,23 +105,12 @@ def origin(model: SCANVI, cells: Cells, config: TrainConfig, device: torch.devic
     return {name: joblib.hash(value, coerce_mmap=True) for name, value in made_from.items()}
 
 
-def _restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], groups: list[dict]) -> None:
-    states: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        number, _, name = key.partition(".")
-        states.setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict({"state": states, "param_groups": groups})
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if value.ndim:  # laid out as the parameter is: a fused step walks through both in the order of memory
-                state[name] = torch.empty_like(parameter).copy_(value)
-
-
 def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
 
 
-def _generators(model: nn.Module) -> list[ModuleType]:
-    """Return the modules whose generators a fit of `model` draws from."""
+def _generators(model: nn.Module) -> dict[str, Tensor]:
+    """Return the states of the generators that a fit of `model` draws from: "random", torch's own, and the device's."""
     device = next(model.parameters()).device.type
-    return [torch] if device == "cpu" else [torch, getattr(torch, device)]
+    names = ["random"] if device == "cpu" else ["random", device]
+    return {name: getattr(torch, name).get_rng_state() for name in names}

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from scanvi_tutorial.annotation.ensemble import Ensemble
+from scanvi_tutorial.annotation.methods import Ensemble
 from scanvi_tutorial.annotation.new_cells import predict
 from scanvi_tutorial.annotation.pipeline import _contradictions, annotate
 from scanvi_tutorial.config import ModelConfig, TrainConfig

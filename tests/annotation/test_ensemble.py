@@ -9,7 +9,7 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.semi_supervised import LabelSpreading
 
-from scanvi_tutorial.annotation.ensemble import Ensemble, StateClassifier, recommended, with_linear_classifier
+from scanvi_tutorial.annotation.methods import Ensemble, StateClassifier, recommended, with_linear_classifier
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.data import load
 from scanvi_tutorial.data.seeds import seed_labels
@@ -108,7 +108,7 @@ def test_processes_side_by_side_give_what_one_gives(adata):
 @pytest.mark.parametrize(("cells", "fits"), [(300, 10), (1_600, 10), (2_000, 8), (4_000, 4), (9_000, 4)])
 def test_many_cells_are_fitted_less_often(cells, fits, monkeypatch):
     adata = load("simulated", cells=cells, genes=20)
-    monkeypatch.setattr("scanvi_tutorial.annotation.ensemble._one", lambda *task: task)
+    monkeypatch.setattr("scanvi_tutorial.annotation.methods._one", lambda *task: task)
     assert len(Ensemble().fit(adata, "label", 0)) == fits
     assert len(Ensemble(fits=3).fit(adata, "label", 0)) == 3
 
@@ -204,11 +204,6 @@ def test_one_table_that_says_never_does_not_make_it_impossible():
     never = pd.DataFrame({"A": [0.0], "B": [1.0]})
     sure = pd.DataFrame({"A": [0.9], "B": [0.1]})
     assert 0.001 < pooled([never, sure], [0.2, 0.8])["A"].item() < 0.5
-
-
-def test_a_pool_needs_a_table():
-    with pytest.raises(InputError, match="no table to pool"):
-        pooled([])
 
 
 @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])

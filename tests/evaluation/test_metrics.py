@@ -8,7 +8,6 @@ from sklearn.metrics import brier_score_loss
 from three_types import TYPES, table
 
 from scanvi_tutorial.evaluation import (
-    METRICS,
     accuracy,
     confusion,
     largest_class_rate,
@@ -37,17 +36,9 @@ def calibrated(cells, labels=4, seed=0, *, boast=0.0):
 # One number for all cells
 
 
-def test_accuracy_is_the_share_of_right_cells():
-    assert accuracy(["T", "B", "B", "NK"], ["T", "B", "NK", "NK"]) == 0.75
-
-
 def test_accuracy_of_a_table_takes_the_most_probable_type():
     p = table([[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]])
     assert accuracy(pd.Categorical(["T", "B"]), p) == 0.5
-
-
-def test_largest_class_rate_counts_the_commonest_type():
-    assert largest_class_rate(pd.Series(["B", "T", "B", "B", "NK"])) == pytest.approx(0.6)
 
 
 def test_who_knows_only_the_shares_of_the_types_pays_their_entropy():
@@ -95,10 +86,6 @@ def test_float32_probabilities_are_not_refused():
     assert np.isfinite(scores(np.array(TYPES)[np.arange(40) % 3], p)).all()
 
 
-def test_metrics_name_the_scores_in_their_order():
-    assert tuple(scores(["B", "T"], table(np.full((2, 3), 1 / 3))).index) == METRICS
-
-
 def test_certainty_is_perfect_where_right_and_worst_where_wrong():
     sure = table(np.eye(3))
     right, wrong = scores(TYPES, sure), scores([TYPES[1], TYPES[2], TYPES[0]], sure)
@@ -130,26 +117,15 @@ def test_calibration_error_is_how_much_a_method_boasts(boast):
     assert scores(truth, p)["calibration_error"] == pytest.approx(boast, abs=0.01)
 
 
-def test_calibration_error_agrees_with_a_count_by_hand():
-    truth, p = calibrated(500, labels=3, boast=0.1)
-    confidence, right = p.max(axis=1), p.idxmax(axis=1) == truth
-    total = 0.0
-    for k in range(10):
-        own = (confidence > k / 10) & (confidence <= (k + 1) / 10)
-        total += abs(right[own].sum() - confidence[own].sum())
-    assert scores(truth, p)["calibration_error"] == pytest.approx(total / len(p))
-
-
-@pytest.mark.parametrize("bins", [1, 7, 10])
-def test_reliability_agrees_with_scikit_learn(bins):
+def test_reliability_agrees_with_scikit_learn():
     truth, p = calibrated(400, boast=0.1)
-    got = reliability(truth, p, bins)
-    accurate, confident = calibration_curve(p.idxmax(axis=1) == truth, p.max(axis=1), n_bins=bins)
+    got = reliability(truth, p)
+    accurate, confident = calibration_curve(p.idxmax(axis=1) == truth, p.max(axis=1), n_bins=10)
     seen = got[got["cells"] > 0]
     np.testing.assert_allclose(seen["accuracy"], accurate)
     np.testing.assert_allclose(seen["confidence"], confident)
     assert got["cells"].sum() == len(p)
-    assert len(got) == bins
+    assert len(got) == 10
 
 
 def test_a_confidence_on_an_edge_belongs_to_the_lower_bin():
@@ -157,11 +133,6 @@ def test_a_confidence_on_an_edge_belongs_to_the_lower_bin():
     got = reliability(["A", "A", "A"], p)
     assert [str(place) for place in got.index[got["cells"] > 0]] == ["(0.2, 0.3]", "(0.5, 0.6]", "(0.9, 1.0]"]
     assert got["accuracy"].isna().sum() == 7  # a bin without cells says nothing
-
-
-def test_no_bin_is_refused():
-    with pytest.raises(InputError, match="at least 1, got 0"):
-        reliability(["B"], table([[0, 1, 0]]), bins=0)
 
 
 # By type
@@ -205,15 +176,11 @@ def test_confusion_counts_truth_in_rows_and_keeps_the_order_of_categories():
     assert np.trace(got) / got.to_numpy().sum() == accuracy(truth, ["T", "B", "B", "NK", "T"])
 
 
-def test_confusion_shows_a_predicted_type_that_truth_does_not_know():
-    assert confusion(["B", "T"], ["B", "ILC"]).loc["T", "ILC"] == 1
-
-
 # Bad input
 
 
 def test_lengths_that_differ_are_refused():
-    with pytest.raises(InputError, match=r"2 cells and the prediction 3.*unlabeled\(adata\)"):
+    with pytest.raises(InputError, match=r"2 cells and the prediction 3.*scored_cells\(adata\)"):
         accuracy(["B", "T"], ["B", "T", "T"])
 
 

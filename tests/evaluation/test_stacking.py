@@ -74,12 +74,6 @@ def test_weights_are_those_of_a_general_optimizer():
     assert ours.sum() == pytest.approx(1)
 
 
-def test_all_weight_goes_to_the_method_that_knows():
-    p, codes = draw()
-    weights = stacking_weights([np.full_like(p, 1 / 3), p], codes)
-    assert weights[1] > 0.95
-
-
 def test_no_seed_is_judged_by_a_fit_that_saw_its_label():
     adata = cells(np.array([0] * 10 + [1] * 7 + [2] * 5 + [-1] * 8))
     held_out = cross_fit(echo, adata).held_out
@@ -89,7 +83,7 @@ def test_no_seed_is_judged_by_a_fit_that_saw_its_label():
 
 def test_every_fit_but_one_knows_a_seed_and_the_mean_says_so():
     adata = cells(np.array([0, 1, 2] * 5))
-    part = cross_fit(echo, adata, folds=5)
+    part = cross_fit(echo, adata)
     assert len(part.fits) == 5
     own = part.probabilities.to_numpy()[np.arange(15), adata.obs["label"].cat.codes]
     np.testing.assert_allclose(own, (4 + 1 / 3) / 5)
@@ -149,17 +143,6 @@ def test_an_answer_without_all_cells_or_labels_is_refused():
             cross_fit(lambda a, spoil=spoil, **k: spoil(echo(a, **k)), adata)
 
 
-def test_no_method_no_seed_and_no_scale_are_refused():
-    with pytest.raises(InputError, match="no method"):
-        stack({}, cells(np.array([0, 1, 2] * 2)))
-    with pytest.raises(InputError, match="at least one seed"):
-        stacking_weights(np.empty((2, 0, 3)), [])
-    with pytest.raises(InputError, match="positive scale"):
-        fit_temperature(*draw(10), scale=0)
-
-
 def test_nothing_to_hide_is_refused():
     with pytest.raises(InputError, match="two seed cells"):
         cross_fit(echo, cells(np.array([0, 1, 2, -1, -1])))
-    with pytest.raises(InputError, match="at least 2 folds"):
-        cross_fit(echo, cells(np.array([0, 1, 2, 0])), folds=1)

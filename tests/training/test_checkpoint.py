@@ -176,7 +176,7 @@ def test_a_checkpoint_of_no_epoch_is_refused(tiny):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes to be killed are forked")
 def test_processes_that_are_killed_at_random_moments_end_in_the_same_parameters():
     """The benchmark fails where anything is lost; here with fewer kills."""
-    program = Path(__file__).parents[1] / "benchmarks" / "kills.py"
+    program = Path(__file__).parents[2] / "benchmarks" / "kills.py"
     done = subprocess.run([sys.executable, program, "--kills", "12"], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "fits killed                             6" in done.stdout
