@@ -1,7 +1,6 @@
-"""Figure 6 of the scANVI paper: one map of the cells, colored by seed label, true type and inferred probabilities.
+"""Figure 6 of the scANVI paper (Xu et al. 2021, doi 10.15252/msb.20209620), read in book/06_figure.md.
 
-Xu et al. 2021, doi 10.15252/msb.20209620; read in book/06_figure.md. The map is a UMAP of the posterior means of z2:
-near cells are alike, while distances between groups and the size of a group say little.
+Its map is a UMAP of the posterior means of z2: near cells are alike, while distances between groups say little.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ __all__ = ["figure6", "umap"]
 
 Places = NDArray[np.floating] | None  # places of cells on a map, (cells, 2); None makes a map of obsm["X_scanvi"]
 
-_NEIGHBORS, _FEWEST = 15, 10
 _TOP = 2.75  # height of the upper row in inches
 
 
@@ -40,9 +38,22 @@ def umap(adata: AnnData, *, use_rep: str = "X_scanvi", seed: int = 0) -> NDArray
     import scanpy as sc  # with numba it takes seconds to import, and only maps need it
     from threadpoolctl import threadpool_limits
 
-    cells = AnnData(obs=pd.DataFrame(index=adata.obs_names), obsm={use_rep: _representation(adata, use_rep)})
+    if use_rep not in adata.obsm:
+        raise InputError(
+            f"obsm[{use_rep!r}] is missing. Write the latent means there first: "
+            f"adata.obsm[{use_rep!r}] = st.latent(model, adata)."
+        )
+    z = np.asarray(adata.obsm[use_rep])
+    if not (finite := np.isfinite(z).all(1)).all():
+        cell = adata.obs_names[~finite][0]
+        raise InputError(
+            f"obsm[{use_rep!r}] holds numbers that are not finite, first in cell {cell!r}. Fit the model again."
+        )
+    if len(z) < 10:
+        raise InputError(f"A map needs at least 10 cells, and there are {len(z)}. Pass more of them.")
+    cells = AnnData(obs=pd.DataFrame(index=adata.obs_names), obsm={use_rep: z})
     with threadpool_limits():  # numba sets the OpenMP threads of PyTorch too; this puts them back
-        sc.pp.neighbors(cells, n_neighbors=min(_NEIGHBORS, cells.n_obs - 1), use_rep=use_rep, random_state=seed)
+        sc.pp.neighbors(cells, n_neighbors=min(15, cells.n_obs - 1), use_rep=use_rep, random_state=seed)
         sc.tl.umap(cells, random_state=seed)
     return cells.obsm["X_umap"]
 
@@ -91,9 +102,15 @@ def figure6(
     with sheet(height=_TOP + below) as figure:
         upper, lower = figure.subfigures(2, 1, height_ratios=[_TOP, below])
         panels = upper.subplots(1, 2 if known is not None else 1, squeeze=False)[0]
-        _seeds(panels[0], xy, codes, [colors[name] for name in names])
+        gray = _draw_cells(panels[0], xy[codes < 0], "Seed labels", c=UNLABELED_COLOR)
+        small = gray.get_sizes()[0]
+        large = np.clip(2_000 / max((codes >= 0).sum(), 1), max(3 * small, 14), max(3 * small, 30))
+        seeds = {"c": [colors[names[code]] for code in codes[codes >= 0]], "edgecolors": "white", "linewidths": 0.5}
+        panels[0].scatter(*xy[codes >= 0].T, s=large, rasterized=True, **seeds)
         if known is not None:
-            _types(panels[1], xy, known, colors, seed)
+            order = np.random.default_rng(seed).permutation(len(xy))  # so that no type hides another on principle
+            types = [UNLABELED_COLOR if pd.isna(name) else colors[label_name(name)] for name in known.iloc[order]]
+            _draw_cells(panels[1], xy[order], "True types", c=types)
         else:
             panels[0].set_box_aspect(0.85)  # as it would be beside a second panel
             panels[0].set_anchor("W")
@@ -102,7 +119,10 @@ def figure6(
         panels[-1].legend(handles=marks, loc="center left", bbox_to_anchor=(1.02, 0.5))
         grid = lower.subplots(rows, columns, squeeze=False).ravel()
         for name, axes in zip(probabilities.columns, grid, strict=False):
-            points = _probability(axes, xy, probabilities[name].to_numpy(), fill(str(name), 72 // columns))
+            probability = probabilities[name].to_numpy()
+            order = np.argsort(probability, kind="stable")  # the highest last, on top
+            shade = {"c": probability[order], "cmap": probability_cmap(), "vmin": 0, "vmax": 1}
+            points = _draw_cells(axes, xy[order], fill(str(name), 72 // columns), **shade)
         for axes in grid[probabilities.shape[1] :]:
             axes.set_axis_off()
         bar = lower.colorbar(points, ax=grid.tolist(), fraction=0.03, pad=0.01, aspect=14 * rows, ticks=[0, 0.5, 1])
@@ -111,75 +131,19 @@ def figure6(
     return figure
 
 
-def _seeds(axes: Axes, xy: NDArray, codes: NDArray[np.int64], colors: list[str]) -> None:
-    """Draw the cells without a label small and gray, then the seeds, large."""
-    size = _size(axes, len(xy))
-    axes.scatter(*xy[codes < 0].T, s=size, c=UNLABELED_COLOR, linewidths=0, rasterized=True)
-    seeds = np.flatnonzero(codes >= 0)
-    large = np.clip(2_000 / max(len(seeds), 1), max(3 * size, 14), max(3 * size, 30))
-    edge = {"edgecolors": "white", "linewidths": 0.5}
-    axes.scatter(*xy[seeds].T, s=large, c=[colors[code] for code in codes[seeds]], rasterized=True, **edge)
-    _remove_ticks(axes, "Seed labels")
-
-
-def _types(axes: Axes, xy: NDArray, types: pd.Series, colors: dict[str, str], seed: int) -> None:
-    """Draw all cells in the color of their true type, in random order so that none hides another on principle."""
-    order = np.random.default_rng(seed).permutation(len(xy))
-    shown = [UNLABELED_COLOR if pd.isna(name) else colors[label_name(name)] for name in types.iloc[order]]
-    axes.scatter(*xy[order].T, s=_size(axes, len(xy)), c=shown, linewidths=0, rasterized=True)
-    _remove_ticks(axes, "True types")
-
-
-def _probability(axes: Axes, xy: NDArray, probability: NDArray, title: str) -> PathCollection:
-    order = np.argsort(probability, kind="stable")  # the highest last, on top
-    points = axes.scatter(
-        *xy[order].T,
-        s=_size(axes, len(xy)),
-        c=probability[order],
-        cmap=probability_cmap(),
-        vmin=0,
-        vmax=1,
-        linewidths=0,
-        rasterized=True,
-    )
-    _remove_ticks(axes, title)
-    return points
-
-
-def _remove_ticks(axes: Axes, title: str) -> None:
-    """Take away ticks, since coordinates of a map mean nothing, and leave a thin frame."""
-    axes.set_title(title)
-    axes.set(xticks=[], yticks=[])
+def _draw_cells(axes: Axes, xy: NDArray, title: str, **look: object) -> PathCollection:
+    """Draw cells so large that together they would cover a third of the panel; their coordinates mean nothing."""
+    box = axes.get_window_extent()
+    area = box.width * box.height * (72 / axes.get_figure(root=True).dpi) ** 2  # points²
+    size = np.clip(0.33 * area / max(len(xy), 1), 1.0, 14.0)
+    axes.set(title=title, xticks=[], yticks=[])
     axes.spines[:].set(visible=True, color="#d0d7de")
     axes.margins(0.04)
-
-
-def _size(axes: Axes, cells: int) -> float:
-    """Return a marker area in points² such that the cells together would cover about a third of the panel."""
-    box = axes.get_window_extent()
-    area = box.width * box.height * (72 / axes.get_figure(root=True).dpi) ** 2
-    return float(np.clip(0.33 * area / cells, 1.0, 14.0))
+    return axes.scatter(*xy.T, s=size, linewidths=0, rasterized=True, **look)
 
 
 def _mark(name: str, color: str, size: float) -> Line2D:
     return Line2D([], [], marker="o", linestyle="none", color=color, markersize=size, markeredgewidth=0, label=name)
-
-
-def _representation(adata: AnnData, key: str) -> NDArray[np.floating]:
-    if key not in adata.obsm:
-        raise InputError(
-            f"obsm[{key!r}] is missing. Write the latent means there first: "
-            f"adata.obsm[{key!r}] = st.latent(model, adata)."
-        )
-    z = np.asarray(adata.obsm[key])
-    if not np.isfinite(z).all():
-        cell = adata.obs_names[np.flatnonzero(~np.isfinite(z).all(1))[0]]
-        raise InputError(
-            f"obsm[{key!r}] holds numbers that are not finite, first in cell {cell!r}. Fit the model again."
-        )
-    if len(z) < _FEWEST:
-        raise InputError(f"A map needs at least {_FEWEST} cells, and there are {len(z)}. Pass more of them.")
-    return z
 
 
 def probabilities_of(adata: AnnData) -> pd.DataFrame:

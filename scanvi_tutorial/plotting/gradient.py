@@ -1,19 +1,26 @@
-"""Pictures of what weighs a label: the factor that a score term brings, and what the weight does to predictions.
-
-Used in book/07_gradient.md. Everything comes in as a table; nothing here knows a model.
-"""
+"""What weighs a label: the factor that a score term brings, and what the weight does to predictions (chapter 7)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from scanvi_tutorial.inputs.errors import InputError, listed
-from scanvi_tutorial.plotting.style import BLUE, GREEN, INK, MUTED, ORANGE, panel, require_columns, sheet
+from scanvi_tutorial.plotting.style import (
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    panel,
+    require_columns,
+    require_positive,
+    sheet,
+)
 
 __all__ = ["label_factor_plot", "label_weight_plot"]
 
@@ -23,20 +30,16 @@ def label_factor_plot(table: pd.DataFrame) -> Figure:
 
     Args:
         table: A row a labeled cell: `loss` in nats, `factor` as measured on gradients, and `model`, by whose values
-            points are colored (three at most).
+            points are colored.
 
     Raises:
         InputError: Where a column is missing, or where a number is not above zero and has no place on the axes.
     """
     require_columns(table, ("loss", "factor", "model"), "a row for each labeled cell")
     expected = 1 + table["loss"]
-    if not ((expected > 0) & (table["factor"] > 0)).all():
-        raise InputError("The axes are logarithmic: `factor` and 1 + `loss` must be above zero for every cell.")
-    groups = list(dict.fromkeys(table["model"]))
-    if len(groups) > 3:
-        raise InputError(f"There are colors for three models, not for {len(groups)} ({listed(groups)}).")
+    require_positive(table[["factor"]].assign(**{"1 + loss": expected}))
     with panel(width=4.6, height=3.6) as axes:
-        for name, color in zip(groups, (ORANGE, BLUE, GREEN), strict=False):
+        for name, color in zip(table["model"].unique(), cycle((ORANGE, BLUE, GREEN)), strict=False):
             of = table["model"] == name
             axes.scatter(expected[of], table["factor"][of], s=16, c=color, alpha=0.6, linewidths=0, label=name)
         both = np.concatenate([expected, table["factor"]])
@@ -64,8 +67,7 @@ def label_weight_plot(table: pd.DataFrame, *, marks: Mapping[str, float] | None 
         InputError: Where a column is missing, or where a weight is not above zero.
     """
     require_columns(table, ("weight", "accuracy", "confidence", "calibration_error"), "a row for each fit")
-    if not (table["weight"] > 0).all():
-        raise InputError("The axis of weights is logarithmic: every `weight` must be above zero.")
+    require_positive(table[["weight"]])
     means = table.groupby("weight").mean(numeric_only=True)
     with sheet(height=3.1) as figure:
         left, right = figure.subplots(1, 2)
@@ -85,22 +87,10 @@ def label_weight_plot(table: pd.DataFrame, *, marks: Mapping[str, float] | None 
         for axes in (left, right):
             axes.set(xscale="log", xlabel="label weight $w$")
             axes.grid(axis="y")
-        together: dict[float, list[str]] = {}  # systems that agree share a line
-        for name, weight in (marks or {}).items():
-            together.setdefault(weight, []).append(name)
-        for weight, names in together.items():
-            if means.index.min() <= weight <= means.index.max():
-                right.axvline(weight, color=MUTED, linestyle=":", linewidth=1)
-                right.annotate(
-                    ", ".join(names),
-                    (weight, 0.99),
-                    (2, 0),
-                    xycoords=("data", "axes fraction"),
-                    textcoords="offset points",
-                    rotation=90,
-                    ha="left",
-                    va="top",
-                    color=MUTED,
-                    fontsize=8,
-                )
+        named = pd.Series(marks or {}, dtype=float)
+        for weight, names in named[named.between(means.index.min(), means.index.max())].groupby(named):
+            right.axvline(weight, color=MUTED, linestyle=":", linewidth=1)
+            at = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "rotation": 90}
+            text = ", ".join(names.index)  # systems that agree share a line
+            right.annotate(text, (weight, 0.99), (2, 0), ha="left", va="top", color=MUTED, fontsize=8, **at)
     return figure

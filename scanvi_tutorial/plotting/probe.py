@@ -1,8 +1,7 @@
 """A map whose cells can be asked: point at one, or walk through them by keyboard, and read its probabilities.
 
-Used in book/06_figure.md. One piece of HTML with all that it needs: it works in the built book without a server, in
-Jupyter and in Colab, and in a page without scripts it stays a still figure of the least certain cell. (Of a notebook
-that it does not trust, JupyterLab shows less, until the cell is run.)
+Used in book/06_figure.md. It is one piece of HTML, which needs no server; without scripts, or in a notebook that
+JupyterLab doesn't trust, it stays a still figure of the least certain cell.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from numpy.typing import NDArray
 
 from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.inputs.labels import label_name
@@ -73,25 +71,20 @@ def cell_probe(
     order = shown[np.argsort(table.to_numpy()[shown].max(axis=1), kind="stable")]
     known = adata.obs[truth_key].iloc[order] if truth_key in adata.obs else [None] * len(order)
     shares = table.to_numpy()[order]
-    places = _places(xy)[order]
+    low, high = xy.min(axis=0), xy.max(axis=0)
+    scaled = (xy[order] - low) / np.where(high > low, high - low, 1)
+    room = np.array([_WIDTH, _HEIGHT]) - 2 * _MARGIN
+    x, y = np.rint(_MARGIN + np.c_[scaled[:, 0], 1 - scaled[:, 1]] * room).astype(int).T  # y is downward
     data = {
         "cells": [str(name) for name in adata.obs_names[order]],
         "labels": [label_name(name) for name in table.columns],
         "truth": [None if pd.isna(name) else label_name(name) for name in known],
         "best": shares.argmax(axis=1).tolist(),
         "percent": np.rint(100 * shares).astype(int).tolist(),
-        "x": places[:, 0].tolist(),
-        "y": places[:, 1].tolist(),
+        "x": x.tolist(),
+        "y": y.tolist(),
     }
     return Probe(_html(data, colors))
-
-
-def _places(xy: NDArray) -> NDArray[np.int64]:
-    """Return whole coordinates within the map, the second downward."""
-    low, high = xy.min(axis=0), xy.max(axis=0)
-    scaled = (xy - low) / np.where(high > low, high - low, 1)
-    room = np.array([_WIDTH, _HEIGHT]) - 2 * _MARGIN
-    return np.rint(_MARGIN + np.c_[scaled[:, 0], 1 - scaled[:, 1]] * room).astype(int)
 
 
 def _html(data: Mapping[str, Any], colors: Mapping[str, str]) -> str:

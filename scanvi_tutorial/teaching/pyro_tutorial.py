@@ -1,9 +1,8 @@
 """Pyro's own scANVI tutorial as a runnable reference arm: its networks, its guide, its schedule, and its faults.
 
-Rebuilt from what the example does (https://github.com/pyro-ppl/pyro, examples/scanvi/scanvi.py and
-pyro/contrib/examples/scanvi_data.py, Pyro 1.9; Bingham et al. 2019), so that chapters and benchmarks can hold it beside
-ours. What book/07_gradient.md finds wrong with it is kept on purpose: BatchNorm at the end of every network, a floor
-under every gene, and a label term whose gradient is not that of its loss.
+Rebuilt from https://github.com/pyro-ppl/pyro, examples/scanvi/scanvi.py and pyro/contrib/examples/scanvi_data.py (Pyro
+1.9; Bingham et al. 2019). What book/07_gradient.md finds wrong with it is kept on purpose: BatchNorm at the end of every
+network, a floor under every gene, and a label term whose gradient is not that of its loss.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,7 +33,8 @@ from scanvi_tutorial.inputs.labels import check_labels
 
 __all__ = ["TutorialFit", "TutorialModel", "fit_tutorial", "pyro_tutorial"]
 
-ALPHA = 0.01  # the tutorial's nominal weight of one labeled cell
+_ALPHA = 0.01  # the tutorial's nominal weight of one labeled cell
+_BATCH_SIZE, _LEARNING_RATE = 100, 5e-3
 _EPSILON = 5e-3  # its floor under every gene
 _LATENT = 10
 
@@ -60,7 +60,7 @@ class TutorialModel(nn.Module):
         library_loc: float,
         library_scale: float,
         scale: float,
-        alpha: float = ALPHA,
+        alpha: float = _ALPHA,
         has_rsample: bool = False,
     ) -> None:
         super().__init__()
@@ -109,8 +109,7 @@ class TutorialModel(nn.Module):
         return loc[:, :-1], scale[:, :-1], loc[:, -1:], scale[:, -1:]
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class TutorialFit:
+class TutorialFit(NamedTuple):
     """What a run of the tutorial leaves behind.
 
     Attributes:
@@ -130,9 +129,7 @@ def fit_tutorial(
     labels_key: str = "label",
     seed: int = 0,
     epochs: int = 60,
-    batch_size: int = 100,
-    learning_rate: float = 5e-3,
-    alpha: float = ALPHA,
+    alpha: float = _ALPHA,
     has_rsample: bool = False,
 ) -> TutorialFit:
     """Train the tutorial's model as the tutorial does, and leave no trace in Pyro's or PyTorch's global state.
@@ -147,8 +144,6 @@ def fit_tutorial(
         labels_key: Column of `obs` with the cell types.
         seed: Draws weights, the order of the cells and all latent variables.
         epochs: Passes over all cells.
-        batch_size: Cells in a step, all of them labeled or none.
-        learning_rate: Of Adam, before it falls.
         alpha: Nominal weight of a label.
         has_rsample: How the guide's factor is declared; the tutorial says False.
 
@@ -172,17 +167,17 @@ def fit_tutorial(
             len(names),
             library_loc=log_totals.mean().item(),
             library_scale=log_totals.std().item(),
-            scale=1 / (batch_size * x.shape[1]),
+            scale=1 / (_BATCH_SIZE * x.shape[1]),
             alpha=alpha,
             has_rsample=has_rsample,
         )
-        steps = {"optimizer": torch.optim.Adam, "optim_args": {"lr": learning_rate}}
+        steps = {"optimizer": torch.optim.Adam, "optim_args": {"lr": _LEARNING_RATE}}
         optimizer = MultiStepLR(steps | {"milestones": [max(1, epochs // 3)], "gamma": 0.2})
         guide = config_enumerate(model.guide, "parallel", expand=True)
         svi = SVI(model.model, guide, optimizer, TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False))
         rows = []
         for _ in progress_bar(range(epochs), "Pyro's tutorial", unit="epoch"):
-            rows.append(_run_epoch(svi, model, x, codes, batch_size))
+            rows.append(_run_epoch(svi, model, x, codes, _BATCH_SIZE))
             optimizer.step()
         model.eval()
         with torch.no_grad():
@@ -191,14 +186,12 @@ def fit_tutorial(
     return TutorialFit(model, losses, pd.DataFrame(probabilities, index=adata.obs_names, columns=names))
 
 
-def pyro_tutorial(
-    adata: AnnData, *, labels_key: str = "label", seed: int = 0, epochs: int = 60, has_rsample: bool = False
-) -> pd.DataFrame:
+def pyro_tutorial(adata: AnnData, *, labels_key: str = "label", seed: int = 0, epochs: int = 60) -> pd.DataFrame:
     """Return the probabilities (cells, labels) that Pyro's tutorial gives all cells, as a `Baseline` does.
 
     See `fit_tutorial`, also for the memory it takes: counts are dense there.
     """
-    return fit_tutorial(adata, labels_key=labels_key, seed=seed, epochs=epochs, has_rsample=has_rsample).probabilities
+    return fit_tutorial(adata, labels_key=labels_key, seed=seed, epochs=epochs).probabilities
 
 
 def _normalized_to_the_end(*widths: int) -> nn.Sequential:
@@ -226,9 +219,7 @@ def _run_epoch(svi: SVI, model: TutorialModel, x: Tensor, codes: Tensor, size: i
             warnings.filterwarnings("ignore", "Encountered NaN")  # said below
             loss = svi.step(x[rows], y)
         if not math.isfinite(loss) or loss == 0:  # Pyro passes over cells that are no number, be it all of them
-            raise FloatingPointError(
-                f"The loss of Pyro's tutorial is {loss}. Lower `learning_rate`, and look for counts far beyond others."
-            )
+            raise FloatingPointError(f"The loss of Pyro's tutorial is {loss}. Look for counts far beyond others.")
         totals[kind] += loss / model.scale
     cells = {"unlabeled": (codes < 0).sum().item(), "labeled": (codes >= 0).sum().item()}
     return {kind: total / cells[kind] if cells[kind] else np.nan for kind, total in totals.items()}
