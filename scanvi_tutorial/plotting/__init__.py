@@ -6,10 +6,15 @@
 from scanvi_tutorial.plotting.calibration import rank_plot, reliability_diagram
 from scanvi_tutorial.plotting.comparison import growth_plot, metric_by_seeds, paired_differences, timing_plot
 from scanvi_tutorial.plotting.counts import count_table_plot, library_size_plot, mean_variance_plot, seed_purity_plot
-from scanvi_tutorial.plotting.embedding import figure6, umap
-from scanvi_tutorial.plotting.fits import confusion_plot, history_plot, predictive_plot, probability_plot
-from scanvi_tutorial.plotting.gradient import label_factor_plot, label_weight_plot
-from scanvi_tutorial.plotting.probe import cell_probe
+from scanvi_tutorial.plotting.embedding import cell_probe, figure6, umap
+from scanvi_tutorial.plotting.fits import (
+    confusion_plot,
+    history_plot,
+    label_factor_plot,
+    label_weight_plot,
+    predictive_plot,
+    probability_plot,
+)
 from scanvi_tutorial.plotting.style import palette
 
 __all__ = [

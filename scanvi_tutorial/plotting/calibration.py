@@ -17,8 +17,6 @@ from scanvi_tutorial.evaluation.ranks import allowed_deviation, ecdf_difference
 from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.plotting.style import BAND, BLUE, FAINT, MUTED, ORANGE, panels_in_a_row, require_columns, sheet
 
-__all__ = ["rank_plot", "reliability_diagram"]
-
 _FEW, _STRIP = 5, 0.3  # cells that say little; how far the bars of cells reach below an accuracy of zero
 
 

@@ -19,8 +19,6 @@ from scanvi_tutorial.inputs.labels import check_labels, label_name
 from scanvi_tutorial.inputs.markers import check_markers
 from scanvi_tutorial.plotting.style import BLUE, INK, MUTED, ORANGE, number_table, palette, palette_of, panel
 
-__all__ = ["count_table_plot", "library_size_plot", "mean_variance_plot", "seed_purity_plot"]
-
 
 def count_table_plot(adata: AnnData, *, by: str = "truth") -> Figure:
     """Draw a corner of the count matrix: one row a cell, one column a gene, each count as number and shade.
@@ -63,8 +61,7 @@ def library_size_plot(adata: AnnData, *, by: str = "truth") -> Figure:
             axes.plot([np.median(of_type)] * 2, [place - 0.08, place + 0.08], color=INK, linewidth=1.6, zorder=3)
         axes.set_yticks(range(len(names)), [f"{name} ({(types == name).sum():,})" for name in reversed(names)])
         axes.set(xscale="log", xlabel="total counts of a cell", ylim=(-0.2, len(names)))
-        decades = np.log10(bins[-1] / bins[0])
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7) if decades < 1 else (1, 2, 5)))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7) if bins[-1] < 10 * bins[0] else (1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.xaxis.set_minor_locator(NullLocator())
         axes.spines["left"].set_visible(False)
@@ -102,7 +99,8 @@ def seed_purity_plot(adata: AnnData, *, labels_key: str = "label", truth_key: st
     How many are right stands beside the bar.
     """
     names, codes = check_labels(adata, labels_key)
-    types = _types(adata, truth_key, needed=True)
+    column_of(adata, truth_key, "Name the one with the true types, or leave this figure out where none are known.")
+    types = _types(adata, truth_key)
     colors = palette_of(adata, truth_key, labels_key, also=names)
     right = []
     with panel(height=1.3 + 0.3 * len(names)) as axes:
@@ -125,9 +123,8 @@ def seed_purity_plot(adata: AnnData, *, labels_key: str = "label", truth_key: st
     return axes.figure
 
 
-def _types(adata: AnnData, column: str, *, needed: bool = False) -> pd.Series:
-    """Return a categorical without unused names; "all cells" where the column is missing and not needed."""
-    if column not in adata.obs and not needed:
+def _types(adata: AnnData, column: str) -> pd.Series:
+    """Return a categorical without unused names; "all cells" where the column is missing."""
+    if column not in adata.obs:
         return pd.Series("all cells", index=adata.obs_names, dtype="category")
-    types = column_of(adata, column, "Name the one with the true types, or leave this figure out where none are known.")
-    return types.astype("category").cat.remove_unused_categories().cat.rename_categories(label_name)
+    return adata.obs[column].astype("category").cat.remove_unused_categories().cat.rename_categories(label_name)

@@ -1,11 +1,20 @@
-"""Figure 6 of the scANVI paper (Xu et al. 2021, doi 10.15252/msb.20209620), read in book/06_figure.md.
+"""Figure 6 of the scANVI paper (Xu et al. 2021, doi 10.15252/msb.20209620), and its map with cells that can be asked.
 
-Its map is a UMAP of the posterior means of z2: near cells are alike, while distances between groups say little.
+Both maps, read in book/06_figure.md, are UMAPs of the posterior means of z2: near cells are alike, while distances
+between groups say little. The second is one piece of HTML, which needs no server; without scripts it stays a still
+figure of the least certain cell.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from string import Template
 from textwrap import fill
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,11 +29,11 @@ from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.inputs.labels import check_labels, label_name
 from scanvi_tutorial.plotting.style import UNLABELED_COLOR, palette_of, panels_in_a_row, probability_cmap, sheet
 
-__all__ = ["figure6", "umap"]
-
 Places = NDArray[np.floating] | None  # places of cells on a map, (cells, 2); None makes a map of obsm["X_scanvi"]
 
 _TOP = 2.75  # height of the upper row in inches
+_WIDTH, _HEIGHT, _MARGIN = 1_000, 800, 25  # of the map, in its own units
+_MOST = 3_000  # cells on one map: more would be a heavy page and a gray one
 
 
 def umap(adata: AnnData, *, use_rep: str = "X_scanvi", seed: int = 0) -> NDArray[np.float32]:
@@ -58,7 +67,7 @@ def umap(adata: AnnData, *, use_rep: str = "X_scanvi", seed: int = 0) -> NDArray
     return cells.obsm["X_umap"]
 
 
-def map_of(adata: AnnData, coordinates: Places, seed: int) -> NDArray[np.floating]:
+def _map_of(adata: AnnData, coordinates: Places, seed: int) -> NDArray[np.floating]:
     """Return `coordinates` (cells, 2), or a new map where there are none; `InputError` where the shape is another."""
     xy = umap(adata, seed=seed) if coordinates is None else np.asarray(coordinates)
     if xy.shape != (adata.n_obs, 2):
@@ -67,12 +76,7 @@ def map_of(adata: AnnData, coordinates: Places, seed: int) -> NDArray[np.floatin
 
 
 def figure6(
-    adata: AnnData,
-    *,
-    labels_key: str = "label",
-    truth_key: str = "truth",
-    coordinates: Places = None,
-    seed: int = 0,
+    adata: AnnData, *, labels_key: str = "label", truth_key: str = "truth", coordinates: Places = None, seed: int = 0
 ) -> Figure:
     """Draw the cells on one map, colored by seed label, by true type and by the probability of each type.
 
@@ -89,9 +93,9 @@ def figure6(
     Raises:
         InputError: If something to read is missing; the message says which function makes it.
     """
-    probabilities = probabilities_of(adata)
+    probabilities = _probabilities_of(adata)
     names, codes = check_labels(adata, labels_key)
-    xy = map_of(adata, coordinates, seed)
+    xy = _map_of(adata, coordinates, seed)
     colors = palette_of(adata, truth_key, labels_key, also=names)
     known = adata.obs.get(truth_key)
     shown = {*names, *(() if known is None else known.dropna().map(label_name))}
@@ -131,6 +135,59 @@ def figure6(
     return figure
 
 
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A piece of HTML that notebooks show."""
+
+    html: str = field(repr=False)  # a notebook stores the repr beside it
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+
+def cell_probe(
+    adata: AnnData, *, labels_key: str = "label", truth_key: str = "truth", coordinates: Places = None, seed: int = 0
+) -> Probe:
+    """Return a map of cells in the color of their inferred type, and the probabilities of the one that is asked for.
+
+    Reads obsm["scanvi_probabilities"] (a table (cells, labels)) and, where there is one, obs[`truth_key`]. Of more than
+    3,000 cells a random 3,000 are shown. The slider orders cells from the least certain to the most certain.
+
+    Args:
+        adata: Cells.
+        labels_key: Column with the seed labels, for the colors.
+        truth_key: Column with the true types; not told where the column is missing.
+        coordinates: A map (cells, 2) made before; without it `umap(adata, seed=seed)` is called.
+        seed: Draws the map, and the cells that are shown.
+
+    Raises:
+        InputError: If something to read is missing or not finite; the message says which function makes it.
+    """
+    table = _probabilities_of(adata)
+    xy = _map_of(adata, coordinates, seed)
+    if not (np.isfinite(table.to_numpy()).all() and np.isfinite(xy).all()):
+        raise InputError("A probability or a place on the map is not a finite number. Fit the model again.")
+    colors = palette_of(adata, truth_key, labels_key, also=table.columns)
+    shown = np.random.default_rng(seed).permutation(adata.n_obs)[:_MOST]
+    order = shown[np.argsort(table.to_numpy()[shown].max(axis=1), kind="stable")]
+    known = adata.obs[truth_key].iloc[order] if truth_key in adata.obs else [None] * len(order)
+    shares = table.to_numpy()[order]
+    low, high = xy.min(axis=0), xy.max(axis=0)
+    scaled = (xy[order] - low) / np.where(high > low, high - low, 1)
+    room = np.array([_WIDTH, _HEIGHT]) - 2 * _MARGIN
+    x, y = np.rint(_MARGIN + np.c_[scaled[:, 0], 1 - scaled[:, 1]] * room).astype(int).T  # y is downward
+    data = {
+        "cells": [str(name) for name in adata.obs_names[order]],
+        "labels": [label_name(name) for name in table.columns],
+        "truth": [None if pd.isna(name) else label_name(name) for name in known],
+        "best": shares.argmax(axis=1).tolist(),
+        "percent": np.rint(100 * shares).astype(int).tolist(),
+        "x": x.tolist(),
+        "y": y.tolist(),
+    }
+    return Probe(_html(data, colors))
+
+
 def _draw_cells(axes: Axes, xy: NDArray, title: str, **look: object) -> PathCollection:
     """Draw cells so large that together they would cover a third of the panel; their coordinates mean nothing."""
     box = axes.get_window_extent()
@@ -146,7 +203,7 @@ def _mark(name: str, color: str, size: float) -> Line2D:
     return Line2D([], [], marker="o", linestyle="none", color=color, markersize=size, markeredgewidth=0, label=name)
 
 
-def probabilities_of(adata: AnnData) -> pd.DataFrame:
+def _probabilities_of(adata: AnnData) -> pd.DataFrame:
     """Return obsm["scanvi_probabilities"]; `InputError` where it is no table."""
     table = adata.obsm.get("scanvi_probabilities")
     if not isinstance(table, pd.DataFrame):
@@ -156,3 +213,28 @@ def probabilities_of(adata: AnnData) -> pd.DataFrame:
             'adata.obsm["scanvi_probabilities"] = st.label_probabilities(model, adata).'
         )
     return table
+
+
+def _html(data: Mapping[str, Any], colors: Mapping[str, str]) -> str:
+    dots = ""
+    for code, name in enumerate(data["labels"]):
+        path = "".join(f"M{data['x'][i]} {data['y'][i]}h0" for i in np.flatnonzero(np.equal(data["best"], code)))
+        dots += f'<path stroke="{colors[name]}" d="{path}"/>'
+    bars = "".join(
+        f'<li><span class="name">{escape(name)}</span><span class="track"><span class="bar" style="width:{share}%;'
+        f'background:{colors[name]}"></span></span><span class="share">{share} %</span></li>'
+        for name, share in zip(data["labels"], data["percent"][0], strict=True)
+    )
+    packed = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")  # no name may end the script
+    return Template(Path(__file__).with_name("probe.html").read_text(encoding="utf-8")).substitute(
+        width=_WIDTH,
+        height=_HEIGHT,
+        dots=dots,
+        bars=bars,
+        x=data["x"][0],
+        y=data["y"][0],
+        cell=escape(data["cells"][0]),
+        truth="" if data["truth"][0] is None else f", in truth {escape(data['truth'][0])}",
+        last=len(data["cells"]) - 1,
+        data=packed,
+    )

@@ -1,22 +1,19 @@
-"""Pictures of a fit and of what it says: its history, a predictive check, how sure it is, where it errs.
-
-Used in book/05_training.md and book/06_figure.md. Everything comes in as a table; nothing here knows a model.
-"""
+"""Tables of fits: history, predictive check, how sure and how right (chapters 5, 6), and what a label weighs (7)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import cycle
+
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
-from numpy.typing import ArrayLike, NDArray
+from matplotlib.ticker import LogLocator, NullFormatter
+from numpy.typing import ArrayLike
 
 from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.inputs.labels import label_name
 from scanvi_tutorial.plotting.style import BLUE, GREEN, INK, MUTED, ORANGE, number_table, panel, require_columns, sheet
-
-__all__ = ["confusion_plot", "history_plot", "predictive_plot", "probability_plot"]
 
 _HISTORY = ("bound_train", "bound_held_out", "kl_z", "kl_l", "kl_y", "learning_rate", "kl_weight")
 _PREDICTIVE = ("observed_mean", "predicted_mean", "observed_zeros", "predicted_zeros")
@@ -115,10 +112,8 @@ def probability_plot(probabilities: pd.DataFrame, truth: ArrayLike | None = None
     p = probabilities.to_numpy()
     names = np.array([label_name(name) for name in probabilities.columns], dtype=object)
     highest, called = p.max(1), names[p.argmax(1)]
-    with sheet(height=2.8) as figure:
-        if truth is None:
-            _draw_highest(figure.subplots(), {"": highest})
-            return figure
+    groups, colors = {"": highest}, [BLUE]
+    if truth is not None:
         true_types = np.array([label_name(name) for name in truth], dtype=object)
         if true_types.shape != called.shape:
             raise InputError(
@@ -126,23 +121,21 @@ def probability_plot(probabilities: pd.DataFrame, truth: ArrayLike | None = None
             )
         wrong = called != true_types
         right = f"right ({(~wrong).mean():.0%} of the cells)"
-        counts, shares = figure.subplots(1, 2, width_ratios=[3, 2])
-        _draw_highest(counts, {right: highest[~wrong], f"wrong ({wrong.mean():.0%})": highest[wrong]})
-        counts.legend(loc="upper left")
-        tenth = np.minimum((highest * 10).astype(int), 9)
-        share = pd.Series(wrong).groupby(tenth).agg(["mean", "size"])
-        bars = shares.bar((share.index + 0.5) / 10, share["mean"], 0.1, color=ORANGE, edgecolor="white")
-        shares.bar_label(bars, [f"{cells:,}" for cells in share["size"]], fontsize=9)
-        shares.set(xlim=(0, 1), ylim=(0, 1.1), xlabel="the same, in tenths", ylabel="share that is wrong")
-        shares.set_title("over each bar: cells in that tenth")
+        groups, colors = {right: highest[~wrong], f"wrong ({wrong.mean():.0%})": highest[wrong]}, [BLUE, ORANGE]
+    with sheet(height=2.8) as figure:
+        counts, *shares = figure.subplots(1, len(groups), width_ratios=[3, 2][: len(groups)], squeeze=False)[0]
+        bins = np.linspace(0, 1, 26)
+        counts.hist(list(groups.values()), bins, stacked=True, color=colors, label=list(groups), edgecolor="white")
+        counts.set(xlim=(0, 1), xlabel="probability of the most probable type", ylabel="cells")
+        for axes in shares:
+            counts.legend(loc="upper left")
+            tenth = np.minimum((highest * 10).astype(int), 9)
+            share = pd.Series(wrong).groupby(tenth).agg(["mean", "size"])
+            bars = axes.bar((share.index + 0.5) / 10, share["mean"], 0.1, color=ORANGE, edgecolor="white")
+            axes.bar_label(bars, [f"{cells:,}" for cells in share["size"]], fontsize=9)
+            axes.set(xlim=(0, 1), ylim=(0, 1.1), xlabel="the same, in tenths", ylabel="share that is wrong")
+            axes.set_title("over each bar: cells in that tenth")
     return figure
-
-
-def _draw_highest(axes: Axes, groups: dict[str, NDArray]) -> None:
-    colors = [BLUE, ORANGE][: len(groups)]
-    bins = np.linspace(0, 1, 26)
-    axes.hist(list(groups.values()), bins, stacked=True, color=colors, label=list(groups), edgecolor="white")
-    axes.set(xlim=(0, 1), xlabel="probability of the most probable type", ylabel="cells")
 
 
 def confusion_plot(table: pd.DataFrame) -> Figure:
@@ -158,13 +151,72 @@ def confusion_plot(table: pd.DataFrame) -> Figure:
     return axes.figure
 
 
-def _bound_limits(table: pd.DataFrame) -> tuple[float, float] | None:
+def label_factor_plot(table: pd.DataFrame) -> Figure:
+    """Draw by how much the gradient of each label was multiplied, over one plus the loss of its cell.
+
+    Args:
+        table: A row a labeled cell: `loss` in nats, `factor` as measured on gradients (1 + `loss` and `factor` above
+            zero), and `model`, by whose values points are colored.
+    """
+    require_columns(table, ("loss", "factor", "model"), "a row for each labeled cell")
+    expected = 1 + table["loss"]
+    with panel(width=4.6, height=3.6) as axes:
+        for name, color in zip(table["model"].unique(), cycle((ORANGE, BLUE, GREEN)), strict=False):
+            of = table["model"] == name
+            axes.scatter(expected[of], table["factor"][of], s=16, c=color, alpha=0.6, linewidths=0, label=name)
+        both = np.concatenate([expected, table["factor"]])
+        limits = both.min() / 1.3, both.max() * 1.3
+        axes.plot(limits, limits, color=INK, linewidth=1, linestyle="--", zorder=0)
+        axes.set(xscale="log", yscale="log", xlim=limits, ylim=limits, box_aspect=1)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:,.0f}")
+            axis.set_minor_formatter(NullFormatter())
+        axes.set(xlabel="1 + loss of the cell (nats)", ylabel="factor on the label's gradient")
+        axes.legend(loc="upper left")
+    return axes.figure
+
+
+def label_weight_plot(table: pd.DataFrame, *, marks: Mapping[str, float] | None = None) -> Figure:
+    """Draw accuracy, how sure the model is, and calibration error over the label weight w.
+
+    Args:
+        table: A row a fit: `weight` (above zero), `accuracy`, `confidence` (mean of the highest probability) and
+            `calibration_error`. Fits with one weight are draws: a point each, and a line through their means.
+        marks: Weights to name, such as the defaults of other systems; those outside the sweep are left out.
+    """
+    require_columns(table, ("weight", "accuracy", "confidence", "calibration_error"), "a row for each fit")
+    means = table.groupby("weight").mean(numeric_only=True)
+    with sheet(height=3.1) as figure:
+        left, right = figure.subplots(1, 2)
+        for axes, column, color, name in (
+            (left, "confidence", ORANGE, "mean highest probability"),
+            (left, "accuracy", BLUE, "accuracy"),
+            (right, "calibration_error", ORANGE, ""),
+        ):
+            axes.plot(means.index, means[column], color=color, label=name)
+            axes.scatter(table["weight"], table[column], s=14, c=color, linewidths=0)
+        left.fill_between(means.index, means["accuracy"], means["confidence"], color=ORANGE, alpha=0.12, linewidth=0)
+        left.set_title("How right, and how sure")
+        left.legend(loc="lower right")
+        right.set_title("Expected calibration error")
+        right.set_ylim(0, table["calibration_error"].max() * (1.65 if marks else 1.05))  # names stand above the data
+        for axes in (left, right):
+            axes.set(xscale="log", xlabel="label weight $w$")
+            axes.grid(axis="y")
+        named = pd.Series(marks or {}, dtype=float)
+        for weight, names in named[named.between(means.index.min(), means.index.max())].groupby(named):
+            right.axvline(weight, color=MUTED, linestyle=":", linewidth=1)
+            at = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "rotation": 90}
+            text = ", ".join(names.index)  # systems that agree share a line
+            right.annotate(text, (weight, 0.99), (2, 0), ha="left", va="top", color=MUTED, fontsize=8, **at)
+    return figure
+
+
+def _bound_limits(curves: pd.DataFrame) -> tuple[float, float] | None:
     """Return limits that leave out the steep first twentieth of the epochs, which would flatten all the rest."""
-    curves = table.to_numpy()
-    late = curves[min(max(1, len(curves) // 20), len(curves) - 1) :]
-    late = late[np.isfinite(late)]
-    if not late.size:
-        return None
-    low, high = late.min(), curves[np.isfinite(curves)].max()
+    curves = curves.where(np.isfinite(curves))
+    low = curves[min(max(1, len(curves) // 20), len(curves) - 1) :].min(axis=None)
+    high = curves.max(axis=None)
     margin = 0.08 * max(high - low, 1e-3)
-    return float(low - margin), float(high + margin)
+    return (low - margin, high + margin) if np.isfinite(low) else None

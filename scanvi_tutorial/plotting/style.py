@@ -25,27 +25,6 @@ from scanvi_tutorial.config import UNLABELED
 from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.inputs.labels import label_name
 
-__all__ = [
-    "BAND",
-    "BLUE",
-    "FAINT",
-    "GREEN",
-    "INK",
-    "MUTED",
-    "ORANGE",
-    "STYLE",
-    "UNLABELED_COLOR",
-    "number_table",
-    "palette",
-    "palette_of",
-    "panel",
-    "panels_in_a_row",
-    "probability_cmap",
-    "require_columns",
-    "require_positive",
-    "sheet",
-]
-
 STYLE = Path(__file__).parents[1] / "book.mplstyle"
 INK, MUTED, FAINT = "#24292f", "#57606a", "#8c959f"  # text; lines that stand back; zeros in a table
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"  # Okabe and Ito, for what is not a type
@@ -140,12 +119,6 @@ def require_columns(table: pd.DataFrame, columns: Iterable[str], source: str) ->
         raise InputError(
             f"The table has no column {listed(missing)}; its columns are {listed(table.columns)}. Pass {source}."
         )
-
-
-def require_positive(table: pd.DataFrame) -> None:
-    """Refuse a table without a row, or with a number that has no place on a logarithmic axis."""
-    if table.empty or not (table > 0).all(axis=None):
-        raise InputError(f"Each of {listed(table.columns)} needs a number at least, and all of them above zero.")
 
 
 def number_table(axes: Axes, table: pd.DataFrame, shade: NDArray[np.floating]) -> QuadMesh:

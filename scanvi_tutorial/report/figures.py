@@ -22,8 +22,6 @@ from scanvi_tutorial.inputs.labels import check_labels
 from scanvi_tutorial.plotting import confusion_plot, history_plot, palette, probability_plot, reliability_diagram, umap
 from scanvi_tutorial.plotting.style import BLUE, FAINT, UNLABELED_COLOR, panel, probability_cmap, sheet
 
-__all__ = ["codes_of", "figures_of", "given_of", "held_out_of", "in_words"]
-
 _MOST_COLORS = 30  # of `palette`; rarer labels share gray
 _DPI = 140
 _LONGEST = 32  # letters of a name in a figure; the table of the page has the whole

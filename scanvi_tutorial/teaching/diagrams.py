@@ -9,18 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from graphlib import TopologicalSorter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn.functional import softplus
-
-if TYPE_CHECKING:
-    import daft
-
-__all__ = ["Point", "Relations", "Stub", "differences", "plate_diagram", "same_story"]
 
 Relations = Mapping[str, Any]
 Point = tuple[float, float]
@@ -57,10 +52,6 @@ class Stub(nn.Module):
         raw = nn.functional.linear(joined, self.weight).split(self.d_out, dim=-1)
         pieces = [softplus(r) if i in self.positive else r for i, r in enumerate(raw)]
         return tuple(pieces) if len(pieces) > 1 else pieces[0]
-
-    def extra_repr(self) -> str:
-        """Return the widths, as in `7 → 3, 3`."""
-        return f"{self.d_in} → {', '.join(map(str, self.d_out))}"
 
 
 def plate_diagram(
@@ -151,9 +142,9 @@ def _places(relations: Relations, given: Mapping[str, Sequence[str]]) -> dict[st
 
 
 def _draw(
-    pgm: daft.PGM, key: str, relations: Relations, centers: Mapping[str, Point], given: Mapping[str, Sequence[str]]
+    pgm: Any, key: str, relations: Relations, centers: Mapping[str, Point], given: Mapping[str, Sequence[str]]
 ) -> None:
-    """Add one diagram to `pgm` under its title `key`, which keeps its names apart from those of its neighbors."""
+    """Add one diagram to a daft.PGM under its title `key`, which keeps its names apart from those of others."""
     plates = relations["plate_sample"]
     middle = (min(x for x, _ in centers.values()) + max(x for x, _ in centers.values())) / 2
     for plate, inside in plates.items():

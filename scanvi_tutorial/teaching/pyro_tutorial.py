@@ -1,8 +1,8 @@
 """Pyro's own scANVI tutorial as a runnable reference arm: its networks, its guide, its schedule, and its faults.
 
-Rebuilt from https://github.com/pyro-ppl/pyro, examples/scanvi/scanvi.py and pyro/contrib/examples/scanvi_data.py (Pyro
-1.9; Bingham et al. 2019). What book/07_gradient.md finds wrong with it is kept on purpose: BatchNorm at the end of every
-network, a floor under every gene, and a label term whose gradient is not that of its loss.
+Rebuilt from https://github.com/pyro-ppl/pyro, examples/scanvi/scanvi.py and pyro/contrib/examples/scanvi_data.py of
+Pyro 1.9 (Bingham et al. 2019). What book/07_gradient.md finds wrong with it is kept on purpose: BatchNorm at the end of
+every network, a floor under every gene, and a label term whose gradient is not that of its loss.
 """
 
 from __future__ import annotations
@@ -28,10 +28,7 @@ from torch.nn.functional import one_hot, softplus
 
 from scanvi_tutorial.config import progress_bar
 from scanvi_tutorial.inputs.counts import check_counts
-from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.inputs.labels import check_labels
-
-__all__ = ["TutorialFit", "TutorialModel", "fit_tutorial", "pyro_tutorial"]
 
 _ALPHA = 0.01  # the tutorial's nominal weight of one labeled cell
 _BATCH_SIZE, _LEARNING_RATE = 100, 5e-3
@@ -113,12 +110,10 @@ class TutorialFit(NamedTuple):
     """What a run of the tutorial leaves behind.
 
     Attributes:
-        model: The networks, in evaluation mode.
         losses: A row an epoch with the mean loss of `unlabeled` and of `labeled` cells, in nats per cell.
         probabilities: Table (cells, labels): the classifier at the posterior mean of z2.
     """
 
-    model: TutorialModel
     losses: pd.DataFrame
     probabilities: pd.DataFrame
 
@@ -135,9 +130,8 @@ def fit_tutorial(
     """Train the tutorial's model as the tutorial does, and leave no trace in Pyro's or PyTorch's global state.
 
     All counts are made dense at once, as there: 4 bytes times cells times genes. The learning rate falls to a fifth
-    after a third of the epochs (20 of 60 there). Two things differ, because they end a run there: distributions are not
-    validated, since Pyro's ZINB refuses probabilities that single precision rounds to one, and a last minibatch of one
-    cell, for which BatchNorm is undefined, is joined to the one before it.
+    after a third of the epochs. Two things differ, because they end a run there: distributions are not validated, since
+    Pyro's ZINB refuses probabilities that round to one, and a last minibatch of one cell is joined to the one before.
 
     Args:
         adata: Raw counts in `X`, (cells, genes).
@@ -155,11 +149,6 @@ def fit_tutorial(
     names, codes = check_labels(adata, labels_key)
     x, codes = torch.from_numpy(counts.toarray()), torch.as_tensor(codes)
     log_totals = x.sum(-1).log()
-    if not log_totals.std() > 0:
-        raise InputError(
-            "All cells have the same total count, and the tutorial's prior of the library size needs some spread. "
-            "Give it raw counts, before any normalization."
-        )
     with pyro.get_param_store().scope(), pyro.validation_enabled(False), torch.random.fork_rng():
         torch.manual_seed(seed)
         model = TutorialModel(
@@ -183,14 +172,11 @@ def fit_tutorial(
         with torch.no_grad():
             probabilities = model.classifier(model.encode(x)[0]).double().softmax(-1).numpy()
     losses = pd.DataFrame(rows, index=pd.RangeIndex(epochs, name="epoch"))
-    return TutorialFit(model, losses, pd.DataFrame(probabilities, index=adata.obs_names, columns=names))
+    return TutorialFit(losses, pd.DataFrame(probabilities, index=adata.obs_names, columns=names))
 
 
 def pyro_tutorial(adata: AnnData, *, labels_key: str = "label", seed: int = 0, epochs: int = 60) -> pd.DataFrame:
-    """Return the probabilities (cells, labels) that Pyro's tutorial gives all cells, as a `Baseline` does.
-
-    See `fit_tutorial`, also for the memory it takes: counts are dense there.
-    """
+    """Return the probabilities (cells, labels) of `fit_tutorial`, as a `Baseline` does."""
     return fit_tutorial(adata, labels_key=labels_key, seed=seed, epochs=epochs).probabilities
 
 
