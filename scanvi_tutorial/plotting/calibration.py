@@ -1,7 +1,4 @@
-"""Reliability diagrams: is a method right as often as it says?
-
-Used in book/08_evaluation.md. Tables are those of `evaluation.reliability`.
-"""
+"""Is a method right as often as it says (chapter 8), and do draws of a posterior fall as they should (chapter 9)?"""
 
 from __future__ import annotations
 
@@ -16,10 +13,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from scipy.stats import binom
 
+from scanvi_tutorial.evaluation.ranks import allowed_deviation, ecdf_difference
 from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.plotting.style import BAND, BLUE, FAINT, MUTED, ORANGE, panels_in_a_row, require_columns, sheet
-
-__all__ = ["reliability_diagram"]
 
 _FEW, _STRIP = 5, 0.3  # cells that say little; how far the bars of cells reach below an accuracy of zero
 
@@ -45,11 +41,10 @@ def reliability_diagram(tables: Mapping[str, pd.DataFrame]) -> Figure:
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axes in grid.ravel()[len(tables) :]:
             axes.set_axis_off()
-        for axes, (name, table) in zip(grid.ravel(), tables.items(), strict=False):
+        for place, (name, table) in enumerate(tables.items()):
+            axes = grid.ravel()[place]
             _reliability(axes, table)
-            axes.set_title(fill(str(name), int(13 * side)))
-            axes.set_box_aspect((1.06 + _STRIP) / 1.04)
-        for place, axes in enumerate(grid.ravel()[: len(tables)]):
+            axes.set(title=fill(str(name), int(13 * side)), box_aspect=(1.06 + _STRIP) / 1.04)
             axes.tick_params(labelbottom=place + columns >= len(tables))  # also above an empty place
         x, y = "confidence: probability of the most probable type", "share of cells that are right"
         if len(tables) == 1:
@@ -57,7 +52,13 @@ def reliability_diagram(tables: Mapping[str, pd.DataFrame]) -> Figure:
         else:
             figure.supxlabel(x, fontsize=9)
             figure.supylabel(y, fontsize=9)
-        figure.legend(handles=_reliability_marks(), loc="outside upper left", ncols=3, columnspacing=1.4)
+        dot = {"marker": "o", "linestyle": "none", "markersize": 5, "markeredgewidth": 0}
+        marks = [
+            Patch(color=BAND, label="95 % of calibrated bins"),
+            Line2D([], [], color=BLUE, label="a bin of cells", **dot),
+            Line2D([], [], color=ORANGE, label="outside the gray", **dot),
+        ]
+        figure.legend(handles=marks, loc="outside upper left", ncols=3, columnspacing=1.4)
     return figure
 
 
@@ -82,10 +83,50 @@ def _reliability(axes: Axes, table: pd.DataFrame) -> None:
     axes.set_yticks([-_STRIP + 0.07, 0, 0.5, 1], ["cells", "0", "0.5", "1"])
 
 
-def _reliability_marks() -> list[Line2D | Patch]:
-    dot = {"marker": "o", "linestyle": "none", "markersize": 5, "markeredgewidth": 0}
-    return [
-        Patch(color=BAND, label="95 % of calibrated bins"),
-        Line2D([], [], color=BLUE, label="a bin of cells", **dot),
-        Line2D([], [], color=ORANGE, label="outside the gray", **dot),
-    ]
+def rank_plot(ranks: Mapping[str, pd.DataFrame], draws: int) -> Figure:
+    """Draw the ranks of one or several posteriors side by side: histograms above, differences of ECDFs below.
+
+    Bands hold what uniform ranks keep within: each bar of the first quantity in 99 of 100 cases, and all ECDFs of a
+    panel together in 95 of 100 (`allowed_deviation`). Bars are the first quantity; the outline is the mean over the
+    others, which has less noise than the band says.
+
+    Args:
+        ranks: Name of the posterior -> ranks among `draws` draws, a table (cells, quantities), of the same cells.
+        draws: How many draws the truth was ranked among.
+    """
+    if not ranks:
+        raise InputError("There are no ranks to draw. Pass a table of ranks for each posterior, under its name.")
+    band = {"color": BAND, "linewidth": 0, "zorder": 0}
+    with sheet(height=4.2) as figure:
+        panels = figure.subplots(2, len(ranks), sharex=True, sharey="row", squeeze=False)
+        edges = np.linspace(0, 1, min(20, draws + 1) + 1)
+        for (name, table), (above, below) in zip(ranks.items(), panels.T, strict=True):
+            difference = ecdf_difference(table, draws)
+            places = (table + 0.5) / (draws + 1)
+            first, *others = table.columns
+            whole = len(table)
+
+            low, high = binom.interval(0.99, whole, 1 / (len(edges) - 1))
+            above.axhspan(low / whole, high / whole, **band)
+            above.hist(places[first], edges, weights=np.full(whole, 1 / whole), color=ORANGE, alpha=0.75, label=first)
+            if others:
+                rest = f"mean of the other {len(others)}" if len(others) > 1 else others[0]
+                shares = np.histogram(places[others], edges)[0] / (whole * len(others))
+                above.stairs(shares, edges, color=BLUE, linewidth=1.6, label=rest)
+            above.set_title(name)
+
+            allowed = allowed_deviation(whole, table.shape[1])
+            below.axhspan(-allowed, allowed, **band)
+            below.axhline(0, color=MUTED, linewidth=0.8)
+            at = np.concatenate([[0], (difference.index + 1) / (draws + 1)])
+            below.plot(at, np.vstack([np.zeros(len(others)), difference[others]]), color=BLUE, linewidth=0.9, alpha=0.6)
+            below.plot(at, [0, *difference[first]], color=ORANGE, linewidth=1.8)
+            below.set(xlim=(0, 1), xticks=[0, 0.5, 1], xticklabels=["0", "½", "1"])
+            for label, side in zip(below.get_xticklabels(), ("left", "center", "right"), strict=True):
+                label.set_horizontalalignment(side)  # or the 1 of a panel touches the 0 of the next
+        panels[0, 0].set_ylabel("share of the cells")
+        panels[1, 0].set_ylabel("ECDF − uniform")
+        figure.supxlabel("rank of the truth / number of draws", fontsize=9.5)
+        if others:
+            figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
+    return figure

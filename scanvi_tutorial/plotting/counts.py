@@ -5,8 +5,6 @@ Used in book/01_data.md. Counts are raw (cells, genes); a total is the sum of a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -14,56 +12,34 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullLocator
-from numpy.typing import NDArray
 
 from scanvi_tutorial.inputs.counts import check_counts
-from scanvi_tutorial.inputs.errors import InputError, column_of, listed
+from scanvi_tutorial.inputs.errors import column_of
 from scanvi_tutorial.inputs.labels import check_labels, label_name
 from scanvi_tutorial.inputs.markers import check_markers
-from scanvi_tutorial.plotting.style import (
-    BLUE,
-    FAINT,
-    INK,
-    MUTED,
-    ORANGE,
-    palette,
-    palette_of,
-    panel,
-    text_on,
-)
-
-__all__ = ["count_table_plot", "library_size_plot", "mean_variance_plot", "seed_purity_plot"]
+from scanvi_tutorial.plotting.style import BLUE, INK, MUTED, ORANGE, number_table, palette, palette_of, panel
 
 
-def count_table_plot(
-    adata: AnnData, genes: Sequence[str] | None = None, *, cells: int = 10, by: str = "truth"
-) -> Figure:
+def count_table_plot(adata: AnnData, *, by: str = "truth") -> Figure:
     """Draw a corner of the count matrix: one row a cell, one column a gene, each count as number and shade.
 
-    Args:
-        adata: Cells with raw counts.
-        genes: Columns to show; None takes up to fourteen: markers in their order, then the most detected genes.
-        cells: How many cells to show: the first ones, taken in turn from each type of obs[`by`] where it exists.
-        by: Column of types to write beside the rows.
+    Ten cells are shown, the first ones, taken in turn from each type of obs[`by`] where it exists, and up to fourteen
+    genes: markers in their order, then the most detected genes.
     """
-    genes = _default_genes(adata, 14) if genes is None else list(genes)
-    if missing := [gene for gene in genes if gene not in adata.var_names]:
-        raise InputError(f"Not among the {adata.n_vars} genes: {listed(missing)}. Choose from adata.var_names.")
-    rows = _in_turn(adata, by, cells)
-    table = check_counts(adata)[rows][:, adata.var_names.get_indexer(genes)].toarray()
-    names = [f"{name} · cell {row}" for name, row in zip(_types(adata, by).iloc[rows], rows, strict=True)]
+    counts, types = check_counts(adata), _types(adata, by).reset_index(drop=True)
+    rows = types.groupby(types, observed=True, dropna=False).cumcount().sort_values(kind="stable").index[:10]
+    rows = types[rows].sort_values(kind="stable").index
+    markers = check_markers(adata.uns.get("markers"))
+    known = [gene for sides in markers.values() for gene in sides["positive"] if gene in adata.var_names]
+    detected = adata.var_names[np.argsort(-np.bincount(counts.indices, minlength=adata.n_vars), kind="stable")]
+    genes = list(dict.fromkeys([*known, *detected]))[:14]
+    table = pd.DataFrame(
+        counts[rows][:, adata.var_names.get_indexer(genes)].toarray(),
+        index=[f"{types[row]} · cell {row}" for row in rows],
+        columns=genes,
+    )
     with panel(height=0.9 + 0.26 * len(rows)) as axes:
-        shown, norm = np.where(table > 0, table, np.nan), LogNorm(0.5, max(table.max(), 20))
-        shade = axes.pcolormesh(shown, cmap="Blues", norm=norm, edgecolors="#f0f2f4", linewidth=1)
-        for (row, column), count in np.ndenumerate(table):
-            color = text_on(shade.cmap(norm(count))) if count else FAINT
-            axes.text(column + 0.5, row + 0.5, f"{count:.0f}", ha="center", va="center", color=color, fontsize=8)
-        axes.set_yticks(np.arange(len(rows)) + 0.5, names)
-        axes.set_xticks(np.arange(len(genes)) + 0.5, genes, rotation=45, ha="left", rotation_mode="anchor")
-        axes.xaxis.tick_top()
-        axes.invert_yaxis()
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
+        number_table(axes, table, LogNorm(0.5, max(table.max(axis=None), 20))(table.where(table > 0)).filled(np.nan))
     return axes.figure
 
 
@@ -85,8 +61,7 @@ def library_size_plot(adata: AnnData, *, by: str = "truth") -> Figure:
             axes.plot([np.median(of_type)] * 2, [place - 0.08, place + 0.08], color=INK, linewidth=1.6, zorder=3)
         axes.set_yticks(range(len(names)), [f"{name} ({(types == name).sum():,})" for name in reversed(names)])
         axes.set(xscale="log", xlabel="total counts of a cell", ylim=(-0.2, len(names)))
-        decades = np.log10(bins[-1] / bins[0])
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7) if decades < 1 else (1, 2, 5)))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7) if bins[-1] < 10 * bins[0] else (1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.xaxis.set_minor_locator(NullLocator())
         axes.spines["left"].set_visible(False)
@@ -124,7 +99,8 @@ def seed_purity_plot(adata: AnnData, *, labels_key: str = "label", truth_key: st
     How many are right stands beside the bar.
     """
     names, codes = check_labels(adata, labels_key)
-    types = _types(adata, truth_key, needed=True)
+    column_of(adata, truth_key, "Name the one with the true types, or leave this figure out where none are known.")
+    types = _types(adata, truth_key)
     colors = palette_of(adata, truth_key, labels_key, also=names)
     right = []
     with panel(height=1.3 + 0.3 * len(names)) as axes:
@@ -147,24 +123,8 @@ def seed_purity_plot(adata: AnnData, *, labels_key: str = "label", truth_key: st
     return axes.figure
 
 
-def _types(adata: AnnData, column: str, *, needed: bool = False) -> pd.Series:
-    """Return a categorical without unused names; "all cells" where the column is missing and not needed."""
-    if column not in adata.obs and not needed:
+def _types(adata: AnnData, column: str) -> pd.Series:
+    """Return a categorical without unused names; "all cells" where the column is missing."""
+    if column not in adata.obs:
         return pd.Series("all cells", index=adata.obs_names, dtype="category")
-    types = column_of(adata, column, "Name the one with the true types, or leave this figure out where none are known.")
-    return types.astype("category").cat.remove_unused_categories().cat.rename_categories(label_name)
-
-
-def _in_turn(adata: AnnData, by: str, cells: int) -> NDArray[np.int64]:
-    """Return rows of the first cells of each type, about equally many of each, grouped by type."""
-    codes = _types(adata, by).cat.codes.reset_index(drop=True)
-    rank = codes.groupby(codes).cumcount().to_numpy()  # 0 for the first cell of its type
-    first = np.argsort(rank, kind="stable")[:cells]
-    return first[np.argsort(codes.to_numpy()[first], kind="stable")]
-
-
-def _default_genes(adata: AnnData, most: int) -> list[str]:
-    markers = check_markers(adata.uns.get("markers"))
-    known = [gene for sides in markers.values() for gene in sides["positive"] if gene in adata.var_names]
-    detected = np.bincount(check_counts(adata).indices, minlength=adata.n_vars)
-    return list(dict.fromkeys([*known, *adata.var_names[np.argsort(-detected, kind="stable")]]))[:most]
+    return adata.obs[column].astype("category").cat.remove_unused_categories().cat.rename_categories(label_name)

@@ -1,12 +1,20 @@
-"""Figure 6 of the scANVI paper: one map of the cells, colored by seed label, true type and inferred probabilities.
+"""Figure 6 of the scANVI paper (Xu et al. 2021, doi 10.15252/msb.20209620), and its map with cells that can be asked.
 
-Xu et al. 2021, doi 10.15252/msb.20209620; read in book/06_figure.md. The map is a UMAP of the posterior means of z2:
-near cells are alike, while distances between groups and the size of a group say little.
+Both maps, read in book/06_figure.md, are UMAPs of the posterior means of z2: near cells are alike, while distances
+between groups say little. The second is one piece of HTML, which needs no server; without scripts it stays a still
+figure of the least certain cell.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from string import Template
 from textwrap import fill
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,12 +29,11 @@ from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.inputs.labels import check_labels, label_name
 from scanvi_tutorial.plotting.style import UNLABELED_COLOR, palette_of, panels_in_a_row, probability_cmap, sheet
 
-__all__ = ["figure6", "umap"]
-
 Places = NDArray[np.floating] | None  # places of cells on a map, (cells, 2); None makes a map of obsm["X_scanvi"]
 
-_NEIGHBORS, _FEWEST = 15, 10
 _TOP = 2.75  # height of the upper row in inches
+_WIDTH, _HEIGHT, _MARGIN = 1_000, 800, 25  # of the map, in its own units
+_MOST = 3_000  # cells on one map: more would be a heavy page and a gray one
 
 
 def umap(adata: AnnData, *, use_rep: str = "X_scanvi", seed: int = 0) -> NDArray[np.float32]:
@@ -40,14 +47,27 @@ def umap(adata: AnnData, *, use_rep: str = "X_scanvi", seed: int = 0) -> NDArray
     import scanpy as sc  # with numba it takes seconds to import, and only maps need it
     from threadpoolctl import threadpool_limits
 
-    cells = AnnData(obs=pd.DataFrame(index=adata.obs_names), obsm={use_rep: _representation(adata, use_rep)})
+    if use_rep not in adata.obsm:
+        raise InputError(
+            f"obsm[{use_rep!r}] is missing. Write the latent means there first: "
+            f"adata.obsm[{use_rep!r}] = st.latent(model, adata)."
+        )
+    z = np.asarray(adata.obsm[use_rep])
+    if not (finite := np.isfinite(z).all(1)).all():
+        cell = adata.obs_names[~finite][0]
+        raise InputError(
+            f"obsm[{use_rep!r}] holds numbers that are not finite, first in cell {cell!r}. Fit the model again."
+        )
+    if len(z) < 10:
+        raise InputError(f"A map needs at least 10 cells, and there are {len(z)}. Pass more of them.")
+    cells = AnnData(obs=pd.DataFrame(index=adata.obs_names), obsm={use_rep: z})
     with threadpool_limits():  # numba sets the OpenMP threads of PyTorch too; this puts them back
-        sc.pp.neighbors(cells, n_neighbors=min(_NEIGHBORS, cells.n_obs - 1), use_rep=use_rep, random_state=seed)
+        sc.pp.neighbors(cells, n_neighbors=min(15, cells.n_obs - 1), use_rep=use_rep, random_state=seed)
         sc.tl.umap(cells, random_state=seed)
     return cells.obsm["X_umap"]
 
 
-def map_of(adata: AnnData, coordinates: Places, seed: int) -> NDArray[np.floating]:
+def _map_of(adata: AnnData, coordinates: Places, seed: int) -> NDArray[np.floating]:
     """Return `coordinates` (cells, 2), or a new map where there are none; `InputError` where the shape is another."""
     xy = umap(adata, seed=seed) if coordinates is None else np.asarray(coordinates)
     if xy.shape != (adata.n_obs, 2):
@@ -56,12 +76,7 @@ def map_of(adata: AnnData, coordinates: Places, seed: int) -> NDArray[np.floatin
 
 
 def figure6(
-    adata: AnnData,
-    *,
-    labels_key: str = "label",
-    truth_key: str = "truth",
-    coordinates: Places = None,
-    seed: int = 0,
+    adata: AnnData, *, labels_key: str = "label", truth_key: str = "truth", coordinates: Places = None, seed: int = 0
 ) -> Figure:
     """Draw the cells on one map, colored by seed label, by true type and by the probability of each type.
 
@@ -78,9 +93,9 @@ def figure6(
     Raises:
         InputError: If something to read is missing; the message says which function makes it.
     """
-    probabilities = probabilities_of(adata)
+    probabilities = _probabilities_of(adata)
     names, codes = check_labels(adata, labels_key)
-    xy = map_of(adata, coordinates, seed)
+    xy = _map_of(adata, coordinates, seed)
     colors = palette_of(adata, truth_key, labels_key, also=names)
     known = adata.obs.get(truth_key)
     shown = {*names, *(() if known is None else known.dropna().map(label_name))}
@@ -91,9 +106,15 @@ def figure6(
     with sheet(height=_TOP + below) as figure:
         upper, lower = figure.subfigures(2, 1, height_ratios=[_TOP, below])
         panels = upper.subplots(1, 2 if known is not None else 1, squeeze=False)[0]
-        _seeds(panels[0], xy, codes, [colors[name] for name in names])
+        gray = _draw_cells(panels[0], xy[codes < 0], "Seed labels", c=UNLABELED_COLOR)
+        small = gray.get_sizes()[0]
+        large = np.clip(2_000 / max((codes >= 0).sum(), 1), max(3 * small, 14), max(3 * small, 30))
+        seeds = {"c": [colors[names[code]] for code in codes[codes >= 0]], "edgecolors": "white", "linewidths": 0.5}
+        panels[0].scatter(*xy[codes >= 0].T, s=large, rasterized=True, **seeds)
         if known is not None:
-            _types(panels[1], xy, known, colors, seed)
+            order = np.random.default_rng(seed).permutation(len(xy))  # so that no type hides another on principle
+            types = [UNLABELED_COLOR if pd.isna(name) else colors[label_name(name)] for name in known.iloc[order]]
+            _draw_cells(panels[1], xy[order], "True types", c=types)
         else:
             panels[0].set_box_aspect(0.85)  # as it would be beside a second panel
             panels[0].set_anchor("W")
@@ -102,7 +123,10 @@ def figure6(
         panels[-1].legend(handles=marks, loc="center left", bbox_to_anchor=(1.02, 0.5))
         grid = lower.subplots(rows, columns, squeeze=False).ravel()
         for name, axes in zip(probabilities.columns, grid, strict=False):
-            points = _probability(axes, xy, probabilities[name].to_numpy(), fill(str(name), 72 // columns))
+            probability = probabilities[name].to_numpy()
+            order = np.argsort(probability, kind="stable")  # the highest last, on top
+            shade = {"c": probability[order], "cmap": probability_cmap(), "vmin": 0, "vmax": 1}
+            points = _draw_cells(axes, xy[order], fill(str(name), 72 // columns), **shade)
         for axes in grid[probabilities.shape[1] :]:
             axes.set_axis_off()
         bar = lower.colorbar(points, ax=grid.tolist(), fraction=0.03, pad=0.01, aspect=14 * rows, ticks=[0, 0.5, 1])
@@ -111,78 +135,75 @@ def figure6(
     return figure
 
 
-def _seeds(axes: Axes, xy: NDArray, codes: NDArray[np.int64], colors: list[str]) -> None:
-    """Draw the cells without a label small and gray, then the seeds, large."""
-    size = _size(axes, len(xy))
-    axes.scatter(*xy[codes < 0].T, s=size, c=UNLABELED_COLOR, linewidths=0, rasterized=True)
-    seeds = np.flatnonzero(codes >= 0)
-    large = np.clip(2_000 / max(len(seeds), 1), max(3 * size, 14), max(3 * size, 30))
-    edge = {"edgecolors": "white", "linewidths": 0.5}
-    axes.scatter(*xy[seeds].T, s=large, c=[colors[code] for code in codes[seeds]], rasterized=True, **edge)
-    _remove_ticks(axes, "Seed labels")
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A piece of HTML that notebooks show."""
+
+    html: str = field(repr=False)  # a notebook stores the repr beside it
+
+    def _repr_html_(self) -> str:
+        return self.html
 
 
-def _types(axes: Axes, xy: NDArray, types: pd.Series, colors: dict[str, str], seed: int) -> None:
-    """Draw all cells in the color of their true type, in random order so that none hides another on principle."""
-    order = np.random.default_rng(seed).permutation(len(xy))
-    shown = [UNLABELED_COLOR if pd.isna(name) else colors[label_name(name)] for name in types.iloc[order]]
-    axes.scatter(*xy[order].T, s=_size(axes, len(xy)), c=shown, linewidths=0, rasterized=True)
-    _remove_ticks(axes, "True types")
+def cell_probe(
+    adata: AnnData, *, labels_key: str = "label", truth_key: str = "truth", coordinates: Places = None, seed: int = 0
+) -> Probe:
+    """Return a map of cells in the color of their inferred type, and the probabilities of the one that is asked for.
+
+    Reads obsm["scanvi_probabilities"] (a table (cells, labels)) and, where there is one, obs[`truth_key`]. Of more than
+    3,000 cells a random 3,000 are shown. The slider orders cells from the least certain to the most certain.
+
+    Args:
+        adata: Cells.
+        labels_key: Column with the seed labels, for the colors.
+        truth_key: Column with the true types; not told where the column is missing.
+        coordinates: A map (cells, 2) made before; without it `umap(adata, seed=seed)` is called.
+        seed: Draws the map, and the cells that are shown.
+
+    Raises:
+        InputError: If something to read is missing or not finite; the message says which function makes it.
+    """
+    table = _probabilities_of(adata)
+    xy = _map_of(adata, coordinates, seed)
+    if not (np.isfinite(table.to_numpy()).all() and np.isfinite(xy).all()):
+        raise InputError("A probability or a place on the map is not a finite number. Fit the model again.")
+    colors = palette_of(adata, truth_key, labels_key, also=table.columns)
+    shown = np.random.default_rng(seed).permutation(adata.n_obs)[:_MOST]
+    order = shown[np.argsort(table.to_numpy()[shown].max(axis=1), kind="stable")]
+    known = adata.obs[truth_key].iloc[order] if truth_key in adata.obs else [None] * len(order)
+    shares = table.to_numpy()[order]
+    low, high = xy.min(axis=0), xy.max(axis=0)
+    scaled = (xy[order] - low) / np.where(high > low, high - low, 1)
+    room = np.array([_WIDTH, _HEIGHT]) - 2 * _MARGIN
+    x, y = np.rint(_MARGIN + np.c_[scaled[:, 0], 1 - scaled[:, 1]] * room).astype(int).T  # y is downward
+    data = {
+        "cells": [str(name) for name in adata.obs_names[order]],
+        "labels": [label_name(name) for name in table.columns],
+        "truth": [None if pd.isna(name) else label_name(name) for name in known],
+        "best": shares.argmax(axis=1).tolist(),
+        "percent": np.rint(100 * shares).astype(int).tolist(),
+        "x": x.tolist(),
+        "y": y.tolist(),
+    }
+    return Probe(_html(data, colors))
 
 
-def _probability(axes: Axes, xy: NDArray, probability: NDArray, title: str) -> PathCollection:
-    order = np.argsort(probability, kind="stable")  # the highest last, on top
-    points = axes.scatter(
-        *xy[order].T,
-        s=_size(axes, len(xy)),
-        c=probability[order],
-        cmap=probability_cmap(),
-        vmin=0,
-        vmax=1,
-        linewidths=0,
-        rasterized=True,
-    )
-    _remove_ticks(axes, title)
-    return points
-
-
-def _remove_ticks(axes: Axes, title: str) -> None:
-    """Take away ticks, since coordinates of a map mean nothing, and leave a thin frame."""
-    axes.set_title(title)
-    axes.set(xticks=[], yticks=[])
+def _draw_cells(axes: Axes, xy: NDArray, title: str, **look: object) -> PathCollection:
+    """Draw cells so large that together they would cover a third of the panel; their coordinates mean nothing."""
+    box = axes.get_window_extent()
+    area = box.width * box.height * (72 / axes.get_figure(root=True).dpi) ** 2  # points²
+    size = np.clip(0.33 * area / max(len(xy), 1), 1.0, 14.0)
+    axes.set(title=title, xticks=[], yticks=[])
     axes.spines[:].set(visible=True, color="#d0d7de")
     axes.margins(0.04)
-
-
-def _size(axes: Axes, cells: int) -> float:
-    """Return a marker area in points² such that the cells together would cover about a third of the panel."""
-    box = axes.get_window_extent()
-    area = box.width * box.height * (72 / axes.get_figure(root=True).dpi) ** 2
-    return float(np.clip(0.33 * area / cells, 1.0, 14.0))
+    return axes.scatter(*xy.T, s=size, linewidths=0, rasterized=True, **look)
 
 
 def _mark(name: str, color: str, size: float) -> Line2D:
     return Line2D([], [], marker="o", linestyle="none", color=color, markersize=size, markeredgewidth=0, label=name)
 
 
-def _representation(adata: AnnData, key: str) -> NDArray[np.floating]:
-    if key not in adata.obsm:
-        raise InputError(
-            f"obsm[{key!r}] is missing. Write the latent means there first: "
-            f"adata.obsm[{key!r}] = st.latent(model, adata)."
-        )
-    z = np.asarray(adata.obsm[key])
-    if not np.isfinite(z).all():
-        cell = adata.obs_names[np.flatnonzero(~np.isfinite(z).all(1))[0]]
-        raise InputError(
-            f"obsm[{key!r}] holds numbers that are not finite, first in cell {cell!r}. Fit the model again."
-        )
-    if len(z) < _FEWEST:
-        raise InputError(f"A map needs at least {_FEWEST} cells, and there are {len(z)}. Pass more of them.")
-    return z
-
-
-def probabilities_of(adata: AnnData) -> pd.DataFrame:
+def _probabilities_of(adata: AnnData) -> pd.DataFrame:
     """Return obsm["scanvi_probabilities"]; `InputError` where it is no table."""
     table = adata.obsm.get("scanvi_probabilities")
     if not isinstance(table, pd.DataFrame):
@@ -192,3 +213,28 @@ def probabilities_of(adata: AnnData) -> pd.DataFrame:
             'adata.obsm["scanvi_probabilities"] = st.label_probabilities(model, adata).'
         )
     return table
+
+
+def _html(data: Mapping[str, Any], colors: Mapping[str, str]) -> str:
+    dots = ""
+    for code, name in enumerate(data["labels"]):
+        path = "".join(f"M{data['x'][i]} {data['y'][i]}h0" for i in np.flatnonzero(np.equal(data["best"], code)))
+        dots += f'<path stroke="{colors[name]}" d="{path}"/>'
+    bars = "".join(
+        f'<li><span class="name">{escape(name)}</span><span class="track"><span class="bar" style="width:{share}%;'
+        f'background:{colors[name]}"></span></span><span class="share">{share} %</span></li>'
+        for name, share in zip(data["labels"], data["percent"][0], strict=True)
+    )
+    packed = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")  # no name may end the script
+    return Template(Path(__file__).with_name("probe.html").read_text(encoding="utf-8")).substitute(
+        width=_WIDTH,
+        height=_HEIGHT,
+        dots=dots,
+        bars=bars,
+        x=data["x"][0],
+        y=data["y"][0],
+        cell=escape(data["cells"][0]),
+        truth="" if data["truth"][0] is None else f", in truth {escape(data['truth'][0])}",
+        last=len(data["cells"]) - 1,
+        data=packed,
+    )

@@ -1,38 +1,21 @@
-"""Pictures of a fit and of what it says: its history, a predictive check, how sure it is, where it errs.
-
-Used in book/05_training.md and book/06_figure.md. Everything comes in as a table; nothing here knows a model.
-"""
+"""Tables of fits: history, predictive check, how sure and how right (chapters 5, 6), and what a label weighs (7)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import cycle
+
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
-from numpy.typing import ArrayLike, NDArray
+from matplotlib.ticker import LogLocator, NullFormatter
+from numpy.typing import ArrayLike
 
 from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.inputs.labels import label_name
-from scanvi_tutorial.plotting.style import (
-    BLUE,
-    FAINT,
-    GREEN,
-    INK,
-    MUTED,
-    ORANGE,
-    panel,
-    require_columns,
-    sheet,
-    text_on,
-)
+from scanvi_tutorial.plotting.style import BLUE, GREEN, INK, MUTED, ORANGE, number_table, panel, require_columns, sheet
 
-__all__ = ["confusion_plot", "history_plot", "predictive_plot", "probability_plot"]
-
-_HISTORY = (
-    *("bound_train", "bound_held_out", "kl_z", "kl_l", "kl_y"),
-    *("learning_rate", "kl_weight"),
-)
+_HISTORY = ("bound_train", "bound_held_out", "kl_z", "kl_l", "kl_y", "learning_rate", "kl_weight")
 _PREDICTIVE = ("observed_mean", "predicted_mean", "observed_zeros", "predicted_zeros")
 
 
@@ -49,60 +32,47 @@ def history_plot(history: pd.DataFrame, *, best_epoch: int | None = None) -> Fig
     best = history.attrs.get("best_epoch") if best_epoch is None else best_epoch
     epochs = history.index.to_numpy()
     looked = "cross_entropy" in history
-    with sheet(height=4.8 if looked else 2.8) as figure:
-        panels = figure.subplots(2 if looked else 1, 2 if looked else 3, sharex=True).ravel()
-        bound, kl, schedule = panels[0], panels[1], panels[-1]
-        if looked:
-            _draw_label_term(panels[2], history["cross_entropy"])
-        for axes, title, curves in (
-            (bound, "Bound", {"training cells": "bound_train", "held-out cells": "bound_held_out"}),
-            (
-                kl,
-                "KL terms, held-out cells",
-                {"$z_1$ and $z_2$": "kl_z", r"$\ell$": "kl_l", "$y$": "kl_y"},
-            ),
+    rows = [["bound", "kl"], ["label", "schedule"] if looked else ["schedule", "schedule"]]
+    with sheet(height=4.8) as figure:
+        panels = figure.subplot_mosaic(rows, sharex=True)
+        bound, kl, schedule = panels["bound"], panels["kl"], panels["schedule"]
+        for axes, column, color, name in (
+            (bound, "bound_train", BLUE, "training cells"),
+            (bound, "bound_held_out", ORANGE, "held-out cells"),
+            (kl, "kl_z", BLUE, "$z_1$ and $z_2$"),
+            (kl, "kl_l", ORANGE, r"$\ell$"),
+            (kl, "kl_y", GREEN, "$y$"),
+            (schedule, "kl_weight", ORANGE, "weight of the KL terms"),
         ):
-            for (name, column), color in zip(curves.items(), (BLUE, ORANGE, GREEN), strict=False):
-                axes.plot(epochs, history[column], color=color, label=name)
-            axes.set_title(f"{title}{' ' if looked else chr(10)}(nats per cell)")
-        bound.set_ylim(_bound_limits(history[["bound_train", "bound_held_out"]].to_numpy()))
+            axes.plot(epochs, history[column], color=color, label=name)
         peak = history["learning_rate"].max()
         schedule.plot(epochs, history["learning_rate"] / peak, color=BLUE, label=f"learning rate / {peak:.2g}")
-        schedule.plot(epochs, history["kl_weight"], color=ORANGE, label="weight of the KL terms")
-        schedule.set_title("Schedule")
-        schedule.set(ylim=(-0.05, 1.6), yticks=[0, 0.5, 1])
-        for axes in panels:
-            if best is not None:
-                axes.axvline(best, color=MUTED, linestyle=":", linewidth=1.2)
-            axes.grid(axis="y")
+        bound.set(title="Bound (nats per cell)", ylim=_bound_limits(history[["bound_train", "bound_held_out"]]))
+        kl.set_title("KL terms, held-out cells (nats per cell)")
+        schedule.set(title="Schedule", ylim=(-0.05, 1.6), yticks=[0, 0.5, 1])
         bound.legend(loc="lower right", frameon=True, framealpha=1, edgecolor="none")
         kl.legend(loc="best")
         schedule.legend(loc="upper left")
+        if looked:
+            label, entropy = panels["label"], history["cross_entropy"]
+            label.plot(epochs, entropy, color=BLUE)
+            # two decades at the least, or a run that learns nothing would seem to fall like one that does
+            low = min(entropy.min(), entropy.max() / 100) * 0.7
+            label.set(title="Cross-entropy of the seeds (nats)", yscale="log")
+            label.set_ylim(bottom=low)
+            label.yaxis.set_minor_formatter(NullFormatter())
+            label.set_xlabel("epoch")
+        for axes in panels.values():
+            axes.grid(axis="y")
+            if best is not None:
+                axes.axvline(best, color=MUTED, linestyle=":", linewidth=1.2)
         if best is not None:
-            early = best < (epochs[0] + epochs[-1]) / 2
-            panels[-1 if looked else 0].annotate(
-                f"kept: epoch {best}",
-                (best, 0.72 if looked else 0.55),
-                (4 if early else -4, 0),
-                xycoords=("data", "axes fraction"),
-                textcoords="offset points",
-                ha="left" if early else "right",
-                va="top",
-                color=MUTED,
-            )
-        for axes in panels[-2 if looked else -3 :]:
-            axes.set_xlabel("epoch")
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            align, away = ("left", 4) if best < (epochs[0] + epochs[-1]) / 2 else ("right", -4)
+            at = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+            schedule.annotate(f"kept: epoch {best}", (best, 0.72), (away, 0), ha=align, va="top", color=MUTED, **at)
+        schedule.set_xlabel("epoch")
+        schedule.xaxis.get_major_locator().set_params(integer=True)
     return figure
-
-
-def _draw_label_term(axes: Axes, entropy: pd.Series) -> None:
-    axes.plot(entropy.index.to_numpy(), entropy, color=BLUE)
-    axes.set_title("Cross-entropy of the seeds (nats)")
-    axes.set_yscale("log")
-    # two decades at the least, or a run that learns nothing would seem to fall like one that does
-    axes.set_ylim(bottom=min(entropy.min(), entropy.max() / 100) * 0.7)
-    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def predictive_plot(check: pd.DataFrame) -> Figure:
@@ -142,8 +112,7 @@ def probability_plot(probabilities: pd.DataFrame, truth: ArrayLike | None = None
     p = probabilities.to_numpy()
     names = np.array([label_name(name) for name in probabilities.columns], dtype=object)
     highest, called = p.max(1), names[p.argmax(1)]
-    groups: dict[str, NDArray] = {"": highest}
-    wrong = None
+    groups, colors = {"": highest}, [BLUE]
     if truth is not None:
         true_types = np.array([label_name(name) for name in truth], dtype=object)
         if true_types.shape != called.shape:
@@ -151,39 +120,22 @@ def probability_plot(probabilities: pd.DataFrame, truth: ArrayLike | None = None
                 f"There are {len(called)} rows of probabilities and {len(true_types)} true types. Align both."
             )
         wrong = called != true_types
-        groups = {
-            f"right ({(~wrong).mean():.0%} of the cells)": highest[~wrong],
-            f"wrong ({wrong.mean():.0%})": highest[wrong],
-        }
-    if wrong is not None:
-        with sheet(height=2.8) as figure:
-            counts, shares = figure.subplots(1, 2, width_ratios=[3, 2])
-            _draw_highest(counts, groups)
-            _draw_wrong(shares, highest, wrong)
-        return figure
-    with panel(height=2.8) as axes:
-        _draw_highest(axes, groups)
-    return axes.figure
-
-
-def _draw_highest(axes: Axes, groups: dict[str, NDArray]) -> None:
-    colors = [BLUE, ORANGE][: len(groups)]
-    bins = np.linspace(0, 1, 26)
-    axes.hist(list(groups.values()), bins, stacked=True, color=colors, label=list(groups), edgecolor="white")
-    axes.set(xlim=(0, 1), xlabel="probability of the most probable type", ylabel="cells")
-    if len(groups) > 1:
-        axes.legend(loc="upper left")
-
-
-def _draw_wrong(axes: Axes, highest: NDArray, wrong: NDArray) -> None:
-    tenth = np.minimum((highest * 10).astype(int), 9)
-    cells, errors = np.bincount(tenth, minlength=10), np.bincount(tenth[wrong], minlength=10)
-    filled = np.flatnonzero(cells)
-    axes.bar((filled + 0.5) / 10, errors[filled] / cells[filled], 0.1, color=ORANGE, edgecolor="white")
-    for place in filled:
-        axes.text((place + 0.5) / 10, errors[place] / cells[place], f"{cells[place]:,}", ha="center", va="bottom")
-    axes.set(xlim=(0, 1), ylim=(0, 1.1), xlabel="the same, in tenths", ylabel="share that is wrong")
-    axes.set_title("over each bar: cells in that tenth")
+        right = f"right ({(~wrong).mean():.0%} of the cells)"
+        groups, colors = {right: highest[~wrong], f"wrong ({wrong.mean():.0%})": highest[wrong]}, [BLUE, ORANGE]
+    with sheet(height=2.8) as figure:
+        counts, *shares = figure.subplots(1, len(groups), width_ratios=[3, 2][: len(groups)], squeeze=False)[0]
+        bins = np.linspace(0, 1, 26)
+        counts.hist(list(groups.values()), bins, stacked=True, color=colors, label=list(groups), edgecolor="white")
+        counts.set(xlim=(0, 1), xlabel="probability of the most probable type", ylabel="cells")
+        for axes in shares:
+            counts.legend(loc="upper left")
+            tenth = np.minimum((highest * 10).astype(int), 9)
+            share = pd.Series(wrong).groupby(tenth).agg(["mean", "size"])
+            bars = axes.bar((share.index + 0.5) / 10, share["mean"], 0.1, color=ORANGE, edgecolor="white")
+            axes.bar_label(bars, [f"{cells:,}" for cells in share["size"]], fontsize=9)
+            axes.set(xlim=(0, 1), ylim=(0, 1.1), xlabel="the same, in tenths", ylabel="share that is wrong")
+            axes.set_title("over each bar: cells in that tenth")
+    return figure
 
 
 def confusion_plot(table: pd.DataFrame) -> Figure:
@@ -192,27 +144,79 @@ def confusion_plot(table: pd.DataFrame) -> Figure:
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = 0.42 if len(table) > 6 else 0.52
     with panel(width=min(7.2, 2.6 + 0.7 * table.shape[1]), height=1.3 + side * len(table)) as axes:
-        shade = axes.pcolormesh(share, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1.5)
-        for (row, column), cells in np.ndenumerate(counts):
-            color = text_on(shade.cmap(shade.norm(share[row, column]))) if cells else FAINT
-            axes.text(column + 0.5, row + 0.5, f"{cells:,}", ha="center", va="center", color=color, fontsize=8.5)
-        axes.set_xticks(np.arange(table.shape[1]) + 0.5, table.columns, rotation=35, ha="right", rotation_mode="anchor")
-        axes.set_yticks(np.arange(len(table)) + 0.5, table.index)
+        shade = number_table(axes, table, share)
         axes.set(xlabel="inferred type", ylabel="true type")
-        axes.invert_yaxis()
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
         bar = axes.figure.colorbar(shade, ax=axes, label="share of the row", ticks=[0, 0.5, 1], aspect=25, pad=0.02)
         bar.outline.set_visible(False)
     return axes.figure
 
 
-def _bound_limits(curves: NDArray[np.floating]) -> tuple[float, float] | None:
+def label_factor_plot(table: pd.DataFrame) -> Figure:
+    """Draw by how much the gradient of each label was multiplied, over one plus the loss of its cell.
+
+    Args:
+        table: A row a labeled cell: `loss` in nats, `factor` as measured on gradients (1 + `loss` and `factor` above
+            zero), and `model`, by whose values points are colored.
+    """
+    require_columns(table, ("loss", "factor", "model"), "a row for each labeled cell")
+    expected = 1 + table["loss"]
+    with panel(width=4.6, height=3.6) as axes:
+        for name, color in zip(table["model"].unique(), cycle((ORANGE, BLUE, GREEN)), strict=False):
+            of = table["model"] == name
+            axes.scatter(expected[of], table["factor"][of], s=16, c=color, alpha=0.6, linewidths=0, label=name)
+        both = np.concatenate([expected, table["factor"]])
+        limits = both.min() / 1.3, both.max() * 1.3
+        axes.plot(limits, limits, color=INK, linewidth=1, linestyle="--", zorder=0)
+        axes.set(xscale="log", yscale="log", xlim=limits, ylim=limits, box_aspect=1)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:,.0f}")
+            axis.set_minor_formatter(NullFormatter())
+        axes.set(xlabel="1 + loss of the cell (nats)", ylabel="factor on the label's gradient")
+        axes.legend(loc="upper left")
+    return axes.figure
+
+
+def label_weight_plot(table: pd.DataFrame, *, marks: Mapping[str, float] | None = None) -> Figure:
+    """Draw accuracy, how sure the model is, and calibration error over the label weight w.
+
+    Args:
+        table: A row a fit: `weight` (above zero), `accuracy`, `confidence` (mean of the highest probability) and
+            `calibration_error`. Fits with one weight are draws: a point each, and a line through their means.
+        marks: Weights to name, such as the defaults of other systems; those outside the sweep are left out.
+    """
+    require_columns(table, ("weight", "accuracy", "confidence", "calibration_error"), "a row for each fit")
+    means = table.groupby("weight").mean(numeric_only=True)
+    with sheet(height=3.1) as figure:
+        left, right = figure.subplots(1, 2)
+        for axes, column, color, name in (
+            (left, "confidence", ORANGE, "mean highest probability"),
+            (left, "accuracy", BLUE, "accuracy"),
+            (right, "calibration_error", ORANGE, ""),
+        ):
+            axes.plot(means.index, means[column], color=color, label=name)
+            axes.scatter(table["weight"], table[column], s=14, c=color, linewidths=0)
+        left.fill_between(means.index, means["accuracy"], means["confidence"], color=ORANGE, alpha=0.12, linewidth=0)
+        left.set_title("How right, and how sure")
+        left.legend(loc="lower right")
+        right.set_title("Expected calibration error")
+        right.set_ylim(0, table["calibration_error"].max() * (1.65 if marks else 1.05))  # names stand above the data
+        for axes in (left, right):
+            axes.set(xscale="log", xlabel="label weight $w$")
+            axes.grid(axis="y")
+        named = pd.Series(marks or {}, dtype=float)
+        for weight, names in named[named.between(means.index.min(), means.index.max())].groupby(named):
+            right.axvline(weight, color=MUTED, linestyle=":", linewidth=1)
+            at = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "rotation": 90}
+            text = ", ".join(names.index)  # systems that agree share a line
+            right.annotate(text, (weight, 0.99), (2, 0), ha="left", va="top", color=MUTED, fontsize=8, **at)
+    return figure
+
+
+def _bound_limits(curves: pd.DataFrame) -> tuple[float, float] | None:
     """Return limits that leave out the steep first twentieth of the epochs, which would flatten all the rest."""
-    late = curves[min(max(1, len(curves) // 20), len(curves) - 1) :]
-    late = late[np.isfinite(late)]
-    if not late.size:
-        return None
-    low, high = late.min(), curves[np.isfinite(curves)].max()
+    curves = curves.where(np.isfinite(curves))
+    low = curves[min(max(1, len(curves) // 20), len(curves) - 1) :].min(axis=None)
+    high = curves.max(axis=None)
     margin = 0.08 * max(high - low, 1e-3)
-    return float(low - margin), float(high + margin)
+    return (low - margin, high + margin) if np.isfinite(low) else None

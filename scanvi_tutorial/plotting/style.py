@@ -1,7 +1,6 @@
 """One look for all figures: the style file, one color a type, and the frame that figures are built in.
 
-Figures are made by pyplot, which a notebook watches: it shows what is open at the end of a cell and closes it. So a
-cell writes `fig = …`; a bare figure as its last line would be shown twice.
+Pyplot makes figures, so that a notebook shows and closes those of a cell; a bare figure as last line is shown twice.
 """
 
 from __future__ import annotations
@@ -17,32 +16,14 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from scanvi_tutorial.config import UNLABELED
 from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.inputs.labels import label_name
-
-__all__ = [
-    "BAND",
-    "BLUE",
-    "FAINT",
-    "GREEN",
-    "INK",
-    "MUTED",
-    "ORANGE",
-    "STYLE",
-    "UNLABELED_COLOR",
-    "palette",
-    "palette_of",
-    "panel",
-    "panels_in_a_row",
-    "probability_cmap",
-    "require_columns",
-    "sheet",
-    "text_on",
-]
 
 STYLE = Path(__file__).with_name("book.mplstyle")
 INK, MUTED, FAINT = "#24292f", "#57606a", "#8c959f"  # text; lines that stand back; zeros in a table
@@ -79,7 +60,8 @@ def palette(names: Iterable[str]) -> dict[str, str]:
             f"There are colors for {3 * len(_TYPES)} types, not for {len(types)}. "
             "Merge related types, or drop categories that no cell has."
         )
-    shades = [*_TYPES, *(_blend(c, "white", 0.55) for c in _TYPES), *(_blend(c, "black", 0.45) for c in _TYPES)]
+    plain = np.array([to_rgb(color) for color in _TYPES])
+    shades = map(to_hex, [*plain, *((1 - 0.55) * plain + 0.55), *((1 - 0.45) * plain)])
     colors = dict(zip(types, shades, strict=False))
     return {name: colors.get(name, UNLABELED_COLOR) for name in names}
 
@@ -139,12 +121,15 @@ def require_columns(table: pd.DataFrame, columns: Iterable[str], source: str) ->
         )
 
 
-def text_on(color: object) -> str:
-    """Return black or white, whichever can be read on `color` (relative luminance of WCAG 2)."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
-    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return "#000000" if luminance > 0.179 else "#ffffff"
-
-
-def _blend(color: str, other: str, share: float) -> str:
-    return to_hex([(1 - share) * a + share * b for a, b in zip(to_rgb(color), to_rgb(other), strict=True)])
+def number_table(axes: Axes, table: pd.DataFrame, shade: NDArray[np.floating]) -> QuadMesh:
+    """Write a table of counts with its names; `shade`, between 0 and 1 and of the same shape, is the blue behind."""
+    mesh = axes.pcolormesh(shade, cmap="Blues", vmin=0, vmax=1, edgecolors="#f0f2f4", linewidth=1)
+    for (row, column), count in np.ndenumerate(table):
+        color = FAINT if not count else "white" if shade[row, column] > 0.71 else "black"
+        axes.text(column + 0.5, row + 0.5, f"{count:,.0f}", ha="center", va="center", color=color, fontsize=8)
+    axes.set_xticks(np.arange(table.shape[1]) + 0.5, table.columns, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(np.arange(len(table)) + 0.5, table.index)
+    axes.invert_yaxis()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return mesh

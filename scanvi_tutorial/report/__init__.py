@@ -1,12 +1,10 @@
-"""One page on an annotation, to be read before it is believed: figures, doubts and settings, in a file of its own.
+"""One page on an annotation, to be read before it is believed: figures, doubts and settings (book/10_your_data.md).
 
-Told in book/10_your_data.md. Everything comes from what `annotate` wrote into the AnnData, so a page can be made of a
-file that was saved long ago.
+All of it comes from what `annotate` wrote into the AnnData, so a page can be made of a file that was saved long ago.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -49,12 +47,8 @@ def report_page(adata: AnnData, *, title: str = "Annotated cells", seed: int = 0
         InputError: Where `annotate` has not been here.
     """
     about = adata.uns.get("scanvi")
-    whole = isinstance(about, dict) and about.keys() >= _NEEDED and "keep_labels" in about["parameters"]
-    if (
-        not whole
-        or "scanvi_probabilities" not in adata.obsm
-        or not {"scanvi_label", "scanvi_probability"} <= {*adata.obs}
-    ):
+    whole = isinstance(about, dict) and about.keys() >= _NEEDED
+    if not whole or not {*adata.obs, *adata.obsm} >= {"scanvi_label", "scanvi_probability", "scanvi_probabilities"}:
         raise InputError(
             'There is no annotation to report on, or a part of it is gone: call st.annotate(adata, labels="...") first.'
         )
@@ -64,7 +58,7 @@ def report_page(adata: AnnData, *, title: str = "Annotated cells", seed: int = 0
     )
     parameters = dict(about["parameters"])
     settings = {name: value for name, value in parameters.items() if not isinstance(value, dict)}
-    trained = {f"train: {name}": value for name, value in parameters["train"].items()}
+    settings |= parameters["model"] | {f"train: {name}": value for name, value in parameters["train"].items()}
     return environment.get_template("page.html").render(
         title=title,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -76,19 +70,10 @@ def report_page(adata: AnnData, *, title: str = "Annotated cells", seed: int = 0
         scores=None if not len(given) else scores(given, probabilities).round(3).to_dict(),
         hidden=len(given),
         figures=figures_of(adata, seed=seed),
-        compared=_compared(about.get("compared", {})),
-        settings=sorted({**settings, **dict(parameters["model"]), **trained}.items()),
+        compared=sorted(about.get("compared", {}).items(), key=lambda item: float(item[1]["log_loss"])),
+        settings=sorted(settings.items()),
         versions=sorted(about["versions"].items()),
     )
-
-
-def _compared(compared: Mapping[str, Mapping[str, float]]) -> list[dict[str, str]]:
-    """Return a row a method: how right it was about hidden labels. A file keeps no order, so the best comes first."""
-    rows = sorted(compared.items(), key=lambda item: float(item[1]["log_loss"]))
-    return [
-        {"method": name, "accuracy": f"{float(row['accuracy']):.1%}", "log_loss": f"{float(row['log_loss']):.3f}"}
-        for name, row in rows
-    ]
 
 
 def _opening(adata: AnnData, *, keep: bool) -> str:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -24,21 +22,9 @@ from scanvi_tutorial.inputs.labels import check_labels
 from scanvi_tutorial.plotting import confusion_plot, history_plot, palette, probability_plot, reliability_diagram, umap
 from scanvi_tutorial.plotting.style import BLUE, FAINT, UNLABELED_COLOR, panel, probability_cmap, sheet
 
-__all__ = ["Picture", "codes_of", "figures_of", "given_of", "held_out_of", "in_words"]
-
 _MOST_COLORS = 30  # of `palette`; rarer labels share gray
 _DPI = 140
 _LONGEST = 32  # letters of a name in a figure; the table of the page has the whole
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A figure as the page needs it."""
-
-    heading: str
-    data: str  # a data: address
-    caption: str
-    alt: str
 
 
 def held_out_of(adata: AnnData) -> tuple[pd.Series, pd.DataFrame]:
@@ -51,85 +37,76 @@ def held_out_of(adata: AnnData) -> tuple[pd.Series, pd.DataFrame]:
     return pd.Series(given, cells), pd.DataFrame(table, cells, names)
 
 
-def figures_of(adata: AnnData, *, seed: int = 0) -> list[Picture]:
-    """Return all figures that can be drawn of what `annotate` wrote; a map takes ten cells, the rest less."""
+def figures_of(adata: AnnData, *, seed: int = 0) -> list[dict[str, str]]:
+    """Return all figures that can be drawn of what `annotate` wrote; a map takes ten cells, the rest less.
+
+    A figure has a `heading`, its `data` (a data: address), a `caption`, and `alt` for those who cannot see it.
+    """
     about = adata.uns["scanvi"]
     given, held_out = held_out_of(adata)
-    pictures = [_labels(adata)]
-    with suppress(InputError):  # too few cells for a map
-        pictures.append(_maps(adata, umap(adata, seed=seed)))
-    pictures.append(_probabilities(adata))
-    if len(given):
-        pictures += [_errors(given, held_out), _calibration(given, held_out)]
-    history = pd.DataFrame(about["history"])
-    history.index = pd.RangeIndex(len(history), name="epoch")
-    pictures.append(_history(history, int(about["best_epoch"])))
+    with warnings.catch_warnings(), matplotlib.rc_context({"interactive": False}):  # no window, no notebook shows them
+        warnings.filterwarnings("ignore", "Glyph")  # letters that no font has
+        warnings.filterwarnings("ignore", "constrained_layout not applied")
+        pictures = [_labels(adata)]
+        with suppress(InputError):  # too few cells for a map
+            pictures.append(_maps(adata, umap(adata, seed=seed)))
+        pictures.append(_probabilities(adata))
+        if len(given):
+            pictures += [_errors(given, held_out), _calibration(given, held_out)]
+        pictures.append(_history(pd.DataFrame(about["history"]).reset_index(drop=True), int(about["best_epoch"])))
     return pictures
 
 
-def _labels(adata: AnnData) -> Picture:
+def _labels(adata: AnnData) -> dict[str, str]:
     names, given = given_of(adata)
     before = np.bincount(given[given >= 0], minlength=len(names))
     after = np.bincount(codes_of(adata), minlength=len(names))
-
-    def draw() -> Figure:
-        with panel(height=1.0 + 0.3 * len(names)) as axes:
-            place = np.arange(len(names))
-            axes.barh(place, after, 0.75, color=FAINT, label="cells with this label now")
-            axes.barh(place, before, 0.35, color=BLUE, label="cells that came with it")
-            axes.set_yticks(place, [_text(name) for name in names])
-            axes.invert_yaxis()
-            axes.set(xlabel="cells", xscale="symlog")
-            axes.set_xlim(left=0)
-            axes.figure.legend(loc="outside upper left", ncols=2)
-        return axes.figure
-
+    with panel(height=1.0 + 0.3 * len(names)) as axes:
+        place = np.arange(len(names))
+        axes.barh(place, after, 0.75, color=FAINT, label="cells with this label now")
+        axes.barh(place, before, 0.35, color=BLUE, label="cells that came with it")
+        axes.set_yticks(place, [_text(name) for name in names])
+        axes.invert_yaxis()
+        axes.set(xlabel="cells", xscale="symlog")
+        axes.set_xlim(left=0)
+        axes.figure.legend(loc="outside upper left", ncols=2)
     numbers = "; ".join(f"{name}: {a:,} now, {b:,} given" for name, a, b in zip(names, after, before, strict=True))
-    return _picture("Cells per label", draw, "What was given, inside what was concluded.", f"Bars of cells. {numbers}.")
+    caption = "What was given, inside what was concluded."
+    return _picture("Cells per label", axes.figure, caption, f"Bars of cells. {numbers}.")
 
 
-def _maps(adata: AnnData, xy: NDArray[np.float32]) -> Picture:
+def _maps(adata: AnnData, xy: NDArray[np.float32]) -> dict[str, str]:
     names, given = given_of(adata)
     codes = codes_of(adata)
-    common = [names[code] for code in np.argsort(-np.bincount(codes, minlength=len(names)), kind="stable")]
-    shown = [name for name in names if name in common[:_MOST_COLORS]]
+    common = np.argsort(-np.bincount(codes, minlength=len(names)), kind="stable")[:_MOST_COLORS]
+    shown = [names[code] for code in sorted(common)]
     colors = {**dict.fromkeys(names, UNLABELED_COLOR), **palette(shown)}
-    paint = np.array([colors[name] for name in names] + [UNLABELED_COLOR], dtype=object)
+    paint = np.array([*colors.values(), UNLABELED_COLOR], dtype=object)
     order = np.random.default_rng(0).permutation(len(xy))
+    known = order[np.argsort(given[order] >= 0, kind="stable")]  # cells without a label below
     probability = adata.obs["scanvi_probability"].to_numpy()
-    size = float(np.clip(6_000 / len(xy), 1, 14))
-
+    low = np.argsort(-probability, kind="stable")  # doubtful cells on top
+    dots = {"s": float(np.clip(6_000 / len(xy), 1, 14)), "linewidths": 0}
     columns = max(1, min(4, 92 // (max(len(_text(name)) for name in shown) + 5)))
-
-    def draw() -> Figure:
-        with sheet(height=2.9 + 0.2 * -(-len(shown) // columns)) as figure:
-            before, now, sure = figure.subplots(1, 3)
-            known = order[np.argsort(given[order] >= 0, kind="stable")]  # cells without a label below
-            before.scatter(*xy[known].T, s=size, c=list(paint[given[known]]), linewidths=0)
-            now.scatter(*xy[order].T, s=size, c=list(paint[codes[order]]), linewidths=0)
-            low = np.argsort(-probability, kind="stable")  # doubtful cells on top
-            points = sure.scatter(
-                *xy[low].T, s=size, c=probability[low], cmap=probability_cmap(), vmin=0, vmax=1, linewidths=0
-            )
-            for axes, title in zip((before, now, sure), ("Given", "Concluded", "Probability"), strict=True):
-                axes.set(title=title, xticks=[], yticks=[], box_aspect=1)
-            figure.colorbar(
-                points, ax=sure, orientation="horizontal", ticks=[0, 0.5, 1], aspect=30
-            ).outline.set_visible(False)
-            marks = [
-                Line2D([], [], marker="o", linestyle="none", color=colors[name], label=_text(name)) for name in shown
-            ]
-            figure.legend(handles=marks, loc="outside lower left", ncols=columns)
-        return figure
-
+    with sheet(height=2.9 + 0.2 * -(-len(shown) // columns)) as figure:
+        before, now, sure = figure.subplots(1, 3)
+        before.scatter(*xy[known].T, c=list(paint[given[known]]), **dots)
+        now.scatter(*xy[order].T, c=list(paint[codes[order]]), **dots)
+        points = sure.scatter(*xy[low].T, c=probability[low], cmap=probability_cmap(), vmin=0, vmax=1, **dots)
+        for axes, title in zip((before, now, sure), ("Given", "Concluded", "Probability"), strict=True):
+            axes.set(title=title, xticks=[], yticks=[], box_aspect=1)
+        bar = figure.colorbar(points, ax=sure, orientation="horizontal", ticks=[0, 0.5, 1], aspect=30)
+        bar.outline.set_visible(False)
+        marks = [Line2D([], [], marker="o", linestyle="none", color=colors[name], label=_text(name)) for name in shown]
+        figure.legend(handles=marks, loc="outside lower left", ncols=columns)
     caption = (
         "Near cells are alike; distances between groups, and their sizes, mean little. Doubtful cells are drawn on top."
     )
     alt = "Three maps of the same cells, colored by the labels that were given, by those concluded, and by probability."
-    return _picture("Maps", draw, caption, alt)
+    return _picture("Maps", figure, caption, alt)
 
 
-def _probabilities(adata: AnnData) -> Picture:
+def _probabilities(adata: AnnData) -> dict[str, str]:
     table = adata.obsm["scanvi_probabilities"]
     highest = np.asarray(table).max(1)
     alt = (
@@ -137,44 +114,36 @@ def _probabilities(adata: AnnData) -> Picture:
         "cells are below 0.5."
     )
     caption = "How sure the answer is of each cell. Cells on the left are worth a look, or no label at all."
-    return _picture("How sure", lambda: probability_plot(table), caption, alt)
+    return _picture("How sure", probability_plot(table), caption, alt)
 
 
-def _errors(given: pd.Series, held_out: pd.DataFrame) -> Picture:
+def _errors(given: pd.Series, held_out: pd.DataFrame) -> dict[str, str]:
     table = confusion(given, held_out)
-
-    def draw() -> Figure:
-        named = table.set_axis(list(map(_text, table.index)), axis=0).set_axis(list(map(_text, table.columns)), axis=1)
-        figure = confusion_plot(named)
-        figure.axes[0].set(xlabel="label that was concluded", ylabel="label that was hidden")
-        return figure
-
     right = np.trace(table.to_numpy()) / len(given)
+    figure = confusion_plot(table.rename(index=_text, columns=_text))
+    figure.axes[0].set(xlabel="label that was concluded", ylabel="label that was hidden")
     caption = "Labels that were hidden, and what those cells were called without them."
-    return _picture(
-        "Hidden labels", draw, caption, f"Square table; {right:.0%} of {len(given)} labels on the diagonal."
-    )
+    alt = f"Square table; {right:.0%} of {len(given)} labels on the diagonal."
+    return _picture("Hidden labels", figure, caption, alt)
 
 
-def _calibration(given: pd.Series, held_out: pd.DataFrame) -> Picture:
+def _calibration(given: pd.Series, held_out: pd.DataFrame) -> dict[str, str]:
     table = reliability(given, held_out)
+    bins = "; ".join(
+        f"{row.confidence:.2f} claimed, {row.accuracy:.2f} right ({int(row.cells)} cells)"
+        for row in table[table["cells"] > 0].itertuples()
+    )
     caption = (
         "Is it right as often as it says? Labels that were chosen by hand may be easier to find again than those of "
         "the other cells."
     )
-    bins = [
-        f"{row.confidence:.2f} claimed, {row.accuracy:.2f} right ({int(row.cells)} cells)"
-        for row in table[table["cells"] > 0].itertuples()
-    ]
-    return _picture(
-        "Calibration", lambda: reliability_diagram({"hidden labels": table}), caption, f"Bins: {'; '.join(bins)}."
-    )
+    return _picture("Calibration", reliability_diagram({"hidden labels": table}), caption, f"Bins: {bins}.")
 
 
-def _history(history: pd.DataFrame, best: int) -> Picture:
+def _history(history: pd.DataFrame, best: int) -> dict[str, str]:
     caption = "The fit behind the map: it has settled where the curves are level, and was kept at the dotted line."
     alt = f"Bound, KL terms and schedule over {len(history)} epochs; epoch {best} was kept."
-    return _picture("History of the fit", lambda: history_plot(history, best_epoch=best), caption, alt)
+    return _picture("History of the fit", history_plot(history, best_epoch=best), caption, alt)
 
 
 def given_of(adata: AnnData) -> tuple[list[str], NDArray[np.integer]]:
@@ -208,19 +177,10 @@ def _text(name: object) -> str:
     return (text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…").replace("$", r"\$")
 
 
-def _picture(heading: str, draw: Callable[[], Figure], caption: str, alt: str) -> Picture:
-    with _in_memory():
-        figure = draw()
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
-        plt.close(figure)
-    return Picture(heading, f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}", caption, alt)
-
-
-@contextmanager
-def _in_memory() -> Iterator[None]:
-    """Draw into memory alone, whatever window or notebook is there, and say nothing of letters that no font has."""
-    with warnings.catch_warnings(), matplotlib.rc_context({"interactive": False}):
-        warnings.filterwarnings("ignore", "Glyph")
-        warnings.filterwarnings("ignore", "constrained_layout not applied")
-        yield
+def _picture(heading: str, figure: Figure, caption: str, alt: str) -> dict[str, str]:
+    """Save and close a figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    plt.close(figure)
+    data = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return {"heading": heading, "data": data, "caption": caption, "alt": alt}

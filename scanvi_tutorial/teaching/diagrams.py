@@ -1,16 +1,15 @@
-"""Plate diagrams of Pyro models, and whether two tell the same story.
+"""Plate diagrams of Pyro models, and whether two tell the same story; book/02_sketch.md introduces them.
 
-Used by the book alone; book/02_sketch.md introduces them. Relations are what `pyro.infer.inspect.get_model_relations`
-returns: for each site its parents ("sample_sample"), its distribution family ("sample_dist"), the plates around it
-("plate_sample"), and the list of observed sites ("observed").
+Relations are what `pyro.infer.inspect.get_model_relations` returns: for each site its parents ("sample_sample"), its
+distribution family ("sample_dist"), the plates around it ("plate_sample"), and the list of observed sites ("observed").
 """
 
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from graphlib import TopologicalSorter
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,32 +17,16 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-if TYPE_CHECKING:
-    import daft
-
-__all__ = [
-    "COLUMN",
-    "INK",
-    "LONG",
-    "PLACES",
-    "SYMBOLS",
-    "Point",
-    "Relations",
-    "Stub",
-    "differences",
-    "plate_diagram",
-    "same_story",
-]
-
 Relations = Mapping[str, Any]
 Point = tuple[float, float]
 
 # Where a site of scANVI stands (column, row), so that the model and its guide can be laid side by side.
-PLACES = {"z1": (0.0, 2.0), "y": (1.0, 2.0), "z2": (0.0, 1.0), "l": (1.0, 1.0), "x": (0.5, 0.0)}
-SYMBOLS = {"z1": "$z_1$", "z2": "$z_2$", "y": "$y$", "l": r"$\ell$", "x": "$x$"}
-INK, SHADE, GRAY = "#1b1f24", "#b9d0e6", "#57606a"
-COLUMN, ROW, SIDE, ENDS, GAP = 2.4, 1.7, 2.9, 1.1, 0.5  # centimeters; SIDE leaves room for a family
-LONG = 12  # characters of a family's name that fit beside its site
+_PLACES = {"z1": (0, 2), "y": (1, 2), "z2": (0, 1), "l": (1, 1), "x": (0.5, 0), "label": (-0.5, 0)}
+_SYMBOLS = {"z1": "$z_1$", "z2": "$z_2$", "y": "$y$", "l": r"$\ell$", "x": "$x$"}
+_INK, _SHADE, _GRAY = "#1b1f24", "#b9d0e6", "#57606a"
+_COLUMN, _ROW = 2.4, 1.8  # centimeters
+_SIDE, _ABOVE, _BELOW = 2.8, 0.8, 1.1  # from a circle to its plate: room for a family, and for the plate's name
+_BARE = {"ec": "none", "fc": "none"}  # words without a circle
 
 
 class Stub(nn.Module):
@@ -55,13 +38,7 @@ class Stub(nn.Module):
     gone through a softplus, for scales.
     """
 
-    def __init__(
-        self,
-        d_in: int,
-        *d_out: int,
-        positive: Sequence[int] = (),
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, d_in: int, *d_out: int, positive: Sequence[int] = (), seed: int = 0) -> None:
         super().__init__()
         self.d_in, self.d_out, self.positive = d_in, d_out, tuple(positive)
         draws = torch.Generator().manual_seed(seed)
@@ -75,10 +52,6 @@ class Stub(nn.Module):
         raw = nn.functional.linear(joined, self.weight).split(self.d_out, dim=-1)
         pieces = [softplus(r) if i in self.positive else r for i, r in enumerate(raw)]
         return tuple(pieces) if len(pieces) > 1 else pieces[0]
-
-    def extra_repr(self) -> str:
-        """Return the widths, as in `7 → 3, 3`."""
-        return f"{self.d_in} → {', '.join(map(str, self.d_out))}"
 
 
 def plate_diagram(
@@ -94,25 +67,20 @@ def plate_diagram(
     """
     import daft  # brings pyplot along, which listings and sentences do without
 
+    given = given or {}
     panels: Mapping[str, Any] = {"": relations} if "sample_sample" in relations else relations
     sites = {site for panel in panels.values() for site in panel["sample_sample"]}
-    strangers = {reader for readers in (given or {}).values() for reader in readers} - sites
+    strangers = {reader for readers in given.values() for reader in readers} - sites
     if strangers or not sites:
         raise ValueError(f"There is no site {', '.join(sorted(strangers)) or 'at all'} in the relations to draw.")
-    layouts = [_places(panel, given or {}) for panel in panels.values()]
-    spots = [spot for layout in layouts for spot in layout.values()]
-    (left, low), (right, high) = (tuple(pick(axis) for axis in zip(*spots, strict=True)) for pick in (min, max))
-    width = (right - left) * COLUMN + 2 * SIDE
-    height = (high - low) * ROW + 2 * ENDS + (0.7 if any(panels) else 0)
-    pgm = daft.PGM((len(panels) * (width + GAP) - GAP, height), (0, 0), 1.0, 0.95, line_width=1.1, node_ec=INK)
-    for i, (title, panel) in enumerate(panels.items()):
-        start = i * (width + GAP)
-        centers = {
-            site: (start + SIDE + (x - left) * COLUMN, ENDS + (y - low) * ROW) for site, (x, y) in layouts[i].items()
-        }
-        _draw(pgm, f"panel {i} ", panel, centers, given or {})
-        if title:
-            _write(pgm, f"title {i}", title, (start + width / 2, height - 0.35), size=11)
+    pgm = daft.PGM(grid_unit=1.0, node_unit=0.95, line_width=1.1, node_ec=_INK)
+    start = 0.0
+    for title, panel in panels.items():
+        places = _places(panel, given)
+        first, last = (pick(x for x, _ in places.values()) for pick in (min, max))
+        centers = {name: (start + (x - first) * _COLUMN, y * _ROW) for name, (x, y) in places.items()}
+        _draw(pgm, title, panel, centers, given)
+        start += (last - first) * _COLUMN + 2 * _SIDE + 0.5
     with np.errstate(divide="ignore"):  # daft divides by the slope of an arrow that leaves a square sideways
         pgm.render()
     return pgm.figure
@@ -157,55 +125,49 @@ def _facts(relations: Relations) -> dict[str, dict[str, object]]:
 
 def _places(relations: Relations, given: Mapping[str, Sequence[str]]) -> dict[str, Point]:
     """Return (column, row) per site: scANVI's sites where readers expect them, others below their parents."""
-    parents = dict(relations["sample_sample"])
-    read = {name: [site for site in readers if site in parents] for name, readers in given.items()}
-    names = [*parents, *(name for name, readers in read.items() if readers and name not in parents)]
-    taken = {name: PLACES[name] for name in names if name in PLACES}
-    for name in (name for name in names if name not in taken):
-        above = [taken[parent] for parent in parents.get(name, []) if parent in taken]
+    graph = {
+        site: [*parents, *(name for name, readers in given.items() if site in readers)]
+        for site, parents in relations["sample_sample"].items()
+    }
+    order = list(TopologicalSorter(graph).static_order())
+    if _PLACES.keys() >= {*order}:
+        return {name: _PLACES[name] for name in order}
+    places: dict[str, Point] = {}
+    for name in order:
         around = sum(name in inside for inside in relations["plate_sample"].values())
-        row = min((y for _, y in above), default=4.0 - around) - 1.0
-        wish = sum(x for x, _ in above) / len(above) if above else 0.0
-        near = [
-            (u, 1.0 if v == row else 0.5)
-            for other, (u, v) in taken.items()
-            if other not in parents.get(name, []) and abs(v - row) <= 1
-        ]
-        free = [wish + step / 2 * sign for step in range(2 * len(names) + 1) for sign in (-1, 1)]
-        taken[name] = next(x for x in free if all(abs(x - u) >= room for u, room in near)), row
-    return {name: taken[name] for name in names}
+        row = min((places[parent][1] for parent in graph.get(name, [])), default=-around) - 1
+        # every other row is half a column aside, or an arrow would cross the circle between its ends
+        places[name] = sum(y == row for _, y in places.values()) + row % 2 / 2, row
+    return places
 
 
 def _draw(
-    pgm: daft.PGM, key: str, relations: Relations, centers: Mapping[str, Point], given: Mapping[str, Sequence[str]]
+    pgm: Any, key: str, relations: Relations, centers: Mapping[str, Point], given: Mapping[str, Sequence[str]]
 ) -> None:
-    """Add one diagram to `pgm`; `key` keeps its names apart from those of its neighbors."""
-    arrows = [(parent, site, "-") for site, parents in relations["sample_sample"].items() for parent in parents]
-    arrows += [(name, site, "--") for name, readers in given.items() for site in readers if site in centers]
-    middle = sum(x for x, _ in centers.values()) / len(centers)
-    for plate, inside in relations["plate_sample"].items():
-        members = {*inside, *(name for name, site, line in arrows if line == "--" and site in inside)}
+    """Add one diagram to a daft.PGM under its title `key`, which keeps its names apart from those of others."""
+    plates = relations["plate_sample"]
+    middle = (min(x for x, _ in centers.values()) + max(x for x, _ in centers.values())) / 2
+    for plate, inside in plates.items():
+        members = {*inside, *(name for name, readers in given.items() if {*readers} & {*inside})}
+        margin = 0.5 * sum({*other} < {*inside} for other in plates.values())
         xs, ys = zip(*(centers[name] for name in members), strict=True)
-        inset = 0.1 + 0.12 * sum(set(inside) < set(others) for others in relations["plate_sample"].values())
-        x, y = min(xs) - SIDE + inset, min(ys) - ENDS + inset
-        box = [x, y, max(xs) + SIDE - inset - x, max(ys) + ENDS - inset - y]
-        corner = "bottom left" if inset < 0.2 else "top left"  # a box within a box must not write over its label
-        pgm.add_plate(box, plate, position=corner, fontsize=9, rect_params={"ec": GRAY, "fc": "none", "lw": 1.0})
+        low, left = min(ys) - _BELOW - margin, min(xs) - _SIDE - margin
+        box = [left, low, max(xs) + _SIDE + margin - left, max(ys) + _ABOVE + margin - low]
+        pgm.add_plate(box, plate, fontsize=9, rect_params={"ec": _GRAY, "fc": "none", "lw": 1.0})
     for name, (x, y) in centers.items():
         family = relations["sample_dist"].get(name)
-        shaded = family is None or name in relations["observed"]
+        shade = _SHADE if family is None or name in relations["observed"] else "w"
         form = {"shape": "rectangle", "scale": 0.8} if family is None else {}
-        pgm.add_node(key + name, SYMBOLS.get(name, name), x, y, plot_params={"fc": SHADE if shaded else "w"}, **form)
+        pgm.add_node(key + name, _SYMBOLS.get(name, name), x, y, plot_params={"fc": shade}, **form)
         if family is not None:
-            away = 1 if x > middle - 0.01 else -1
-            words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", family)
-            words = "\n".join(textwrap.wrap(words, LONG)).replace(" ", "")
-            _write(pgm, f"{key}{name} family", words, (x + 0.6 * away, y), align="left" if away > 0 else "right")
+            side, align = (-0.6, "right") if x < middle - 0.1 else (0.6, "left")
+            words = re.sub(r"(?<=[a-z])(?=[A-Z])", "\n", family)
+            look = {"ha": align, "ma": align, "color": _GRAY}
+            pgm.add_node(f"{key}{name}:", words, x + side, y, fontsize=8.5, plot_params=_BARE, label_params=look)
+    if key:
+        top = max(y for _, y in centers.values()) + _ABOVE + 0.5
+        pgm.add_node(key, key, middle, top, scale=0.5, fontsize=11, plot_params=_BARE)
+    arrows = [(parent, site, "-") for site, parents in relations["sample_sample"].items() for parent in parents]
+    arrows += [(name, site, "--") for name, readers in given.items() for site in readers if site in centers]
     for start, end, line in arrows:
         pgm.add_edge(key + start, key + end, plot_params={"ls": line, "head_width": 0.16, "head_length": 0.22})
-
-
-def _write(pgm: daft.PGM, key: str, words: str, at: Point, *, align: str = "center", size: float = 8.5) -> None:
-    """Add words without a circle around them."""
-    look = {"ha": align, "ma": align, "color": GRAY if align != "center" else INK}
-    pgm.add_node(key, words, *at, fontsize=size, plot_params={"ec": "none", "fc": "none"}, label_params=look)

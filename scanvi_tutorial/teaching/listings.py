@@ -14,8 +14,6 @@ from typing import Any
 
 from IPython.display import Markdown, display
 
-__all__ = ["expect_error", "say", "show_source"]
-
 
 def show_source(thing: Callable[..., Any] | type) -> Markdown:
     """Return the source of a function, method or class as a listing that says where it stands.

@@ -1,9 +1,8 @@
 """Pyro's own scANVI tutorial as a runnable reference arm: its networks, its guide, its schedule, and its faults.
 
-Rebuilt from what the example does (https://github.com/pyro-ppl/pyro, examples/scanvi/scanvi.py and
-pyro/contrib/examples/scanvi_data.py, Pyro 1.9; Bingham et al. 2019), so that chapters and benchmarks can hold it beside
-ours. What book/07_gradient.md finds wrong with it is kept on purpose: BatchNorm at the end of every network, a floor
-under every gene, and a label term whose gradient is not that of its loss.
+Rebuilt from https://github.com/pyro-ppl/pyro, examples/scanvi/scanvi.py and pyro/contrib/examples/scanvi_data.py of
+Pyro 1.9 (Bingham et al. 2019). What book/07_gradient.md finds wrong with it is kept on purpose: BatchNorm at the end of
+every network, a floor under every gene, and a label term whose gradient is not that of its loss.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,12 +28,10 @@ from torch.nn.functional import one_hot, softplus
 
 from scanvi_tutorial.config import progress_bar
 from scanvi_tutorial.inputs.counts import check_counts
-from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.inputs.labels import check_labels
 
-__all__ = ["TutorialFit", "TutorialModel", "fit_tutorial", "pyro_tutorial"]
-
-ALPHA = 0.01  # the tutorial's nominal weight of one labeled cell
+_ALPHA = 0.01  # the tutorial's nominal weight of one labeled cell
+_BATCH_SIZE, _LEARNING_RATE = 100, 5e-3
 _EPSILON = 5e-3  # its floor under every gene
 _LATENT = 10
 
@@ -60,7 +57,7 @@ class TutorialModel(nn.Module):
         library_loc: float,
         library_scale: float,
         scale: float,
-        alpha: float = ALPHA,
+        alpha: float = _ALPHA,
         has_rsample: bool = False,
     ) -> None:
         super().__init__()
@@ -109,17 +106,14 @@ class TutorialModel(nn.Module):
         return loc[:, :-1], scale[:, :-1], loc[:, -1:], scale[:, -1:]
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class TutorialFit:
+class TutorialFit(NamedTuple):
     """What a run of the tutorial leaves behind.
 
     Attributes:
-        model: The networks, in evaluation mode.
         losses: A row an epoch with the mean loss of `unlabeled` and of `labeled` cells, in nats per cell.
         probabilities: Table (cells, labels): the classifier at the posterior mean of z2.
     """
 
-    model: TutorialModel
     losses: pd.DataFrame
     probabilities: pd.DataFrame
 
@@ -130,25 +124,20 @@ def fit_tutorial(
     labels_key: str = "label",
     seed: int = 0,
     epochs: int = 60,
-    batch_size: int = 100,
-    learning_rate: float = 5e-3,
-    alpha: float = ALPHA,
+    alpha: float = _ALPHA,
     has_rsample: bool = False,
 ) -> TutorialFit:
     """Train the tutorial's model as the tutorial does, and leave no trace in Pyro's or PyTorch's global state.
 
     All counts are made dense at once, as there: 4 bytes times cells times genes. The learning rate falls to a fifth
-    after a third of the epochs (20 of 60 there). Two things differ, because they end a run there: distributions are not
-    validated, since Pyro's ZINB refuses probabilities that single precision rounds to one, and a last minibatch of one
-    cell, for which BatchNorm is undefined, is joined to the one before it.
+    after a third of the epochs. Two things differ, because they end a run there: distributions are not validated, since
+    Pyro's ZINB refuses probabilities that round to one, and a last minibatch of one cell is joined to the one before.
 
     Args:
         adata: Raw counts in `X`, (cells, genes).
         labels_key: Column of `obs` with the cell types.
         seed: Draws weights, the order of the cells and all latent variables.
         epochs: Passes over all cells.
-        batch_size: Cells in a step, all of them labeled or none.
-        learning_rate: Of Adam, before it falls.
         alpha: Nominal weight of a label.
         has_rsample: How the guide's factor is declared; the tutorial says False.
 
@@ -160,11 +149,6 @@ def fit_tutorial(
     names, codes = check_labels(adata, labels_key)
     x, codes = torch.from_numpy(counts.toarray()), torch.as_tensor(codes)
     log_totals = x.sum(-1).log()
-    if not log_totals.std() > 0:
-        raise InputError(
-            "All cells have the same total count, and the tutorial's prior of the library size needs some spread. "
-            "Give it raw counts, before any normalization."
-        )
     with pyro.get_param_store().scope(), pyro.validation_enabled(False), torch.random.fork_rng():
         torch.manual_seed(seed)
         model = TutorialModel(
@@ -172,33 +156,28 @@ def fit_tutorial(
             len(names),
             library_loc=log_totals.mean().item(),
             library_scale=log_totals.std().item(),
-            scale=1 / (batch_size * x.shape[1]),
+            scale=1 / (_BATCH_SIZE * x.shape[1]),
             alpha=alpha,
             has_rsample=has_rsample,
         )
-        steps = {"optimizer": torch.optim.Adam, "optim_args": {"lr": learning_rate}}
+        steps = {"optimizer": torch.optim.Adam, "optim_args": {"lr": _LEARNING_RATE}}
         optimizer = MultiStepLR(steps | {"milestones": [max(1, epochs // 3)], "gamma": 0.2})
         guide = config_enumerate(model.guide, "parallel", expand=True)
         svi = SVI(model.model, guide, optimizer, TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False))
         rows = []
         for _ in progress_bar(range(epochs), "Pyro's tutorial", unit="epoch"):
-            rows.append(_run_epoch(svi, model, x, codes, batch_size))
+            rows.append(_run_epoch(svi, model, x, codes, _BATCH_SIZE))
             optimizer.step()
         model.eval()
         with torch.no_grad():
             probabilities = model.classifier(model.encode(x)[0]).double().softmax(-1).numpy()
     losses = pd.DataFrame(rows, index=pd.RangeIndex(epochs, name="epoch"))
-    return TutorialFit(model, losses, pd.DataFrame(probabilities, index=adata.obs_names, columns=names))
+    return TutorialFit(losses, pd.DataFrame(probabilities, index=adata.obs_names, columns=names))
 
 
-def pyro_tutorial(
-    adata: AnnData, *, labels_key: str = "label", seed: int = 0, epochs: int = 60, has_rsample: bool = False
-) -> pd.DataFrame:
-    """Return the probabilities (cells, labels) that Pyro's tutorial gives all cells, as a `Baseline` does.
-
-    See `fit_tutorial`, also for the memory it takes: counts are dense there.
-    """
-    return fit_tutorial(adata, labels_key=labels_key, seed=seed, epochs=epochs, has_rsample=has_rsample).probabilities
+def pyro_tutorial(adata: AnnData, *, labels_key: str = "label", seed: int = 0, epochs: int = 60) -> pd.DataFrame:
+    """Return the probabilities (cells, labels) of `fit_tutorial`, as a `Baseline` does."""
+    return fit_tutorial(adata, labels_key=labels_key, seed=seed, epochs=epochs).probabilities
 
 
 def _normalized_to_the_end(*widths: int) -> nn.Sequential:
@@ -226,9 +205,7 @@ def _run_epoch(svi: SVI, model: TutorialModel, x: Tensor, codes: Tensor, size: i
             warnings.filterwarnings("ignore", "Encountered NaN")  # said below
             loss = svi.step(x[rows], y)
         if not math.isfinite(loss) or loss == 0:  # Pyro passes over cells that are no number, be it all of them
-            raise FloatingPointError(
-                f"The loss of Pyro's tutorial is {loss}. Lower `learning_rate`, and look for counts far beyond others."
-            )
+            raise FloatingPointError(f"The loss of Pyro's tutorial is {loss}. Look for counts far beyond others.")
         totals[kind] += loss / model.scale
     cells = {"unlabeled": (codes < 0).sum().item(), "labeled": (codes >= 0).sum().item()}
     return {kind: total / cells[kind] if cells[kind] else np.nan for kind, total in totals.items()}

@@ -117,19 +117,11 @@ def test_a_method_may_lack_a_number_of_seeds():
     assert [len(line.get_xdata()) for line in axes.lines] == [2, 1]
 
 
-@pytest.mark.parametrize("names", [EIGHT[-2:], EIGHT])
-def test_names_stand_at_their_lines_and_off_each_other(names):
-    table = comparison(names)
-    table["accuracy"] = 0.8 + 0.001 * table["accuracy"]  # all ends together, the hard case
-    figure = metric_by_seeds(table)
-    boxes = {text.get_text(): box for text, box in shown(figure).items() if text.get_text() in names}
-    assert set(boxes) == set(names)
-    assert not any(a.overlaps(b) for a in boxes.values() for b in boxes.values() if a is not b)
+def test_the_legend_names_the_lines_in_the_order_in_which_they_end():
+    figure = metric_by_seeds(comparison())
     (axes,) = figure.axes
-    ends = {name: line.get_ydata()[-1] for name, line in zip(names, axes.lines, strict=True)}
-    assert sorted(names, key=ends.get) == sorted(names, key=lambda name: boxes[name].y0)
-    colors = {note.get_text(): note.arrow_patch.get_edgecolor() for note in axes.texts}
-    assert all(colors[name] == to_rgba(line.get_color()) for name, line in zip(names, axes.lines, strict=True))
+    ends = {line.get_label(): line.get_ydata()[-1] for line in axes.lines}
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == sorted(EIGHT, key=ends.get, reverse=True)
 
 
 # Draw by draw
@@ -203,8 +195,6 @@ def test_tables_that_cannot_be_drawn_are_refused():
         paired_differences(table)
     with pytest.raises(InputError, match="'LR' is not among the methods"):
         paired_differences(comparison(numbers=[5]), reference="LR")
-    with pytest.raises(InputError, match="no method beside 'logistic regression'"):
-        paired_differences(comparison(EIGHT[-1:], [5]))
     with pytest.raises(InputError, match="no column per_label"):
         metric_by_seeds(table.drop(columns="per_label"))
     with pytest.raises(InputError, match="no method to draw"):

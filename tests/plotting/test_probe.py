@@ -117,7 +117,7 @@ def test_what_is_no_number_is_refused(adata, xy):
 
 
 def test_of_many_cells_some_are_shown(adata, xy, monkeypatch):
-    monkeypatch.setattr("scanvi_tutorial.plotting.probe._MOST", 25)
+    monkeypatch.setattr("scanvi_tutorial.plotting.embedding._MOST", 25)
     _, data = parts(cell_probe(adata, coordinates=xy))
     assert len(set(data["cells"])) == len(data["x"]) == len(data["percent"]) == 25
 

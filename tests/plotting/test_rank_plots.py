@@ -8,7 +8,7 @@ from matplotlib.patches import Rectangle
 
 from scanvi_tutorial.evaluation.ranks import allowed_deviation, ecdf_difference
 from scanvi_tutorial.inputs import InputError
-from scanvi_tutorial.plotting.ranks import rank_plot
+from scanvi_tutorial.plotting import rank_plot
 
 
 def drawn(quantities=3, seed=0):
@@ -41,9 +41,9 @@ def test_bars_are_shares_of_the_cells_and_curves_are_differences_of_ecdfs():
 
 
 def test_one_quantity_is_drawn_alone():
-    above, below = rank_plot({"one": drawn(1)}, 99).axes
-    assert not above.texts, "a name that tells nothing apart"
-    assert sum(len(line.get_xdata()) == 101 for line in below.lines) == 1
+    figure = rank_plot({"one": drawn(1)}, 99)
+    assert not figure.legends, "a name that tells nothing apart"
+    assert sum(len(line.get_xdata()) == 101 for line in figure.axes[1].lines) == 1
 
 
 def test_few_draws_get_a_bar_each():

@@ -10,7 +10,6 @@ from pyro.infer.inspect import get_model_relations
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from scanvi_tutorial.inputs import InputError
 from scanvi_tutorial.teaching.pyro_tutorial import TutorialModel, _run_epoch, fit_tutorial, pyro_tutorial
 
 
@@ -122,9 +121,9 @@ def test_the_story_is_that_of_ours_but_for_where_the_label_is_weighed(small_mode
 
 
 def test_training_lowers_both_losses_and_with_a_real_weight_the_types_are_found(tiny):
-    """Nothing but the weight stands in the way: as the tutorial weighs labels, 60 epochs are too few for these."""
+    """Nothing but the weight stands in the way: as the tutorial weighs labels, as many epochs are too few."""
     adata = tiny(cells=120)
-    fit = fit_tutorial(adata, epochs=60, batch_size=20, learning_rate=0.02, alpha=1.0)
+    fit = fit_tutorial(adata, epochs=150, alpha=1.0)
     assert list(fit.losses) == ["unlabeled", "labeled"]
     assert (fit.losses.iloc[-1] < fit.losses.iloc[0] - 1).all()
     others = (adata.obs["label"] == "Unknown").to_numpy()
@@ -156,7 +155,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_one_others(tiny):
 
 
 def test_the_flag_reaches_the_fit(tiny):
-    by_flag = [pyro_tutorial(tiny(), epochs=3, has_rsample=flag) for flag in (True, False)]
+    by_flag = [fit_tutorial(tiny(), epochs=3, has_rsample=flag).probabilities for flag in (True, False)]
     assert not np.allclose(*by_flag)
 
 
@@ -174,11 +173,10 @@ def test_no_global_state_is_left_behind(tiny, validation):
         assert torch.distributions.Distribution._validate_args is validation
 
 
-@pytest.mark.parametrize("rate", [1e3, 1e30])
-def test_a_loss_that_is_no_number_ends_the_run_in_words_and_state_is_restored(tiny, rate):
+def test_a_loss_that_is_no_number_ends_the_run_in_words_and_state_is_restored(tiny):
     rng = torch.get_rng_state()
-    with pytest.raises(FloatingPointError, match="Lower `learning_rate`"):
-        fit_tutorial(tiny(), epochs=4, learning_rate=rate)
+    with pytest.raises(FloatingPointError, match="Look for counts far beyond others"):
+        fit_tutorial(tiny(), epochs=1, alpha=float("nan"))
     assert torch.equal(torch.get_rng_state(), rng)
     assert "inverse_dispersion" not in pyro.get_param_store()
 
@@ -187,10 +185,3 @@ def test_all_cells_may_be_labeled(tiny):
     losses = fit_tutorial(tiny(labeled=1), epochs=1).losses
     assert losses["unlabeled"].isna().all()
     assert losses["labeled"].notna().all()
-
-
-def test_equal_totals_are_refused_in_words(tiny):
-    adata = tiny()
-    adata.X = np.ones(adata.shape, dtype=np.float32)
-    with pytest.raises(InputError, match="same total count"):
-        pyro_tutorial(adata)

@@ -147,10 +147,6 @@ def test_a_stub_of_the_wrong_width_fails_where_it_is_called():
         Stub(3, 4)(torch.zeros(5, 2))
 
 
-def test_a_stub_says_its_widths():
-    assert repr(Stub(7, 3, 3)) == "Stub(7 → 3, 3)"
-
-
 @pytest.mark.parametrize("y", [None, Y], ids=["unlabeled", "labeled"])
 def test_a_sketch_of_stubs_runs_under_enumeration(y):
     pyro.clear_param_store()
@@ -158,10 +154,6 @@ def test_a_sketch_of_stubs_runs_under_enumeration(y):
     svi = SVI(sketch, config_enumerate(sketch_guide, "parallel", expand=True), pyro.optim.Adam({"lr": 1e-3}), elbo)
     with torch.random.fork_rng():
         assert torch.isfinite(torch.tensor(svi.evaluate_loss(X, y)))
-
-
-def test_a_sketch_tells_its_own_story_again(relations):
-    assert same_story(relations["story"], get_model_relations(sketch, (X,)))
 
 
 def test_an_observed_label_is_the_one_difference_between_the_cells(relations):
@@ -211,7 +203,17 @@ def test_a_diagram_has_a_circle_a_site_an_arrow_a_parent_and_a_box_a_plate(relat
     assert len(drawn) == 5
     assert len(artists(fig, FancyArrow)) == arrows == 4
     words = {text.get_text() for text in fig.axes[0].texts}
-    assert {"$z_1$", "$z_2$", "$y$", r"$\ell$", "$x$", "cells", "Normal", "LogNormal", "OneHot\nCategorical"} <= words
+    assert {
+        "$z_1$",
+        "$z_2$",
+        "$y$",
+        r"$\ell$",
+        "$x$",
+        "cells",
+        "Normal",
+        "Log\nNormal",
+        "One\nHot\nCategorical",
+    } <= words
 
 
 def test_what_is_observed_is_shaded(relations):
