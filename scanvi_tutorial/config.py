@@ -14,17 +14,6 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from tqdm.auto import tqdm
 
-__all__ = [
-    "DATASETS",
-    "UNLABELED",
-    "ModelConfig",
-    "Objective",
-    "RunConfig",
-    "TrainConfig",
-    "no_progress",
-    "progress_bar",
-]
-
 DATASETS = ("simulated", "pbmc68k", "facs", "facs-t", "pbmc")
 UNLABELED = "Unknown"  # the category of a cell whose type nobody has told us
 Objective = Literal["labels", "everywhere", "unlabeled"]
@@ -119,7 +108,7 @@ class RunConfig:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> RunConfig:
-        """Read CI, SCANVI_SMOKE, which overrides it, SCANVI_DATASET, SCANVI_DATA_DIR and TQDM_DISABLE."""
+        """Read CI, SCANVI_SMOKE (overrides CI), SCANVI_DATASET, SCANVI_DATA_DIR, TQDM_DISABLE."""
         env = os.environ if environ is None else environ
         switch = env.get("SCANVI_SMOKE")
         smoke = bool(env.get("CI")) if switch in (None, "") else _flag("SCANVI_SMOKE", switch)

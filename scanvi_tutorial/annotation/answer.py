@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.model.persistence import versions
 
-__all__ = ["write_answer"]
-
 
 def write_answer(
     adata: AnnData,

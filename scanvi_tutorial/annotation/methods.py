@@ -33,8 +33,6 @@ from scanvi_tutorial.training.cache import fit_or_load
 from scanvi_tutorial.training.history import History
 from scanvi_tutorial.training.loop import fit
 
-__all__ = ["Ensemble", "SingleFit", "StateClassifier", "recommended", "with_linear_classifier"]
-
 _FEWEST_AND_MOST, _CELLS_TIMES_FITS = (4, 10), 16_000  # fits, so that many cells do not take hours
 _NORMS: tuple[Literal["layer", "batch"], ...] = ("layer", "batch")  # in turn, since neither is better on all cells
 
@@ -70,7 +68,13 @@ class StateClassifier:
         self.states = [np.asarray(z, dtype=np.float64) for z in states]  # (cells, latent)
         self.graphs = [neighbor_graph(z) for z in states]  # whichever labels are hidden
 
-    def __call__(self, adata: AnnData, *, labels_key: str = "label", seed: int = 0) -> pd.DataFrame:
+    def __call__(
+        self,
+        adata: AnnData,
+        *,
+        labels_key: str = "label",
+        seed: int = 0,
+    ) -> pd.DataFrame:
         """Return probabilities (cells, labels); nothing is drawn at random."""
         tables, weights = [], []
         for z, graph in zip(self.states, self.graphs, strict=True):

@@ -19,8 +19,6 @@ from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.inputs.genes import align_genes
 from scanvi_tutorial.model.scanvi import SCANVI
 
-__all__ = ["predict"]
-
 
 def predict(model: SCANVI | str | Path, adata: AnnData, *, layer: str | None = None, seed: int = 0) -> None:
     """Write the labels, probabilities and states that a fitted model gives to new cells into `adata`.

@@ -43,8 +43,6 @@ from scanvi_tutorial.inputs.labels import check_labels, quality_warnings
 from scanvi_tutorial.inputs.markers import check_markers
 from scanvi_tutorial.model.persistence import is_saved
 
-__all__ = ["annotate"]
-
 _MANY_CELLS = 2_000  # from here on a fit takes longer than starting a process for it
 _MOST_COMPARED = 5_000  # labels that a comparison with a slower method rests on
 _ENOUGH = 20  # hidden labels, for what is said of all of them

@@ -33,8 +33,6 @@ from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.report import write_report
 from scanvi_tutorial.training.loop import fit
 
-__all__ = ["annotate", "predict", "train"]
-
 
 @click.command(short_help="Name all cells, learning from the labeled ones.")
 @IN

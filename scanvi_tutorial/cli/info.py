@@ -16,8 +16,6 @@ from scanvi_tutorial.model.persistence import versions
 from scanvi_tutorial.training.cache import cache_folder
 from scanvi_tutorial.training.loop import choose_device
 
-__all__ = ["datasets", "doctor"]
-
 
 @click.group(short_help="The data sets of the book: list, fetch, where.", invoke_without_command=True)
 @click.pass_context

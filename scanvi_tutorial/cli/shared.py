@@ -20,21 +20,6 @@ from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.inputs.files import write_atomically
 from scanvi_tutorial.model.persistence import PersistenceError
 
-__all__ = [
-    "CSV",
-    "FILE",
-    "IN",
-    "LAYER",
-    "OVERWRITE",
-    "QUIET",
-    "SEED",
-    "errors_to_exit_code",
-    "labeled",
-    "refuse_to_overwrite",
-    "say_result",
-    "write",
-]
-
 IN = click.argument("source", metavar="IN.h5ad", type=click.Path(path_type=Path))
 FILE = click.Path(dir_okay=False, path_type=Path)
 QUIET = click.option("--quiet", is_flag=True, help="Say errors only: no bars, summary or notes.")

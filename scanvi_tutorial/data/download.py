@@ -9,8 +9,6 @@ import pooch
 
 from scanvi_tutorial.config import RunConfig
 
-__all__ = ["FILES", "DownloadError", "data_folder", "fetch"]
-
 RETRIES = 2  # further attempts at one address before the next is asked
 
 _FASTTOPICS = "8406f5f4de379e7ff8b43ecfee93cca42a8e7a57"  # the commit, so that the file never changes under its address

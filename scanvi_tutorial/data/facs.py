@@ -21,8 +21,6 @@ from scanvi_tutorial.data.pbmc import MARKERS as T_MARKERS
 from scanvi_tutorial.data.seeds import seed_labels
 from scanvi_tutorial.inputs.errors import InputError
 
-__all__ = ["MARKERS", "POPULATIONS", "load_facs", "load_facs_t", "read_facs"]
-
 POPULATIONS = {  # the source's name of a population: ours
     "CD34+": "CD34+",
     "CD14+ Monocyte": "CD14+ monocyte",

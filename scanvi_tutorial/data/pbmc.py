@@ -26,8 +26,6 @@ from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.inputs.files import read_h5ad
 from scanvi_tutorial.inputs.markers import marker_genes
 
-__all__ = ["MARKERS", "POPULATIONS", "load_pbmc"]
-
 FILE = "PurifiedPBMCDataset.h5ad"
 
 MARKERS = {  # in order of claim: where two types want a cell, the later one has it

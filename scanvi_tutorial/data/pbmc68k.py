@@ -18,8 +18,6 @@ from scipy import sparse
 
 from scanvi_tutorial.data.seeds import seed_labels
 
-__all__ = ["MARKERS", "MERGED", "load_pbmc68k", "recover_counts"]
-
 MERGED = {  # the source's ten names: our seven; what tells the T-cell populations apart is not among the 765 genes
     "CD19+ B": "B",
     "CD14+ Monocyte": "CD14+ monocyte",

@@ -18,8 +18,6 @@ from scanvi_tutorial.data.pbmc68k import load_pbmc68k
 from scanvi_tutorial.data.simulated import load_simulated
 from scanvi_tutorial.inputs.errors import InputError, did_you_mean, listed
 
-__all__ = ["REGISTRY", "Source", "load"]
-
 _ZHENG = "Zheng et al. 2017, doi:10.1038/ncomms14049"
 _FASTTOPICS = (
     f"{_ZHENG}; from the R package fastTopics",

@@ -17,8 +17,6 @@ from scanvi_tutorial.inputs.errors import InputError, column_of, listed
 from scanvi_tutorial.inputs.labels import check_labels
 from scanvi_tutorial.inputs.markers import Markers, marker_genes, marker_scores, marker_table
 
-__all__ = ["purity", "seed_labels"]
-
 
 def seed_labels(
     adata: AnnData,

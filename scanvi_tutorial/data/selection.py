@@ -13,8 +13,6 @@ from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.inputs.markers import check_markers, marker_genes
 
-__all__ = ["best_genes", "select_genes"]
-
 
 def select_genes(
     adata: AnnData, n: int = 2_000, how: Literal["detected", "variable"] = "detected", *, layer: str | None = None

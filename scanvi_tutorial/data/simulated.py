@@ -25,8 +25,6 @@ from scanvi_tutorial.data.seeds import seed_labels
 from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import InputError
 
-__all__ = ["bayes_probabilities", "load_simulated", "type_shares"]
-
 LIBRARY = (np.log(150.0), 0.35)  # location and scale of log l: with 64 genes, half of all entries are zero
 BASELINE_SCALE, SHIFT_SCALE = 1.5, 0.3  # spread of the log baseline over genes; of the shifts of a batch
 DISPERSION = (np.log(3.0), 0.4)  # location and scale of log θ over genes

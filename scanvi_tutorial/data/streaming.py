@@ -27,8 +27,6 @@ from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.inputs.files import refuse_missing
 
-__all__ = ["read_selected"]
-
 _CELLS_AT_ONCE = 2_000
 
 

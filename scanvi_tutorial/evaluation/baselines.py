@@ -26,19 +26,6 @@ from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.inputs.labels import check_labels
 from scanvi_tutorial.inputs.markers import check_markers, log_cp10k, marker_scores
 
-__all__ = [
-    "BASELINES",
-    "Baseline",
-    "fit_on_seeds",
-    "label_spreading",
-    "linear_classifier",
-    "logistic_regression",
-    "marker_score",
-    "nearest_neighbors",
-    "neighbor_graph",
-    "principal_components",
-]
-
 _COMPONENTS = 10  # with the customary 50, label spreading loses a point or two, and twenty on `facs-t`
 _NEIGHBORS = 5
 _SPREADING_NEIGHBORS, _SPREADING_ALPHA = 30, 0.8
@@ -94,7 +81,12 @@ def principal_components(adata: AnnData, *, seed: int = 0) -> NDArray[np.float64
     return PCA(count, svd_solver="arpack", random_state=seed).fit_transform(x)  # arpack leaves sparse counts sparse
 
 
-def logistic_regression(adata: AnnData, *, labels_key: str = "label", seed: int = 0) -> pd.DataFrame:
+def logistic_regression(
+    adata: AnnData,
+    *,
+    labels_key: str = "label",
+    seed: int = 0,
+) -> pd.DataFrame:
     """Return probabilities (cells, labels) of multinomial logistic regression on log-CP10k.
 
     Plain on purpose: scikit-learn's default penalty (C = 1), genes as they are. Measured on

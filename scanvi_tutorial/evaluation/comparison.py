@@ -19,8 +19,6 @@ from scanvi_tutorial.evaluation.metrics import METRICS, all_metrics, largest_cla
 from scanvi_tutorial.inputs.errors import InputError, column_of
 from scanvi_tutorial.inputs.labels import check_labels
 
-__all__ = ["score_table", "scored_cells", "scores", "summary"]
-
 
 def scored_cells(adata: AnnData, labels_key: str = "label", truth_key: str | None = None) -> NDArray[np.bool_]:
     """Return which cells may be scored, as a mask (cells,): those without a seed label.

@@ -22,17 +22,6 @@ from sklearn.metrics import (
 from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.inputs.labels import label_name
 
-__all__ = [
-    "METRICS",
-    "accuracy",
-    "all_metrics",
-    "confusion",
-    "largest_class_rate",
-    "largest_class_scores",
-    "per_class",
-    "reliability",
-]
-
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "brier", "calibration_error")
 
 

@@ -16,8 +16,6 @@ from scipy.stats import kstwo
 
 from scanvi_tutorial.inputs.errors import InputError
 
-__all__ = ["allowed_deviation", "ecdf_difference", "rank_among", "rank_uniformity"]
-
 _LEVEL = 0.95  # the share of cases in which uniform ranks stay within what is allowed
 
 

@@ -25,8 +25,6 @@ from scanvi_tutorial.evaluation.baselines import Baseline
 from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.inputs.labels import check_labels
 
-__all__ = ["CrossFit", "Stack", "cross_fit", "fit_temperature", "pooled", "stack", "stacking_weights", "tempered"]
-
 _FOLDS = 5
 _LEAST_POOLED = 1e-6  # label spreading rules labels out for good where no edge leads
 _LEAST = 1e-9  # below this a probability is taken for this, so that no single seed decides everything

@@ -28,8 +28,6 @@ from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.model.bound import evaluating
 from scanvi_tutorial.model.scanvi import SCANVI
 
-__all__ = ["Posterior", "ScaledGuide", "exact_posterior", "guide_posterior", "sbc_ranks"]
-
 _ROWS_AT_ONCE = 8_192  # copies of cells that are dense at once
 
 

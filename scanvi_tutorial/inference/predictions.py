@@ -16,8 +16,6 @@ from scanvi_tutorial.inputs.arrays import Cells, chunks
 from scanvi_tutorial.model.bound import evaluating
 from scanvi_tutorial.model.scanvi import SCANVI
 
-__all__ = ["dense_rows", "label_probabilities", "latent", "posterior_predictive"]
-
 _CELLS_AT_ONCE = 512
 
 
@@ -31,7 +29,13 @@ def latent(model: SCANVI, adata: AnnData) -> np.ndarray:
     return out
 
 
-def label_probabilities(model: SCANVI, adata: AnnData, *, samples: int = 25, seed: int = 0) -> pd.DataFrame:
+def label_probabilities(
+    model: SCANVI,
+    adata: AnnData,
+    *,
+    samples: int = 25,
+    seed: int = 0,
+) -> pd.DataFrame:
     """Return p(y | x) of every cell as a table (cells, labels) whose rows sum to one.
 
     Averages q(y | z2) over `samples` draws of z2 from q(z2 | x), so a cell whose state

@@ -23,13 +23,17 @@ from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.model.bound import estimator, evaluating
 from scanvi_tutorial.model.scanvi import SCANVI
 
-__all__ = ["draw_cells", "fit_guide"]
-
 _CELLS_AT_ONCE = 512
 _BATCH_SIZE, _LEARNING_RATE = 128, 3e-3
 
 
-def draw_cells(model: SCANVI, cells: int, *, batch: str | None = None, seed: int = 0) -> AnnData:
+def draw_cells(
+    model: SCANVI,
+    cells: int,
+    *,
+    batch: str | None = None,
+    seed: int = 0,
+) -> AnnData:
     """Draw new cells from `model`, and keep every latent variable.
 
     Returns counts (cells, genes), CSR; `obs` holds the type as `truth`, l as `library_size`
@@ -63,16 +67,17 @@ def draw_cells(model: SCANVI, cells: int, *, batch: str | None = None, seed: int
             sites = poutine.trace(generative).get_trace(blank, batch=b).nodes
             seen = sites["x"]["value"].sum(-1) > 0
             if not seen.any():
-                raise InputError("The model draws cells without any count. Look at its library size.")
+                raise InputError("The model draws no counts. Look at its library size.")
             for name, parts in latents.items():
                 parts.append(sites[name]["value"][seen].cpu().numpy())
             counts.append(sparse.csr_matrix(sites["x"]["value"][seen].cpu().numpy()))
     drawn = {name: np.concatenate(parts)[:cells] for name, parts in latents.items()}
     x = sparse.vstack(counts, format="csr")[:cells]
     names = [f"cell{number:0{len(str(cells))}d}" for number in range(1, cells + 1)]
+    unlabeled = [model.columns.unlabeled_category] * cells
     obs = pd.DataFrame(
         {
-            model.columns.labels_key: pd.Categorical([model.columns.unlabeled_category] * cells),
+            model.columns.labels_key: pd.Categorical(unlabeled),
             "truth": pd.Categorical.from_codes(drawn["y"].argmax(-1), model.label_names),
             "library_size": drawn["l"][:, 0],
         },

@@ -24,8 +24,6 @@ from scanvi_tutorial.inputs.errors import refuse_unknown
 from scanvi_tutorial.inputs.genes import check_genes
 from scanvi_tutorial.inputs.labels import check_labels
 
-__all__ = ["Cells", "SparseCounts", "chunks", "dense"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cells:

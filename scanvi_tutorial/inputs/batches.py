@@ -24,16 +24,6 @@ from torch.nn.functional import one_hot
 
 from scanvi_tutorial.inputs.errors import InputError, column_of, listed, refuse_unknown
 
-__all__ = [
-    "Batches",
-    "ConfoundedBatchWarning",
-    "check_batches",
-    "check_given",
-    "confounding",
-    "log_total_moments",
-    "warn_if_confounded",
-]
-
 _CONFOUNDED = 0.5  # adjusted mutual information: two types in two batches reach it when nine in ten keep to one
 _LEAST_SCALE = 0.01  # a density needs some width, even if all totals agree
 
@@ -160,9 +150,3 @@ def check_given(batches: Batches | None, b: Tensor | None) -> None:
         )
     if batches is not None and b is None:
         raise InputError(f"This model tells {listed(batches.names)} apart: give the batch of every cell, one-hot.")
-
-
-def warn_if_confounded(batches: Batches | None, adata: AnnData, codes: np.ndarray, label_names: Sequence[str]) -> None:
-    """Give a `ConfoundedBatchWarning` where `confounding` returns one for the batches of a model, if it has any."""
-    if batches is not None and (text := confounding(label_names, codes, check_batches(adata, batches.key))):
-        warnings.warn(text, ConfoundedBatchWarning, stacklevel=3)  # of who asked for the model

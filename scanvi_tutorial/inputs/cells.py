@@ -13,8 +13,6 @@ from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import InputError, listed, refuse_repeated
 from scanvi_tutorial.inputs.labels import check_labels
 
-__all__ = ["Columns", "check_cells", "strip_to_inputs"]
-
 _WRITTEN = ("scanvi_label", "scanvi_probability")  # columns that an answer is written to
 _MANY = 50  # labels that are all different: names of cells, or measurements
 

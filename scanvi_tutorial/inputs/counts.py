@@ -9,8 +9,6 @@ from scipy import sparse
 
 from scanvi_tutorial.inputs.errors import InputError, listed, refuse_repeated
 
-__all__ = ["check_counts"]
-
 _LARGEST = 2**24  # from here on float32, in which the model computes, skips whole numbers
 
 

@@ -9,8 +9,6 @@ from typing import Literal
 import pandas as pd
 from anndata import AnnData
 
-__all__ = ["InputError", "column_of", "did_you_mean", "listed", "refuse_repeated", "refuse_unknown"]
-
 
 class InputError(ValueError):
     """Tell what is wrong with the data given, where, and what to do about it."""

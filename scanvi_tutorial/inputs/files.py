@@ -15,8 +15,6 @@ from anndata import AnnData
 
 from scanvi_tutorial.inputs.errors import InputError
 
-__all__ = ["read_h5ad", "refuse_missing", "write_atomically"]
-
 _A_DAY = 86_400  # seconds
 _OTHER_READERS = {  # how a file of another format becomes an AnnData
     "": "a 10x folder is read by scanpy.read_10x_mtx(folder)",

@@ -12,8 +12,6 @@ from scipy import sparse
 
 from scanvi_tutorial.inputs.errors import InputError, listed, refuse_repeated
 
-__all__ = ["LEAST_OVERLAP", "align_genes", "check_genes"]
-
 LEAST_OVERLAP = 0.5  # share of the model's genes that other cells must have
 _ENSEMBL = re.compile(r"ENS[A-Z]*G\d{11}(\.\d+)?")
 

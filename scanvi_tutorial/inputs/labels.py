@@ -11,8 +11,6 @@ from anndata import AnnData
 from scanvi_tutorial.config import UNLABELED
 from scanvi_tutorial.inputs.errors import InputError, column_of, did_you_mean, listed
 
-__all__ = ["NO_LABEL", "check_labels", "label_name", "quality_warnings"]
-
 NO_LABEL = ("", "-1", UNLABELED)  # what says "without a label", beside a missing value
 _LIKE_NOTHING = {"nan", "none", "na", "n/a", "null", "unknown", "unassigned", "unlabelled", "unlabeled", "undefined"}
 _FEW_SEEDS = 10  # per type; the book's comparisons begin with five, where draws differ by several points

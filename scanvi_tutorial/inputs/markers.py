@@ -23,8 +23,6 @@ from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.inputs.labels import NO_LABEL, check_labels, label_name
 
-__all__ = ["Markers", "check_markers", "log_cp10k", "marker_genes", "marker_scores", "marker_table"]
-
 Markers = Mapping[str, Mapping[str, list[str]]]
 
 _SIDES = ("positive", "negative")
@@ -87,14 +85,19 @@ def marker_table(adata: AnnData, markers: Markers | None) -> Markers:
     return table
 
 
-def marker_scores(adata: AnnData, markers: Markers | None = None, *, layer: str | None = None) -> pd.DataFrame:
+def marker_scores(
+    adata: AnnData,
+    markers: Markers | None = None,
+    *,
+    layer: str | None = None,
+) -> pd.DataFrame:
     """Return how much every cell looks like every type, (cells, types).
 
-    The unit is the standard deviation of a marker gene over cells. Genes of the table that `adata` lacks are left out;
-    a gene with one value in all cells adds nothing.
+    The unit is the standard deviation of a marker gene over cells. Genes of the table
+    that `adata` lacks are left out; a gene with one value in all cells adds nothing.
 
     Raises:
-        InputError: Where there is no marker table, and where no positive marker of some type is among the genes.
+        InputError: Where there is no marker table, or a type has no positive marker here.
     """
     table = marker_table(adata, markers)
     counts = check_counts(adata, layer)
@@ -109,8 +112,9 @@ def marker_scores(adata: AnnData, markers: Markers | None = None, *, layer: str 
         negative = [gene for gene in sides["negative"] if gene in standard]
         if not positive:
             raise InputError(
-                f"None of the positive markers of {name!r} ({listed(sides['positive'])}) is among the {adata.n_vars} "
-                f"genes ({listed(adata.var_names, 3)}). Give markers that are, named as adata.var_names names genes."
+                f"None of the positive markers of {name!r} "
+                f"({listed(sides['positive'])}) is among the {adata.n_vars} genes "
+                f"({listed(adata.var_names, 3)}). Give markers that are."
             )
         scores[name] = standard[positive].sum(axis=1) - standard[negative].sum(axis=1)
     return pd.DataFrame(scores)

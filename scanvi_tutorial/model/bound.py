@@ -18,8 +18,6 @@ from torch import Tensor
 
 from scanvi_tutorial.model.scanvi import SCANVI
 
-__all__ = ["BOUND_TERMS", "bound_of", "bound_terms", "estimator", "evaluating", "traces"]
-
 BOUND_TERMS = ("log_likelihood", "kl_l", "kl_z", "kl_y")
 
 
@@ -73,10 +71,9 @@ def bound_terms(
     def log_q(site: str) -> Tensor:
         return mean_over_y(guide.nodes[site]["log_prob"]) if site in guide.nodes else x.new_zeros(len(x))
 
-    has_library = "l" in guide.nodes
     return {
         "log_likelihood": log_p("x"),
-        "kl_l": log_q("l") - log_p("l") if has_library else x.new_zeros(len(x)),
+        "kl_l": log_q("l") - log_p("l") if "l" in guide.nodes else x.new_zeros(len(x)),
         "kl_z": log_q("z2") - log_p("z2") + log_q("z1") - log_p("z1"),
         "kl_y": log_q("y") - log_p("y"),
     }

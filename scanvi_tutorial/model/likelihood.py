@@ -20,8 +20,6 @@ from torch.distributions import Distribution, constraints
 from torch.distributions.utils import broadcast_all
 from torch.nn.functional import logsigmoid, softplus
 
-__all__ = ["NegativeBinomial", "Poisson", "ZeroInflatedNegativeBinomial", "count_distribution"]
-
 
 class Poisson(TorchDistribution):
     """Counts whose variance equals their mean; the log of the mean is the parameter."""
@@ -106,13 +104,15 @@ class NegativeBinomial(TorchDistribution):
         With the logit r = log m − log θ,
 
             log NB(0) = −θ log(1 + e^r)
-            log NB(x) = log NB(0) + lgamma(x + θ) − lgamma(θ) − lgamma(x + 1) + x (r − log(1 + e^r)).
+            log NB(x) = log NB(0) + lgamma(x + θ) − lgamma(θ) − lgamma(x + 1)
+                                  + x (r − log(1 + e^r)).
         """
         theta = self.log_inverse_dispersion.exp()  # one a gene, before it is broadcast over cells
         value, logits = broadcast_all(value, self.log_mean - self.log_inverse_dispersion)
         counted = value > 0
         x, theta_x, logits_x = value[counted], theta.expand_as(value)[counted], logits[counted]
-        added = torch.lgamma(x + theta_x) - torch.lgamma(theta_x) - torch.lgamma(x + 1) + x * logsigmoid(logits_x)
+        added = torch.lgamma(x + theta_x) - torch.lgamma(theta_x) - torch.lgamma(x + 1)
+        added = added + x * logsigmoid(logits_x)
         return -theta * softplus(logits), torch.zeros_like(logits).masked_scatter(counted, added)
 
     @torch.no_grad()
@@ -182,7 +182,8 @@ class ZeroInflatedNegativeBinomial(TorchDistribution):
             self._validate_sample(value)
         log_zero, added = self.component.log_prob_parts(value)
         dropped_or_zero = torch.logaddexp(self.gate_logits, log_zero)
-        return torch.where(value > 0, log_zero + added, dropped_or_zero) - softplus(self.gate_logits)
+        mixed = torch.where(value > 0, log_zero + added, dropped_or_zero)
+        return mixed - softplus(self.gate_logits)
 
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008

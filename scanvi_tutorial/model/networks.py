@@ -23,18 +23,6 @@ from torch.nn.functional import log_softmax, softplus
 
 from scanvi_tutorial.config import ModelConfig
 
-__all__ = [
-    "Classifier",
-    "Heads",
-    "XDecoder",
-    "Z1Encoder",
-    "Z2Decoder",
-    "Z2LEncoder",
-    "broadcast_inputs",
-    "fully_connected",
-    "positive",
-]
-
 _LEAST_SCALE = 1e-4  # a standard deviation of zero would make a density infinite
 _FIRST_GATE = -2.0  # logit of dropping a count before anything is learned: about one in eight
 
@@ -186,10 +174,14 @@ class Z2LEncoder(nn.Module):
 
     @property
     def first(self) -> nn.Linear:
-        """The only layer that sees genes; the fast engine takes its product without the zeros."""
+        """The only layer that sees genes; the fast engine leaves out the zeros there."""
         return self.heads.layers[0]
 
-    def read(self, hidden: Float[Tensor, "cells hidden"], log_total: Float[Tensor, "cells 1"]) -> tuple[Tensor, ...]:
+    def read(
+        self,
+        hidden: Float[Tensor, "cells hidden"],
+        log_total: Float[Tensor, "cells 1"],
+    ) -> tuple[Tensor, ...]:
         """Return what `forward` does, from the output of the first layer."""
         for layer in self.heads.layers[1:]:
             hidden = layer(hidden)

@@ -20,8 +20,6 @@ from torch import Tensor
 
 from scanvi_tutorial.inputs.files import write_atomically
 
-__all__ = ["PersistenceError", "as_persistence_error", "is_saved", "read_file", "versions", "write_file"]
-
 SCHEMA = 1  # raised whenever an older reader would misread a newer file
 Kind = Literal["model", "checkpoint"]
 _HEADER = "scanvi_tutorial"  # the key of our text in the header

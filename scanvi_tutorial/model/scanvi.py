@@ -10,6 +10,7 @@ Derived in book/04_model.md; sketched in book/02_sketch.md; the networks are tho
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -26,15 +27,20 @@ from torch.distributions import Distribution
 
 from scanvi_tutorial.config import UNLABELED, ModelConfig
 from scanvi_tutorial.inputs.arrays import Cells
-from scanvi_tutorial.inputs.batches import Batches, check_given, log_total_moments, warn_if_confounded
+from scanvi_tutorial.inputs.batches import (
+    Batches,
+    ConfoundedBatchWarning,
+    check_batches,
+    check_given,
+    confounding,
+    log_total_moments,
+)
 from scanvi_tutorial.inputs.cells import Columns
 from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.labels import check_labels
 from scanvi_tutorial.model.likelihood import count_distribution
 from scanvi_tutorial.model.networks import Classifier, XDecoder, Z1Encoder, Z2Decoder, Z2LEncoder
 from scanvi_tutorial.model.persistence import as_persistence_error, read_file, write_file
-
-__all__ = ["SCANVI"]
 
 _KEPT = ("genes", "label_names", "library_loc", "library_scale", "labeled_fraction")
 _NEARLY_POISSON = math.log(1e4)  # of log θ: beyond it a count is Poisson, and float32 loses the difference of lgammas
@@ -113,7 +119,8 @@ class SCANVI(nn.Module):
         names, codes = check_labels(adata, labels_key, unlabeled_category=unlabeled_category)
         log_totals = np.log(np.asarray(counts.sum(axis=1), dtype=np.float64).ravel())
         batches = None if batch_key is None else Batches.from_anndata(adata, batch_key, log_totals)
-        warn_if_confounded(batches, adata, codes, names)
+        if batch_key is not None and (text := confounding(names, codes, check_batches(adata, batch_key))):
+            warnings.warn(text, ConfoundedBatchWarning, stacklevel=2)
         loc, scale = log_total_moments(log_totals)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -194,7 +201,7 @@ class SCANVI(nn.Module):
         depth: Float[Tensor, "cells 1"] | None = None,
         batch: Float[Tensor, "cells batches"] | None = None,
     ) -> None:
-        """Sample z2, l, y and z1 of cells given x; y is summed over by enumeration unless it is given."""
+        """Sample z2, l, y and z1 given x; y is summed over by enumeration unless it is given."""
         with pyro.plate("cells", len(x)):
             z2_loc, z2_scale, l_loc, l_scale = self.z2l_encoder(x)
             z2 = pyro.sample("z2", dist.Normal(z2_loc, z2_scale).to_event(1))

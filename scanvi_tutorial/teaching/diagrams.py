@@ -38,7 +38,13 @@ class Stub(nn.Module):
     gone through a softplus, for scales.
     """
 
-    def __init__(self, d_in: int, *d_out: int, positive: Sequence[int] = (), seed: int = 0) -> None:
+    def __init__(
+        self,
+        d_in: int,
+        *d_out: int,
+        positive: Sequence[int] = (),
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         self.d_in, self.d_out, self.positive = d_in, d_out, tuple(positive)
         draws = torch.Generator().manual_seed(seed)

@@ -29,8 +29,6 @@ from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.history import History
 from scanvi_tutorial.training.loop import fit
 
-__all__ = ["cache_folder", "code_digest", "fit_or_load"]
-
 _PACKAGE = Path(__file__).parents[1]
 _CODE_OF_A_FIT = ("config.py", "inputs", "model", "training")  # by the import contracts, nothing else has a part in it
 
@@ -67,7 +65,7 @@ def fit_or_load(
     key = _key(adata, labels_key, batch_key, model_config, train_config)
     saved, table = folder / f"{key}.safetensors", folder / f"{key}.json"
     try:
-        model, history = SCANVI.load(saved), History.from_dict(json.loads(table.read_text()))
+        model, history = SCANVI.load(saved), History(**json.loads(table.read_text()))
     except (OSError, ValueError, KeyError, TypeError):  # nothing there, or nothing whole
         saved.unlink(missing_ok=True)
     else:
@@ -76,7 +74,7 @@ def fit_or_load(
     model = SCANVI.from_anndata(adata, model_config, labels_key=labels_key, batch_key=batch_key, seed=train_config.seed)
     history = fit(model, adata, train_config)
     with write_atomically(table) as part:
-        part.write_text(json.dumps(history.to_dict()))
+        part.write_text(json.dumps(asdict(history)))
     model.save(saved)
     return model, history
 

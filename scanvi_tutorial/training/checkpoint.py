@@ -22,8 +22,6 @@ from scanvi_tutorial.model.persistence import PersistenceError, as_persistence_e
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.history import FitState
 
-__all__ = ["Checkpoint", "origin"]
-
 _OF_THE_FIT = ("rows", "best", "best_epoch", "seconds")  # of `FitState`, beside its tensors
 
 

@@ -18,8 +18,6 @@ from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.fused import Workspace, count_log_likelihood, sparse_linear, to_column_major
 from scanvi_tutorial.training.minibatches import Half
 
-__all__ = ["FastEngine"]
-
 _HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 
 

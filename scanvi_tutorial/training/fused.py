@@ -21,8 +21,6 @@ from torch.nn.functional import logsigmoid
 
 from scanvi_tutorial.inputs.arrays import SparseCounts
 
-__all__ = ["Workspace", "count_log_likelihood", "softmax_backward", "sparse_linear", "to_column_major"]
-
 _ENTRIES_AT_ONCE = 1 << 18  # of a buffer: a megabyte in float32
 
 

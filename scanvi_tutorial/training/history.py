@@ -4,54 +4,37 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
 
 import pandas as pd
 from torch import Tensor, nn
 
-__all__ = ["FitState", "History"]
 
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class History:
     """What happened during `fit`.
 
-    `frame` has one row an epoch and, in nats per cell: `loss` (what the steps minimized), `bound_train` and
-    `bound_held_out`, the terms of the latter (`log_likelihood`, `kl_l`, `kl_z`, `kl_y`) and, unless no label was looked
-    at, `cross_entropy` (mean over labeled cells); further `kl_weight`, `learning_rate` and, where held-out labels are
-    watched, `held_out_accuracy`.
+    `frame` is `rows` as a table. It has one row an epoch and, in nats per cell: `loss` (what the steps minimized),
+    `bound_train` and `bound_held_out`, the terms of the latter (`log_likelihood`, `kl_l`, `kl_z`, `kl_y`) and, unless
+    no label was looked at, `cross_entropy` (mean over labeled cells); further `kl_weight` and `learning_rate`.
     """
 
-    frame: pd.DataFrame
+    rows: list[dict[str, float]]
     best_epoch: int  # the epoch whose state the model was left in
     stopped_early: bool
     seconds: float  # of every process that worked on it, up to the checkpoint that the next one took over
 
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The rows as a table, (epochs, quantities)."""
+        frame = pd.DataFrame(self.rows, index=pd.RangeIndex(len(self.rows), name="epoch"))
+        frame.attrs["best_epoch"] = self.best_epoch
+        return frame
+
     def __len__(self) -> int:
         """Return the number of epochs."""
-        return len(self.frame)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON types from which `from_dict` makes an equal history."""
-        rest = {"best_epoch": self.best_epoch, "stopped_early": self.stopped_early, "seconds": self.seconds}
-        return {"frame": self.frame.to_dict("list"), **rest}
-
-    @classmethod
-    def from_rows(
-        cls, rows: Sequence[Mapping[str, float]], best_epoch: int, stopped_early: bool, seconds: float
-    ) -> History:
-        """Return the history of epochs of which each left a row."""
-        frame = pd.DataFrame(list(rows), index=pd.RangeIndex(len(rows), name="epoch"))
-        frame.attrs["best_epoch"] = best_epoch
-        return cls(frame, best_epoch, stopped_early, seconds)
-
-    @classmethod
-    def from_dict(cls, saved: dict[str, Any]) -> History:
-        """Return the history that `to_dict` described."""
-        rows = pd.DataFrame(saved["frame"]).to_dict("records")
-        return cls.from_rows(rows, saved["best_epoch"], saved["stopped_early"], saved["seconds"])
+        return len(self.rows)
 
 
 @dataclass

@@ -31,8 +31,6 @@ from scanvi_tutorial.training.history import FitState, History
 from scanvi_tutorial.training.minibatches import Half, Minibatch, Split, paired_minibatches, read_half, split_cells
 from scanvi_tutorial.training.objective import Engine, PyroEngine, loss_of
 
-__all__ = ["choose_device", "fit", "parameter_groups", "run_epoch"]
-
 
 def run_epoch(
     engine: Engine,
@@ -157,7 +155,7 @@ class _Fit:
         for parameter in self.model.parameters():  # the fast engine laid one out by genes
             parameter.data = parameter.data.contiguous()
         rows, seconds = so_far.rows, spent + time.perf_counter() - started
-        return History.from_rows(rows, so_far.best_epoch, len(rows) < self.epochs, seconds)
+        return History(rows, so_far.best_epoch, len(rows) < self.epochs, seconds)
 
     def learn(self, kl_weight: float) -> dict[str, float]:
         """Train one epoch."""

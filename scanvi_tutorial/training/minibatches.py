@@ -19,8 +19,6 @@ from torch import Tensor
 from scanvi_tutorial.config import TrainConfig
 from scanvi_tutorial.inputs.arrays import Cells, SparseCounts, chunks
 
-__all__ = ["Half", "Minibatch", "Split", "downsample_counts", "paired_minibatches", "read_half", "split_cells"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Half:
@@ -111,7 +109,7 @@ def downsample_counts(
     min_depth: float,
     rng: np.random.Generator,
 ) -> tuple[csr_matrix, np.ndarray]:
-    """Return cells as if sequenced less deeply, and their depth: the share of molecules that each kept, (cells, 1).
+    """Return cells as if sequenced less deeply, and what share each kept, (cells, 1).
 
     Every cell draws a depth between `min_depth` and one, and keeps each of its molecules with
     that chance. A negative binomial count stays one: its mean is multiplied by the depth, its

@@ -24,8 +24,6 @@ from scanvi_tutorial.model.bound import bound_terms, estimator
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.minibatches import Half, Minibatch
 
-__all__ = ["Engine", "KLWeight", "PyroEngine", "loss_of"]
-
 
 class Engine(Protocol):
     """Who works the bound of a model out."""
@@ -68,7 +66,8 @@ def loss_of(
         bound, _ = engine.bound(minibatch.unlabeled, kl_weight)
         loss = loss - (1 - fraction) * bound
     if minibatch.labeled is not None:
-        bound, cross_entropy = engine.bound(minibatch.labeled, kl_weight, y_given=objective == "labels")
+        y_given = objective == "labels"
+        bound, cross_entropy = engine.bound(minibatch.labeled, kl_weight, y_given=y_given)
         loss = loss - fraction * bound
         if cross_entropy is not None:
             loss = loss + model.config.label_weight * cross_entropy
@@ -99,14 +98,21 @@ class PyroEngine:
     def __init__(self, model: SCANVI) -> None:
         self.model, self.elbo = model, estimator()
 
-    def bound(self, half: Half, kl_weight: float = 1.0, *, y_given: bool = True) -> tuple[Tensor, Tensor | None]:
+    def bound(
+        self,
+        half: Half,
+        kl_weight: float = 1.0,
+        *,
+        y_given: bool = True,
+    ) -> tuple[Tensor, Tensor | None]:
         """Return the mean bound and the mean cross-entropy; see `Engine`."""
         model, y = self.model.model, half.y if y_given else None
         if half.y is not None and not y_given:
             model = partial(_model_with_label_beside, self.model, half.y)
         with KLWeight(kl_weight), _LabelApart() as label, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered NaN")  # the loop stops there, in words
-            loss = self.elbo.differentiable_loss(model, self.model.guide, half.x, y, half.depth, half.batch)
+            cells = half.x, y, half.depth, half.batch
+            loss = self.elbo.differentiable_loss(model, self.model.guide, *cells)
         return -loss / len(half.x), label.cross_entropy
 
     def terms(self, half: Half) -> dict[str, Tensor]:
