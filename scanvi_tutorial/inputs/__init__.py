@@ -6,7 +6,7 @@ result less certain is listed by `quality_warnings`.
 """
 
 from scanvi_tutorial.inputs.batches import check_batches, confounding
-from scanvi_tutorial.inputs.cells import check_cells, strip_to_inputs
+from scanvi_tutorial.inputs.cells import Columns, check_cells, strip_to_inputs
 from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import InputError, did_you_mean, listed
 from scanvi_tutorial.inputs.files import read_h5ad
@@ -16,6 +16,7 @@ from scanvi_tutorial.inputs.labels import NO_LABEL, check_labels, label_name, qu
 __all__ = [
     "LEAST_OVERLAP",
     "NO_LABEL",
+    "Columns",
     "InputError",
     "align_genes",
     "check_batches",

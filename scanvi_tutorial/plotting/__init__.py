@@ -6,7 +6,7 @@
 from scanvi_tutorial.plotting.calibration import rank_plot, reliability_diagram
 from scanvi_tutorial.plotting.comparison import growth_plot, metric_by_seeds, paired_differences, timing_plot
 from scanvi_tutorial.plotting.counts import count_table_plot, library_size_plot, mean_variance_plot, seed_purity_plot
-from scanvi_tutorial.plotting.embedding import cell_probe, figure6, umap
+from scanvi_tutorial.plotting.embedding import Probe, cell_probe, figure6, umap
 from scanvi_tutorial.plotting.fits import (
     confusion_plot,
     history_plot,
@@ -18,6 +18,7 @@ from scanvi_tutorial.plotting.fits import (
 from scanvi_tutorial.plotting.style import palette
 
 __all__ = [
+    "Probe",
     "cell_probe",
     "confusion_plot",
     "count_table_plot",

@@ -92,7 +92,7 @@ def plate_diagram(
     return pgm.figure
 
 
-def same_story(one: Relations, other: Relations, *, besides: Collection[str] = ()) -> bool:
+def same_structure(one: Relations, other: Relations, *, besides: Collection[str] = ()) -> bool:
     """Tell whether two models have the same sites, families, arrows, plates and observed sites.
 
     `besides` names sites to leave out of the comparison, on either side.

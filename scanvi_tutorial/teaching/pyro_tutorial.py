@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -106,7 +106,8 @@ class TutorialModel(nn.Module):
         return loc[:, :-1], scale[:, :-1], loc[:, -1:], scale[:, -1:]
 
 
-class TutorialFit(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class TutorialFit:
     """What a run of the tutorial leaves behind.
 
     Attributes:

@@ -95,7 +95,7 @@ def test_a_cell_without_counts_is_drawn_anew_and_a_model_that_draws_no_others_is
     plain.library_loc = math.log(2.0)
     assert (draw_cells(plain, 200).X.sum(1) > 0).all()
     plain.library_loc = -30.0
-    with pytest.raises(InputError, match="without any count"):
+    with pytest.raises(InputError, match="draws no counts"):
         draw_cells(plain, 10)
 
 

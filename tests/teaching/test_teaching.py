@@ -15,7 +15,7 @@ from torch.nn.functional import one_hot
 
 from scanvi_tutorial.config import ModelConfig, RunConfig
 from scanvi_tutorial.teaching import listings as teaching
-from scanvi_tutorial.teaching.diagrams import Stub, differences, plate_diagram, same_story
+from scanvi_tutorial.teaching.diagrams import Stub, differences, plate_diagram, same_structure
 from scanvi_tutorial.teaching.listings import expect_error, say, show_source
 
 CELLS, GENES, LABELS, LATENT = 5, 6, 4, 3
@@ -178,13 +178,13 @@ def test_a_changed_family_arrow_plate_or_site_is_another_story(relations):
     ):
         found = differences(story, {**story, **change})
         assert any(word in line for line in found), word
-        assert not same_story(story, {**story, **change})
+        assert not same_structure(story, {**story, **change})
 
 
 def test_the_order_of_sites_and_parents_tells_nothing(relations):
     story = relations["story"]
     turned = {site: parents[::-1] for site, parents in reversed(story["sample_sample"].items())}
-    assert same_story(story, {**story, "sample_sample": turned})
+    assert same_structure(story, {**story, "sample_sample": turned})
 
 
 def test_sites_that_are_named_are_left_out_of_the_comparison(relations):
