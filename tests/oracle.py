@@ -50,7 +50,9 @@ def minus_bound(model, x, noise, y=None, kl_weight=1.0, depth=None, batch=None):
     `noise` holds standard-normal draws: z2 (cells latent), l (cells 1), z1 (labels cells latent), or (cells latent)
     where y is given. `batch` holds the number of each cell's batch.
     """
-    config, n, k = model.config, len(x), len(model.label_names)
+    config = model.config
+    n = len(x)
+    k = len(model.label_names)
     typical = math.exp(model.library_loc) * x / x.sum(-1, keepdim=True)
     z2_loc, z2_raw, l_shift, l_raw = split(model.z2l_encoder, torch.log1p(typical))
     l_loc = x.sum(-1, keepdim=True).log() + l_shift

@@ -110,7 +110,9 @@ class NegativeBinomial(TorchDistribution):
         theta = self.log_inverse_dispersion.exp()  # one a gene, before it is broadcast over cells
         value, logits = broadcast_all(value, self.log_mean - self.log_inverse_dispersion)
         counted = value > 0
-        x, theta_x, logits_x = value[counted], theta.expand_as(value)[counted], logits[counted]
+        x = value[counted]
+        theta_x = theta.expand_as(value)[counted]
+        logits_x = logits[counted]
         added = torch.lgamma(x + theta_x) - torch.lgamma(theta_x) - torch.lgamma(x + 1)
         added = added + x * logsigmoid(logits_x)
         return -theta * softplus(logits), torch.zeros_like(logits).masked_scatter(counted, added)

@@ -73,7 +73,9 @@ class SCANVI(nn.Module):
         batches: Batches | None = None,
     ) -> None:
         super().__init__()
-        self.config, self.genes, self.label_names = config, list(genes), list(label_names)
+        self.config = config
+        self.genes = list(genes)
+        self.label_names = list(label_names)
         moments = library_loc, library_scale, labeled_fraction
         self.library_loc, self.library_scale, self.labeled_fraction = map(float, moments)
         self.columns, self.batches = columns or Columns(), batches

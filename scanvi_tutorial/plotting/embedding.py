@@ -32,7 +32,9 @@ from scanvi_tutorial.plotting.style import UNLABELED_COLOR, palette_of, panels_i
 Places = NDArray[np.floating] | None  # places of cells on a map, (cells, 2); None makes a map of obsm["X_scanvi"]
 
 _TOP = 2.75  # height of the upper row in inches
-_WIDTH, _HEIGHT, _MARGIN = 1_000, 800, 25  # of the map, in its own units
+_WIDTH = 1_000  # of the map, in its own units
+_HEIGHT = 800
+_MARGIN = 25
 _MOST = 3_000  # cells on one map: more would be a heavy page and a gray one
 
 

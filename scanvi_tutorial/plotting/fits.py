@@ -35,7 +35,9 @@ def history_plot(history: pd.DataFrame, *, best_epoch: int | None = None) -> Fig
     rows = [["bound", "kl"], ["label", "schedule"] if looked else ["schedule", "schedule"]]
     with sheet(height=4.8) as figure:
         panels = figure.subplot_mosaic(rows, sharex=True)
-        bound, kl, schedule = panels["bound"], panels["kl"], panels["schedule"]
+        bound = panels["bound"]
+        kl = panels["kl"]
+        schedule = panels["schedule"]
         for axes, column, color, name in (
             (bound, "bound_train", BLUE, "training cells"),
             (bound, "bound_held_out", ORANGE, "held-out cells"),

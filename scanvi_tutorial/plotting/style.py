@@ -26,8 +26,12 @@ from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.inputs.labels import label_name
 
 STYLE = Path(__file__).with_name("book.mplstyle")
-INK, MUTED, FAINT = "#24292f", "#57606a", "#8c959f"  # text; lines that stand back; zeros in a table
-BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"  # Okabe and Ito, for what is not a type
+INK = "#24292f"  # text
+MUTED = "#57606a"  # lines that stand back
+FAINT = "#8c959f"  # zeros in a table
+BLUE = "#0072b2"  # Okabe and Ito, for what is not a type
+ORANGE = "#d55e00"
+GREEN = "#009e73"
 BAND = "#d8dee4"  # where chance alone would put a point
 UNLABELED_COLOR = "#d3d3d3"
 

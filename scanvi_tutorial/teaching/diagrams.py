@@ -23,9 +23,13 @@ Point = tuple[float, float]
 # Where a site of scANVI stands (column, row), so that the model and its guide can be laid side by side.
 _PLACES = {"z1": (0, 2), "y": (1, 2), "z2": (0, 1), "l": (1, 1), "x": (0.5, 0), "label": (-0.5, 0)}
 _SYMBOLS = {"z1": "$z_1$", "z2": "$z_2$", "y": "$y$", "l": r"$\ell$", "x": "$x$"}
-_INK, _SHADE, _GRAY = "#1b1f24", "#b9d0e6", "#57606a"
+_INK = "#1b1f24"
+_SHADE = "#b9d0e6"
+_GRAY = "#57606a"
 _COLUMN, _ROW = 2.4, 1.8  # centimeters
-_SIDE, _ABOVE, _BELOW = 2.8, 0.8, 1.1  # from a circle to its plate: room for a family, and for the plate's name
+_SIDE = 2.8  # from a circle to its plate: room for a family, and for the plate's name
+_ABOVE = 0.8
+_BELOW = 1.1
 _BARE = {"ec": "none", "fc": "none"}  # words without a circle
 
 
@@ -46,7 +50,9 @@ class Stub(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.d_in, self.d_out, self.positive = d_in, d_out, tuple(positive)
+        self.d_in = d_in
+        self.d_out = d_out
+        self.positive = tuple(positive)
         draws = torch.Generator().manual_seed(seed)
         weight = torch.randn(sum(d_out), d_in, generator=draws) / d_in**0.5
         self.weight = nn.Parameter(weight)

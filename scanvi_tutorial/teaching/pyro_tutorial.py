@@ -61,7 +61,10 @@ class TutorialModel(nn.Module):
         has_rsample: bool = False,
     ) -> None:
         super().__init__()
-        self.n_labels, self.scale, self.alpha, self.has_rsample = n_labels, scale, alpha, has_rsample
+        self.n_labels = n_labels
+        self.scale = scale
+        self.alpha = alpha
+        self.has_rsample = has_rsample
         self.library_loc, self.library_scale = library_loc, library_scale
         self.z2_decoder = _normalized_to_the_end(_LATENT + n_labels, 50, 2 * _LATENT)
         self.x_decoder = _normalized_to_the_end(_LATENT, 100, 2 * genes)

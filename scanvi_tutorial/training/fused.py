@@ -129,7 +129,10 @@ class _CountTerm:
     """The log-probabilities of some rows; overwrites the logits with the gradient of their sum."""
 
     def __init__(self, kind: str, log_theta: Tensor, genes: int, needs_grad: bool, workspace: Workspace) -> None:
-        self.kind, self.genes, self.needs_grad, self.workspace = kind, genes, needs_grad, workspace
+        self.kind = kind
+        self.genes = genes
+        self.needs_grad = needs_grad
+        self.workspace = workspace
         self.log_theta, self.grad_theta = log_theta, torch.zeros_like(log_theta)
         if kind != "poisson":
             self.theta = log_theta.exp()

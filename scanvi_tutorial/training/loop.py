@@ -113,7 +113,10 @@ class _Fit:
     """The state of one run of `fit`."""
 
     def __init__(self, model: SCANVI, cells: Cells, split: Split, config: TrainConfig, device: torch.device) -> None:
-        self.model, self.cells, self.split, self.config = model, cells, split, config
+        self.model = model
+        self.cells = cells
+        self.split = split
+        self.config = config
         self.steps = len(chunks(split.unlabeled_rows, config.batch_size))
         self.epochs = max(1, min(config.max_epochs, config.max_steps // self.steps))
         self.warm_epochs = min(round(config.warmup * self.epochs), self.epochs - 1)

@@ -65,7 +65,9 @@ def written(tmp_path: Path):
 
 def oracle(adata: AnnData, subset: int | None, per_label: int = 50) -> tuple[list[str], list[int]]:
     """Return names and label codes (-1 for none) by the protocol, with loops in place of arrays."""
-    counts, genes, kind = adata.X.toarray().tolist(), list(adata.var_names), list(adata.obs["cell_types"])
+    counts = adata.X.toarray().tolist()
+    genes = list(adata.var_names)
+    kind = list(adata.obs["cell_types"])
     rows = [i for population in TRUTH for i in range(len(kind)) if kind[i] == population]
     standard: dict[str, list[float]] = {}
     for gene in GENES:

@@ -11,7 +11,9 @@ from torch.nn.functional import logsigmoid, softplus
 
 from scanvi_tutorial.model.likelihood import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial, count_distribution
 
-MEAN, THETA, GATE = 3.7, 1.9, -0.6
+MEAN = 3.7
+THETA = 1.9
+GATE = -0.6
 
 
 def tensor(value):

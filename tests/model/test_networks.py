@@ -17,7 +17,9 @@ from scanvi_tutorial.model.networks import (
     fully_connected,
 )
 
-CELLS, GENES, LABELS = 5, 7, 3
+CELLS = 5
+GENES = 7
+LABELS = 3
 CONFIG = ModelConfig(n_latent=2, gene_hidden=(6,), label_hidden=(6,), classifier_hidden=(6,), dropout_rate=0.0)
 
 

@@ -154,7 +154,9 @@ st.select_genes(adata, 2_000)
 st.evaluation.log_cp10k(adata.X)
 print(json.dumps({"loading": loaded - before, "fitting": fitted - before, "using": status("VmHWM") - before}))
 """
-CELLS, GENES, DETECTED = 20_000, 21_932, 541  # the size of the sorted PBMC of the tutorial
+CELLS = 20_000  # the size of the sorted PBMC of the tutorial
+GENES = 21_932
+DETECTED = 541
 
 
 @pytest.mark.slow

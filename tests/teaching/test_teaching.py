@@ -18,7 +18,10 @@ from scanvi_tutorial.teaching import listings as teaching
 from scanvi_tutorial.teaching.diagrams import Stub, differences, plate_diagram, same_structure
 from scanvi_tutorial.teaching.listings import expect_error, say, show_source
 
-CELLS, GENES, LABELS, LATENT = 5, 6, 4, 3
+CELLS = 5
+GENES = 6
+LABELS = 4
+LATENT = 3
 X = torch.arange(float(CELLS * GENES)).reshape(CELLS, GENES) % 7
 Y = one_hot(torch.arange(CELLS) % LABELS, LABELS).float()
 

@@ -70,7 +70,9 @@ def test_a_fit_that_goes_on_ends_where_an_uninterrupted_one_does(tiny, tmp_path,
 
 
 def test_epochs_that_are_done_are_not_done_again(tiny, tmp_path, monkeypatch):
-    adata, epochs, original = tiny(), [], training.run_epoch
+    adata = tiny()
+    epochs = []
+    original = training.run_epoch
     interrupted(adata, tmp_path / "fit", monkeypatch, epoch=5, every=2)
     monkeypatch.setattr(training, "run_epoch", lambda *a, **k: epochs.append(1) or original(*a, **k))
     history = fit(new_model(adata), adata, SHORT, checkpoint=tmp_path / "fit")

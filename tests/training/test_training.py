@@ -64,7 +64,9 @@ def test_halves_of_a_minibatch_may_be_absent(tiny):
     model = SCANVI.from_anndata(tiny())
     x, y = torch.as_tensor(tiny().X.toarray()), torch.eye(3)[torch.arange(30) % 3]
     torch.manual_seed(0)
-    engine, unlabeled, labeled = PyroEngine(model.eval()), Half(x), Half(x, y)
+    engine = PyroEngine(model.eval())
+    unlabeled = Half(x)
+    labeled = Half(x, y)
     both = loss_of(engine, Minibatch(unlabeled, labeled))
     torch.manual_seed(0)
     parts = loss_of(engine, Minibatch(unlabeled, None)) + loss_of(engine, Minibatch(None, labeled))
@@ -107,7 +109,9 @@ def test_the_seed_also_draws_the_order_of_the_cells(tiny, monkeypatch):
 
 def test_fitting_touches_no_global_generator_and_no_input(tiny):
     adata = tiny()
-    before, numpy_before, untouched = torch.get_rng_state(), np.random.get_state()[1].copy(), adata.copy()  # noqa: NPY002
+    before = torch.get_rng_state()
+    numpy_before = np.random.get_state()[1].copy()  # noqa: NPY002
+    untouched = adata.copy()
     fitted(adata)
     assert torch.equal(torch.get_rng_state(), before)
     np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
