@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from tqdm.auto import tqdm
 
 DATASETS = ("simulated", "pbmc68k", "facs", "facs-t", "pbmc")
-UNLABELED = "Unknown"  # the category of a cell whose type nobody has told us
+UNLABELED = "Unknown"  # the category of a cell without a known type
 Objective = Literal["labels", "everywhere", "unlabeled"]
 """What a labeled cell adds to the loss: L and its cross-entropy, U (as if it had no label) and its cross-entropy, or
 U alone, so that no label is looked at."""

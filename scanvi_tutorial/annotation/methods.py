@@ -57,7 +57,7 @@ class SingleFit:
 
 
 class StateClassifier:
-    """From states and a few labels to probabilities: a `Baseline` that knows the states.
+    """From states and a few labels to probabilities: a `Baseline` with fixed states.
 
     On each set of states, logistic regression and label spreading; then the weighted
     geometric mean of all, in which `spreading` is the share of label spreading.
@@ -184,8 +184,8 @@ def with_linear_classifier(model: SCANVI, adata: AnnData, states: ArrayLike, lab
         raise InputError(
             f"adata.obs[{labels_key!r}] holds {listed(names)}; the model knows {listed(model.label_names)}."
         )
-    told = codes >= 0
-    rule = linear_classifier().fit(np.asarray(states, dtype=np.float64)[told], codes[told])
+    labeled = codes >= 0
+    rule = linear_classifier().fit(np.asarray(states, dtype=np.float64)[labeled], codes[labeled])
     weight, bias = rule.coef_, rule.intercept_
     if len(names) == 2:  # scikit-learn then keeps the difference of the two
         weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([0 * bias, bias])

@@ -53,11 +53,11 @@ def predict(model: SCANVI | str | Path, adata: AnnData, *, layer: str | None = N
         counts, obs=pd.DataFrame(index=adata.obs_names), var=pd.DataFrame(index=list(model.genes)), layers=names
     )
     table = label_probabilities(model, cells, seed=seed)
-    doubts = []
+    notes = []
     if found < 1:
         missing = pd.Index(model.genes).difference(adata.var_names, sort=False)
-        doubts.append(
+        notes.append(
             f"{1 - found:.1%} of the model's genes are missing here and were taken as zero: {listed(missing)}."
         )
-    about = {"genes_found": found, "seed": seed, "warnings": doubts}
+    about = {"genes_found": found, "seed": seed, "warnings": notes}
     write_answer(adata, table, latent(model, cells), about=about)

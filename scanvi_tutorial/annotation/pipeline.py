@@ -73,10 +73,10 @@ def annotate(
     - `obs["scanvi_probability"]`: how probable that label is held to be.
     - `obsm["scanvi_probabilities"]`: a table (cells, labels) of all probabilities, rows summing to one.
     - `obsm["X_scanvi"]`: the latent state z2 of every cell, float32 (cells, latent), for maps and neighbors.
-    - `uns["scanvi"]`: how it came about: `history`, a row an epoch of the fit behind `X_scanvi`, kept at
-      `best_epoch`; `held_out`, what was
-      said of labels while they were hidden (`cells`, `given`, `probabilities`); `compared`, how right simpler methods
-      were about the same labels; `warnings`, sentences to read first; `parameters`, `genes`, `label_names`, `versions`.
+    - `uns["scanvi"]`: how it came about: `history`, a row an epoch of the fit behind `X_scanvi`, kept at `best_epoch`;
+      `held_out`, the probabilities of labels while they were hidden (`cells`, `given`, `probabilities`); `compared`,
+      how right simpler methods were about the same labels; `warnings`, sentences to read first; `parameters`, `genes`,
+      `label_names`, `versions`.
 
     scANVI is fitted several times without a look at any label; simple rules, learned from the labeled cells, then name
     all cells by their states (`methods.StateClassifier`). To see how far that can be trusted, each label is hidden
@@ -205,16 +205,16 @@ def _tested(rules: StateClassifier, cells: AnnData, labels_key: str, seed: int) 
         return {"held_out": {"cells": none, "given": none, "probabilities": np.empty((0, len(names)))}}, [note]
     hidden = partial(cross_fit, labels_key=labels_key, seed=seed)
     part = hidden(rules, cells)
-    told = np.flatnonzero(codes >= 0)
-    if len(told) > _MOST_COMPARED:
-        told = np.sort(np.random.default_rng(seed).choice(told, _MOST_COMPARED, replace=False))
+    labeled_rows = np.flatnonzero(codes >= 0)
+    if len(labeled_rows) > _MOST_COMPARED:
+        labeled_rows = np.sort(np.random.default_rng(seed).choice(labeled_rows, _MOST_COMPARED, replace=False))
 
     def one_linear_rule(adata: AnnData, *, labels_key: str, seed: int) -> pd.DataFrame:
         return fit_on_seeds(linear_classifier(), adata, labels_key=labels_key, features=rules.states[0])
 
     others = {
         "one fit, as predict uses it": lambda: hidden(one_linear_rule, cells),
-        "logistic regression": lambda: hidden(logistic_regression, cells[told]),  # other cells teach it nothing
+        "logistic regression": lambda: hidden(logistic_regression, cells[labeled_rows]),  # other cells teach it nothing
         "label spreading": lambda: hidden(
             partial(label_spreading, graph=neighbor_graph(principal_components(cells))), cells
         ),

@@ -1,7 +1,7 @@
 """The command line: annotate a file, keep the model, use it on other cells, look after data and machine.
 
-Told in book/10_your_data.md. Exit codes: 0 where all went well, 1 where data or files cannot be used (one paragraph, no
-traceback), 2 where the command itself was not understood.
+Explained in book/10_your_data.md. Exit codes: 0 where all went well, 1 where data or files cannot be used (one
+paragraph, no traceback), 2 where the command itself was not understood.
 """
 
 from __future__ import annotations

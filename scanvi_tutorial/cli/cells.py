@@ -39,10 +39,10 @@ from scanvi_tutorial.training.loop import fit
 @labeled
 @click.option("--out", required=True, type=FILE, metavar="OUT.h5ad", help="Where the named cells go.")
 @CSV
-@click.option("--report", type=FILE, metavar="OUT.html", help="A page with figures and doubts to read first.")
+@click.option("--report", type=FILE, metavar="OUT.html", help="A page with figures and warnings, to read first.")
 @click.option("--model", type=FILE, metavar="FILE", help="Keep the fitted model here, for predict.")
 @click.option("--keep/--rename", default=True, show_default=True, help="Whether cells that have a label keep it.")
-@click.option("--jobs", type=click.IntRange(1), help="Fits at once; a core each on large data if not said.")
+@click.option("--jobs", type=click.IntRange(1), help="Fits at once; a core each on large data if not given.")
 @SEED
 @OVERWRITE
 @QUIET
@@ -71,7 +71,7 @@ def annotate(
         refuse_to_overwrite([out, csv, report, model], overwrite, kept=source, out=out)
         adata = read_h5ad(source)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # doubts are told below, once
+            warnings.simplefilter("ignore")  # warnings are printed below, once
             annotate_cells(adata, keep_labels=keep, model=model, **options)
         write(adata, out, csv)
         if report is not None:

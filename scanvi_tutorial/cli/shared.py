@@ -36,7 +36,7 @@ _LABELS = [
         "unlabeled_category",
         default=UNLABELED,
         metavar="VALUE",
-        help='What that column says of cells without one, beside "Unknown".',
+        help='The value of that column for cells without a label, beside "Unknown".',
     ),
     LAYER,
     click.option("--batch", "batch_key", metavar="COLUMN", help="A column of obs with runs or donors to correct for."),
@@ -148,7 +148,7 @@ def _hdf5_names(names: list[str]) -> list[str]:
 
 
 def say_result(adata: AnnData, paths: list[Path | None], quiet: bool) -> None:
-    """Say how many cells got which label, what to doubt, and what was written."""
+    """Say how many cells got which label, the warnings, and what was written."""
     if quiet:
         return
     for name, cells in adata.obs["scanvi_label"].value_counts().items():

@@ -73,6 +73,8 @@ def fetch(name: str, *, data_dir: str | PathLike[str] | None = None) -> Path:
 def _reason(error: Exception) -> str:
     if isinstance(error, ValueError):  # pooch's, for a wrong digest
         return "the file there has another SHA-256"
+    if isinstance(error, PermissionError):
+        return "the folder cannot be written to"
     if getattr(error, "response", None) is not None:
         return f"the server answered {error.response.status_code}"
     return error.strerror or f"no complete answer: {type(error).__name__}"

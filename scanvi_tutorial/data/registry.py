@@ -33,7 +33,7 @@ class Source:
     title: str  # one line on what it is
     loader: Callable[..., AnnData]  # all of its arguments have defaults
     origin: str  # who made it, and where it is taken from
-    licence: str  # under what terms
+    license: str  # under what terms
     download: str | None = None  # the file that is fetched and its size; None needs no network
 
 

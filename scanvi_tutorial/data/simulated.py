@@ -126,12 +126,14 @@ def bayes_probabilities(adata: AnnData) -> pd.DataFrame:
         raise InputError("Exact probabilities exist for simulated cells alone: use load('simulated').")
     counts = check_counts(adata).astype(np.float64)
     theta, profile = adata.var["inverse_dispersion"].to_numpy(), adata.varm["profile"]
-    law = adata.uns["simulation"]
-    shares, (location, scale) = law["shares"], law["library"]
+    simulation = adata.uns["simulation"]
+    shares, (location, scale) = simulation["shares"], simulation["library"]
     standard = np.linspace(-REACH, REACH, STEPS)
     library = np.exp(location + scale * standard)
     log_joint = np.empty((adata.n_obs, len(shares)))
-    for batch, run in enumerate(law["batches"]):  # by name: anndata drops a category that no cell of a selection has
+    for batch, run in enumerate(
+        simulation["batches"]
+    ):  # by name: anndata drops a category that no cell of a selection has
         rows = np.flatnonzero(adata.obs["batch"] == run)
         for code, share in enumerate(shares):
             mean = library * profile[:, batch, code, None]  # (genes, steps)
@@ -140,7 +142,7 @@ def bayes_probabilities(adata: AnnData) -> pd.DataFrame:
             log_x = counts[rows] @ (np.log(mean) - log_total) - theta @ log_total
             log_joint[rows, code] = np.log(share) + logsumexp(log_x - standard**2 / 2, axis=1)
     log_joint -= logsumexp(log_joint, axis=1, keepdims=True)
-    return pd.DataFrame(np.exp(log_joint), adata.obs_names, list(law["types"]))
+    return pd.DataFrame(np.exp(log_joint), adata.obs_names, list(simulation["types"]))
 
 
 def _profile(rng: np.random.Generator, markers: np.ndarray, *, genes: int, batches: int, effect: float) -> np.ndarray:

@@ -21,6 +21,7 @@ from scanvi_tutorial.evaluation.comparison import score_table, scored_cells, sco
 from scanvi_tutorial.evaluation.metrics import (
     METRICS,
     accuracy,
+    all_metrics,
     confusion,
     largest_class_rate,
     largest_class_scores,
@@ -46,6 +47,7 @@ __all__ = [
     "CrossFit",
     "Stack",
     "accuracy",
+    "all_metrics",
     "confusion",
     "cross_fit",
     "fit_on_seeds",

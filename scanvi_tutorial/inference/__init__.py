@@ -1,4 +1,4 @@
-"""What a fitted model says: states, probabilities, draws of the posterior (chapters 6 and 9)."""
+"""Predictions of a fitted model: states, probabilities, draws of the posterior (chapters 6 and 9)."""
 
 from scanvi_tutorial.inference.predictions import label_probabilities, latent, posterior_predictive
 

@@ -54,16 +54,14 @@ class ScaledGuide(Messenger):
             msg["fn"] = family(base.loc, self.factor * base.scale).to_event(1)
 
 
-def guide_posterior(
-    model: SCANVI, adata: AnnData, *, draws: int = 99, widened: float = 1.0, seed: int = 0
-) -> Posterior:
+def guide_posterior(model: SCANVI, adata: AnnData, *, draws: int = 99, scale: float = 1.0, seed: int = 0) -> Posterior:
     """Return what the guide claims: independent draws of q(z2, l | x), and the mean of q(y | z2) over them.
 
-    `widened` multiplies its standard deviations; a half makes a guide that is far too sure.
+    `scale` multiplies its standard deviations; a half makes a guide that is far too sure.
     """
     parts = []
     with evaluating(model, seed):
-        for guide, x, _ in _guides(model, adata, draws, widened):
+        for guide, x, _ in _guides(model, adata, draws, scale):
             types = _by_cell(guide.nodes["y"]["log_prob"].exp(), draws).mean(-1)  # (labels, cells)
             parts.append((_quantities(guide, draws), types, x.new_full(types.shape[-1:], draws)))
     return _joined(model, adata, parts)
@@ -75,7 +73,7 @@ def exact_posterior(
     *,
     draws: int = 99,
     proposals: int = 1_000,
-    widened: float = 1.3,
+    scale: float = 1.3,
     seed: int = 0,
 ) -> Posterior:
     """Return draws of p(z2, l | x), and p(y | x), by importance resampling.
@@ -91,7 +89,7 @@ def exact_posterior(
     """
     parts = []
     with evaluating(model, seed):
-        for guide, x, batch in _guides(model, adata, proposals, widened):
+        for guide, x, batch in _guides(model, adata, proposals, scale):
             replayed = poutine.replay(model.model, trace=guide)
             model_trace = poutine.trace(replayed).get_trace(x, batch=batch)
             model_trace.compute_log_prob()
@@ -126,7 +124,7 @@ def sbc_ranks(adata: AnnData, posterior: Posterior) -> pd.DataFrame:
     return pd.DataFrame(rank_among(truth, posterior.draws), index=adata.obs_names, columns=names)
 
 
-def _guides(model: SCANVI, adata: AnnData, times: int, widened: float) -> Iterator[tuple[Trace, Tensor, Tensor | None]]:
+def _guides(model: SCANVI, adata: AnnData, times: int, scale: float) -> Iterator[tuple[Trace, Tensor, Tensor | None]]:
     """Yield the guide's trace, counts and batches of cells, each `times` times in a row, with a copy of y a label."""
     if model.config.library != "latent":
         raise InputError("Only a latent library size has a posterior. Use ModelConfig(library='latent').")
@@ -134,7 +132,7 @@ def _guides(model: SCANVI, adata: AnnData, times: int, widened: float) -> Iterat
     pieces = min(adata.n_obs, -(-adata.n_obs * times // _ROWS_AT_ONCE))
     for rows in np.array_split(np.arange(adata.n_obs), pieces):
         x, batch = dense_rows(model, cells, np.repeat(rows, times))
-        with ScaledGuide(widened):
+        with ScaledGuide(scale):
             guide = poutine.trace(poutine.enum(model.guide, first_available_dim=-2)).get_trace(x)
         guide.compute_log_prob()
         yield guide, x, batch

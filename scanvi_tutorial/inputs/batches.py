@@ -104,7 +104,7 @@ class Batches:
         if len(names) < 2:
             raise InputError(
                 f"adata.obs[{key!r}] holds one batch ({listed(names)}), so there is nothing to correct for. "
-                "Leave batch out, or name the column that tells the batches apart."
+                "Leave batch_key out, or name the column that tells the batches apart."
             )
         if 2 * len(names) > len(values):
             raise InputError(

@@ -64,7 +64,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
     removes it, but only after a day: until then another process may be writing it.
     """
     for left in path.absolute().parent.glob(".*.scanvi-part*"):
-        with suppress(FileNotFoundError):  # another process removed it first
+        with suppress(OSError):  # another process removed it first, or it is another user's
             if time.time() - left.stat().st_mtime > _A_DAY:
                 left.unlink()
     part = path.with_name(f".{secrets.token_hex(4)}.scanvi-part{path.suffix}")

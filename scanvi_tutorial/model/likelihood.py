@@ -7,7 +7,7 @@ Derived in book/04_model.md. Symbols (m is the mean of the negative-binomial com
     gate_logits            (cells, genes)  π       logit of a count being dropped to zero
 
 Most counts are zero, and the log-probability of a zero is short. So it is worked out everywhere, and what a count above
-zero has besides only where there is one: the costly lgamma is never asked about a zero.
+zero has besides only where there is one: the costly lgamma is never computed for a zero.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Poisson(TorchDistribution):
             self._validate_sample(value)
         value, log_mean = broadcast_all(value, self.log_mean)
         counted = value > 0
-        x = value[counted]
+        x = value[counted].to(log_mean.dtype)
         added = x * log_mean[counted] - torch.lgamma(x + 1)
         return torch.zeros_like(log_mean).masked_scatter(counted, added) - log_mean.exp()
 
@@ -110,7 +110,7 @@ class NegativeBinomial(TorchDistribution):
         theta = self.log_inverse_dispersion.exp()  # one a gene, before it is broadcast over cells
         value, logits = broadcast_all(value, self.log_mean - self.log_inverse_dispersion)
         counted = value > 0
-        x = value[counted]
+        x = value[counted].to(logits.dtype)
         theta_x = theta.expand_as(value)[counted]
         logits_x = logits[counted]
         added = torch.lgamma(x + theta_x) - torch.lgamma(theta_x) - torch.lgamma(x + 1)
@@ -213,4 +213,4 @@ def count_distribution(
         return NegativeBinomial(log_mean, log_inverse_dispersion)
     if kind == "zinb":
         return ZeroInflatedNegativeBinomial(log_mean, log_inverse_dispersion, gate_logits)
-    raise ValueError(f"likelihood must be zinb, nb or poisson, got {kind!r}.")
+    raise ValueError(f"gene_likelihood must be zinb, nb or poisson, got {kind!r}.")

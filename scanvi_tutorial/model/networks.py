@@ -37,7 +37,7 @@ def fully_connected(
 
     Normalization, ReLU and dropout follow every layer but the last.
 
-    A last layer without normalization can say any number, for one cell as for many.
+    A last layer without normalization can return any number, for one cell as for many.
     """
     layers: list[nn.Module] = []
     for width_in, width_out in pairwise(dims[:-1]):
@@ -107,7 +107,7 @@ class Z2Decoder(nn.Module):
 class XDecoder(nn.Module):
     """p(x | z2, l, b): the share of every gene, and how likely its count is dropped.
 
-    Where the model knows `batches`, that of the cell is told here and in no other network.
+    Where the model knows `batches`, the batch of the cell enters here and no other network.
     """
 
     def __init__(self, genes: int, config: ModelConfig, batches: int = 0) -> None:

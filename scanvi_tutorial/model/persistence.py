@@ -62,20 +62,23 @@ def read_file(path: str | Path, *, kind: Kind = "model") -> tuple[dict[str, Tens
         tensors = load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         found = json.loads(header["__metadata__"][_HEADER])
+        schema = found["schema"]
+        saved_kind = found["kind"]
+        about = found["about"]
     except OSError as error:
         raise PersistenceError(f"{path} cannot be read ({error.strerror or error}). Name another file.") from error
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise PersistenceError(
             f"{path} is no saved {kind}, or a damaged one ({error!r}). Name another file."
         ) from error
-    if found["schema"] != SCHEMA:
+    if schema != SCHEMA:
         raise PersistenceError(
-            f"{path} was written with schema {found['schema']!r}, and this version of scanvi_tutorial reads {SCHEMA}. "
+            f"{path} was written with schema {schema!r}, and this version of scanvi_tutorial reads {SCHEMA}. "
             "Load it with the version that wrote it, or name another file."
         )
-    if found["kind"] != kind:
-        raise PersistenceError(f"{path} is no saved {kind}, but a {found['kind']}. Name another file.")
-    return tensors, found["about"]
+    if saved_kind != kind:
+        raise PersistenceError(f"{path} is no saved {kind}, but a {saved_kind}. Name another file.")
+    return tensors, about
 
 
 def is_saved(path: str | Path, *, kind: Kind = "model") -> bool:

@@ -37,7 +37,7 @@ from scanvi_tutorial.inputs.batches import (
 )
 from scanvi_tutorial.inputs.cells import Columns
 from scanvi_tutorial.inputs.counts import check_counts
-from scanvi_tutorial.inputs.labels import check_labels
+from scanvi_tutorial.inputs.labels import check_labels, label_name
 from scanvi_tutorial.model.likelihood import count_distribution
 from scanvi_tutorial.model.networks import Classifier, XDecoder, Z1Encoder, Z2Decoder, Z2LEncoder
 from scanvi_tutorial.model.persistence import as_persistence_error, read_file, write_file
@@ -95,7 +95,7 @@ class SCANVI(nn.Module):
         config: ModelConfig | None = None,
         *,
         labels_key: str = "label",
-        unlabeled_category: str = UNLABELED,
+        unlabeled_category: str | int = UNLABELED,
         layer: str | None = None,
         batch_key: str | None = None,
         seed: int = 0,
@@ -133,7 +133,7 @@ class SCANVI(nn.Module):
                 library_loc=loc,
                 library_scale=scale,
                 labeled_fraction=(codes >= 0).mean(),
-                columns=Columns(labels_key, unlabeled_category, layer, batch_key),
+                columns=Columns(labels_key, label_name(unlabeled_category), layer, batch_key),
                 batches=batches,
             )
         totals = np.asarray(counts.sum(axis=0), dtype=np.float64).ravel() + 0.5  # a gene never seen is not impossible
@@ -218,7 +218,7 @@ class SCANVI(nn.Module):
         """Sample the library size, or read it off the counts where the configuration says "observed"."""
         prior = self.library_prior(batch)
         if self.config.library == "observed":
-            return x.sum(-1, keepdim=True).clamp(min=1)  # a cell may be thinned to nothing
+            return x.sum(-1, keepdim=True).clamp(min=1)  # downsampling may leave a cell no count
         loc, scale = (x.new_tensor([part]) if batch is None else part for part in prior)
         loc = loc if depth is None else loc + depth.log()  # of half the molecules half the total is expected
         return pyro.sample("l", dist.LogNormal(loc, scale).to_event(1))

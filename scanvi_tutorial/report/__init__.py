@@ -1,4 +1,4 @@
-"""One page on an annotation, to be read before it is believed: figures, doubts and settings (book/10_your_data.md).
+"""One page on an annotation, to be read before it is believed: figures, warnings and settings (book/10_your_data.md).
 
 All of it comes from what `annotate` wrote into the AnnData, so a page can be made of a file that was saved long ago.
 """
@@ -50,7 +50,7 @@ def report_page(adata: AnnData, *, title: str = "Annotated cells", seed: int = 0
     whole = isinstance(about, dict) and about.keys() >= _NEEDED
     if not whole or not {*adata.obs, *adata.obsm} >= {"scanvi_label", "scanvi_probability", "scanvi_probabilities"}:
         raise InputError(
-            'There is no annotation to report on, or a part of it is gone: call st.annotate(adata, labels="...") first.'
+            "There is no annotation to report on, or a part of it is gone: call st.annotate(adata, labels_key=...) first."
         )
     given, probabilities = held_out_of(adata)
     environment = jinja2.Environment(

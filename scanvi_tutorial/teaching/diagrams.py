@@ -1,4 +1,4 @@
-"""Plate diagrams of Pyro models, and whether two tell the same story; book/02_sketch.md introduces them.
+"""Plate diagrams of Pyro models, and whether two models have the same structure; book/02_sketch.md introduces them.
 
 Relations are what `pyro.infer.inspect.get_model_relations` returns: for each site its parents ("sample_sample"), its
 distribution family ("sample_dist"), the plates around it ("plate_sample"), and the list of observed sites ("observed").
@@ -82,9 +82,9 @@ def plate_diagram(
     given = given or {}
     panels: Mapping[str, Any] = {"": relations} if "sample_sample" in relations else relations
     sites = {site for panel in panels.values() for site in panel["sample_sample"]}
-    strangers = {reader for readers in given.values() for reader in readers} - sites
-    if strangers or not sites:
-        raise ValueError(f"There is no site {', '.join(sorted(strangers)) or 'at all'} in the relations to draw.")
+    unknown = {reader for readers in given.values() for reader in readers} - sites
+    if unknown or not sites:
+        raise ValueError(f"There is no site {', '.join(sorted(unknown)) or 'at all'} in the relations to draw.")
     pgm = daft.PGM(grid_unit=1.0, node_unit=0.95, line_width=1.1, node_ec=_INK)
     start = 0.0
     for title, panel in panels.items():

@@ -1,8 +1,8 @@
 """The bound without Pyro, for training: the same terms, the same noise, a fraction of the time.
 
-Pyro traces model and guide anew at every step and broadcasts every site; here the terms
-are written out once, counts stay sparse, and the decoder's last layer is fused with the likelihood. Networks are called
-and noise is drawn in the order in which Pyro does, so that both engines see the same dropout and the same draws.
+Pyro traces model and guide anew at every step and broadcasts every site; here the terms are written out once, counts
+stay sparse, and the decoder's last layer is fused with the likelihood. Networks are called and noise is drawn in the
+order in which Pyro does, so that both engines see the same dropout and the same draws.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class FastEngine:
         return self._terms(half, half.y)[0]
 
     def logits(self, half: Half) -> Float[Tensor, "cells labels"]:
-        """Return what the classifier says at the posterior mean of z2."""
+        """Return the classifier's logits at the posterior mean of z2."""
         return self.model.classifier(self._encode(half.x)[0])
 
     def _terms(self, half: Half, y: Tensor | None, name: str = "") -> tuple[dict[str, Tensor], Tensor, Tensor]:
@@ -91,7 +91,7 @@ class FastEngine:
             kl_z = log_q_z2 + self._within_type(z2, y)
             kl_y = z2.new_full((len(x),), math.log(n_labels))
         log_theta = model.capped_log_theta
-        mean, each = count_log_likelihood(
+        mean, log_prob = count_log_likelihood(
             model.config.gene_likelihood,
             x,
             self.hidden(z2 if half.batch is None else torch.cat([z2, half.batch], -1)),
@@ -102,7 +102,7 @@ class FastEngine:
             workspace=self.workspace,
             name=name,
         )
-        return {"log_likelihood": each, "kl_l": kl_l, "kl_z": kl_z, "kl_y": kl_y}, z2, mean
+        return {"log_likelihood": log_prob, "kl_l": kl_l, "kl_z": kl_z, "kl_y": kl_y}, z2, mean
 
     def _within_type(self, z2: Tensor, y: Tensor) -> Tensor:
         """Return log q(z1 | z2, y) − log p(z1) − log p(z2 | z1, y) at a draw of z1, (*enum cells)."""

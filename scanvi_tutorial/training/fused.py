@@ -64,7 +64,7 @@ def count_log_likelihood(
         workspace: Memory to use again; with one, only the gradient of the last call by each `name` can be asked for.
         name: Distinguishes calls whose gradients are both wanted.
     """
-    theta = torch.zeros(0) if log_theta is None else log_theta
+    theta = hidden.new_zeros(0) if log_theta is None else log_theta
     needs = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     mean, log_prob = _LogLikelihood.apply(
         hidden, weight, bias, log_library, theta, counts, kind, needs, workspace or Workspace(), name

@@ -1,4 +1,4 @@
-"""Fit the model: minibatches, optimizer steps, a schedule, early stopping by what is watched on held-out cells.
+"""Fit the model: minibatches, optimizer steps, a schedule, early stopping by the bound on held-out cells.
 
 Explained in book/05_training.md; what a step minimizes is in objective.py.
 """
@@ -75,10 +75,10 @@ def fit(
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 10,
 ) -> History:
-    """Train `model` on `adata` in place and leave it on the CPU, in evaluation mode and in its best watched state.
+    """Train `model` on `adata` in place and leave it on the CPU, in evaluation mode, in the state with the best bound.
 
-    Counts, labels and batches are where `from_anndata` was told. The bound is watched on held-out unlabeled cells, and
-    on training cells where there are too few.
+    Counts, labels and batches are in the columns and the layer given to `from_anndata`. The bound is watched on
+    held-out unlabeled cells, and on training cells where there are too few.
 
     In the file `checkpoint`, where one is named, the fit keeps its state every `checkpoint_every` epochs. Called
     again with an equal model, equal cells and an equal configuration, a fit that was killed goes on from there and
@@ -151,7 +151,7 @@ class _Fit:
                     checkpoint.write(so_far, *state)
         if so_far.best_state is None:
             raise FloatingPointError(
-                "What is watched on held-out cells was never a number. Look for counts far beyond the others."
+                "The bound on held-out cells was never a number. Look for counts far beyond the others."
             )
         self.model.load_state_dict(so_far.best_state)
         self.model.cpu().eval()

@@ -22,7 +22,7 @@ from scanvi_tutorial.inputs.arrays import Cells, SparseCounts, chunks
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Half:
-    """Some cells, as the bound wants to know them."""
+    """Some cells, as the bound takes them."""
 
     x: Float[Tensor, "cells genes"] | SparseCounts  # counts
     y: Float[Tensor, "cells labels"] | None = None  # types, one-hot; None for cells without a label

@@ -26,7 +26,7 @@ from scanvi_tutorial.training.minibatches import Half, Minibatch
 
 
 class Engine(Protocol):
-    """Who works the bound of a model out."""
+    """What computes the bound of a model."""
 
     model: SCANVI
     sparse: bool  #: whether counts have to come without their zeros
@@ -44,7 +44,7 @@ class Engine(Protocol):
         """Return the terms of U of every cell, or of L where the half has labels, as `bound_terms` does."""
 
     def logits(self, half: Half) -> Float[Tensor, "cells labels"]:
-        """Return what the classifier says at the posterior mean of z2."""
+        """Return the classifier's logits at the posterior mean of z2."""
 
 
 def loss_of(
@@ -120,7 +120,7 @@ class PyroEngine:
         return bound_terms(self.model, half.x, half.y, half.batch)
 
     def logits(self, half: Half) -> Tensor:
-        """Return what the classifier says at the posterior mean of z2."""
+        """Return the classifier's logits at the posterior mean of z2."""
         return self.model.classifier(self.model.z2l_encoder(half.x)[0])
 
 

@@ -23,6 +23,12 @@ def test_the_pins_hold_all_that_the_package_and_its_extras_ask_for():
     assert {name_of(item) for item in asked} - {name_of(pin) for pin in pins} == {"scanvi-tutorial"}, "run make pins"
 
 
+def test_the_version_is_the_same_wherever_it_stands():
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    assert cited.strip("\"'") == PROJECT["version"]
+    assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
 def test_the_package_imports_only_what_it_declares():
     """What teaching needs comes with the extra `book`."""
     called = {"pyro": "pyro-ppl", "sklearn": "scikit-learn", "daft": "daft-pgm", "umap": "umap-learn"}

@@ -73,7 +73,7 @@ def test_evaluating_leaves_the_mode_as_it_was(small_model):
         assert small_model.training is training
 
 
-def test_retold_counts_have_the_means_and_zeros_the_model_says(tiny, small_config):
+def test_drawn_counts_have_the_means_and_zeros_the_model_says(tiny, small_config):
     """With a decoder set by hand, predicted means are (1 − σ(π)) l ρ, and predicted zeros the ZINB's own."""
     adata = tiny(cells=4_000)
     model = SCANVI.from_anndata(adata, small_config)

@@ -142,7 +142,7 @@ def test_the_guide_claims_what_its_encoder_says(plain):
     with evaluating(plain):
         loc, scale, l_loc, l_scale = plain.z2l_encoder(torch.as_tensor(cells.X.toarray()))
     for factor in (1.0, 0.5):
-        draws = guide_posterior(plain, cells, draws=4_000, widened=factor).draws
+        draws = guide_posterior(plain, cells, draws=4_000, scale=factor).draws
         for column, (center, width) in enumerate(((l_loc, l_scale), (loc, scale))):
             standard = (draws[..., column] - center[:, 0].numpy()) / (factor * width[:, 0].numpy())
             assert min(scipy.stats.kstest(standard[:, cell], "norm").pvalue for cell in range(6)) > 1e-4
@@ -206,7 +206,7 @@ def test_the_exact_posterior_is_that_of_quadrature(plain):
     with torch.no_grad():  # a q(z1) that is wide for one type and not for the others must not favor either
         plain.z1_encoder.heads.layers[0].weight[0, 1] = 3.0
         plain.z1_encoder.heads.layers[-1].weight[1, 0] = 1.0
-    exact = exact_posterior(plain, cells, draws=4_000, proposals=30_000, widened=2.5)
+    exact = exact_posterior(plain, cells, draws=4_000, proposals=30_000, scale=2.5)
     assert exact.effective.min() > 1_000
     for column, at in ((0, 0), (1, 2)):
         np.testing.assert_allclose(exact.draws[..., column].mean(0), wanted[:, at], atol=0.05)
@@ -285,7 +285,7 @@ def test_ranks_among_the_guides_draws_misfit_by_little(calibration):
 def test_a_guide_half_as_wide_is_found_out(calibration):
     """The control that must fail."""
     model, cells, _ = calibration
-    table = rank_uniformity(sbc_ranks(cells, guide_posterior(model, cells, widened=0.5)), 99)
+    table = rank_uniformity(sbc_ranks(cells, guide_posterior(model, cells, scale=0.5)), 99)
     assert (table["deviation"] > 2 * table["allowed"]).all()
     assert (table["spread"] > 1.5).all()
 

@@ -358,7 +358,7 @@ def test_many_donors_with_few_labels_are_not_taken_for_confounded_by_accident():
     assert "labeled in one batch" in confounding(names, codes, pd.Categorical(own))
 
 
-def test_doubts_are_said_where_there_is_one_and_not_elsewhere():
+def test_a_warning_is_given_where_there_is_cause_and_not_elsewhere():
     codes = np.array([*[0] * 12, *[1] * 12, -1])
     assert quality_warnings(["A", "B"], codes, genes=2_000) == []
     few = np.array([*[0] * 12, *[1] * 9, 2, -1])
@@ -370,7 +370,7 @@ def test_doubts_are_said_where_there_is_one_and_not_elsewhere():
 
 
 @pytest.mark.parametrize("name", ["nan", "None", "unknown", "N/A", "Unassigned"])
-def test_a_type_whose_name_sounds_like_none_is_doubted_with_a_remedy(name):
+def test_a_type_whose_name_sounds_like_none_is_warned_of_with_a_remedy(name):
     codes = np.array([*[0] * 12, *[1] * 12, -1])
     assert f"unlabeled_category={name!r}" in quality_warnings(["A", name], codes, genes=2_000)[0]
 

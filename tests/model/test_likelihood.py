@@ -163,3 +163,11 @@ def test_what_is_no_count_is_refused(distribution, value):
 def test_unknown_kind_names_the_known_ones():
     with pytest.raises(ValueError, match="zinb, nb or poisson"):
         of_kind("gaussian")
+
+
+@pytest.mark.parametrize("kind", ["poisson", "nb", "zinb"])
+def test_counts_of_another_type_of_number_give_the_same_log_probabilities(kind):
+    counts = torch.tensor([0.0, 3.0, 20_000.0], dtype=torch.float64)
+    wanted = of_kind(kind).log_prob(counts)
+    torch.testing.assert_close(of_kind(kind).log_prob(counts.long()), wanted, rtol=1e-12, atol=0)
+    torch.testing.assert_close(of_kind(kind).log_prob(counts.float()), wanted, rtol=1e-12, atol=0)

@@ -145,9 +145,10 @@ def status(field):
 before = status("VmRSS")
 adata = st.read_h5ad(sys.argv[1])
 loaded = status("VmHWM")
-config = st.ModelConfig(likelihood="poisson", n_latent=2, gene_hidden=(4,), label_hidden=(4,), classifier_hidden=())
+sizes = {"n_latent": 2, "gene_hidden": (4,), "label_hidden": (4,), "classifier_hidden": ()}
+config = st.ModelConfig(gene_likelihood="poisson", **sizes)
 model = st.SCANVI.from_anndata(adata, config)
-history = st.fit(model, adata, st.TrainConfig(max_epochs=1, minibatch=64, held_out=0.005))
+history = st.fit(model, adata, st.TrainConfig(max_epochs=1, batch_size=64, held_out=0.005))
 fitted = status("VmHWM")
 st.latent(model, adata)
 st.select_genes(adata, 2_000)

@@ -1,4 +1,4 @@
-"""The page on an annotation holds all that it shows, can be read without seeing, and tells the doubts first."""
+"""The page on an annotation holds all that it shows, can be read without seeing, and begins with the warnings."""
 
 import re
 from html import unescape

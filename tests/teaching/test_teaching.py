@@ -257,7 +257,7 @@ def test_sites_of_another_model_are_laid_out_apart_from_each_other():
     assert min(gaps) > 1.0
 
 
-def test_a_diagram_of_nothing_or_of_strangers_is_refused(relations):
+def test_a_diagram_of_nothing_or_of_unknown_sites_is_refused(relations):
     with pytest.raises(ValueError, match="no site at all"):
         plate_diagram({})
     with pytest.raises(ValueError, match="no site z9"):
