@@ -50,7 +50,7 @@ def report_page(adata: AnnData, *, title: str = "Annotated cells", seed: int = 0
     whole = isinstance(about, dict) and about.keys() >= _NEEDED
     if not whole or not {*adata.obs, *adata.obsm} >= {"scanvi_label", "scanvi_probability", "scanvi_probabilities"}:
         raise InputError(
-            "There is no annotation to report on, or a part of it is gone: call st.annotate(adata, labels_key=...) first."
+            "There is no annotation to report on, or a part of it is gone: call st.annotate(adata, labels_key=...)."
         )
     given, probabilities = held_out_of(adata)
     environment = jinja2.Environment(
