@@ -37,7 +37,7 @@ book: $(READY) ## run every chapter on real counts and render the book (SCANVI_S
 	@$(BIN)/python scripts/check_book.py $(SITE)
 	@echo && echo "Open $(abspath $(SITE))/index.html"
 
-chapter: $(READY) ## one chapter on the site that `make book` made, run if it has changed (NAME=05_training)
+chapter: $(READY) ## render one chapter, run first if something it depends on has changed (NAME=05_training)
 	@test -f "book/$(NAME).md" || { echo "Say which: make chapter NAME=…, one of" $(CHAPTERS); exit 2; }
 	@BOOK_CHAPTER="book/$(NAME)" SCANVI_SMOKE="$${SCANVI_SMOKE:-0}" PYTHONUNBUFFERED=1 $(BIN)/jupyter-book build . --quiet
 	@echo "Open $(abspath $(SITE))/book/$(NAME).html"

@@ -97,7 +97,8 @@ def train(
 ) -> None:
     """Fit one model to IN.h5ad and keep it, without naming cells.
 
-    One fit that knows the labels, as chapters 4 to 6 make it. What annotate does is more often right, and tested.
+    One fit with labels, as in chapters 4 to 6. It is quicker than annotate, and less often right: use it for a model
+    to look at, and annotate for names.
 
     \b
     Example:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import click
@@ -38,7 +37,7 @@ def list_datasets() -> None:
 @OVERWRITE
 @QUIET
 def fetch_dataset(name: str, out: Path | None, overwrite: bool, quiet: bool) -> None:
-    """Download a data set, unless it is at hand, and look whether it is whole.
+    """Download a data set and check it.
 
     \b
     Example:
@@ -62,13 +61,11 @@ def where_datasets() -> None:
         raise click.ClickException(str(error)) from error
 
 
-@click.command(short_help="Versions, device and folders.")
+@click.command(short_help="Versions and device.")
 def doctor() -> None:
-    """Print versions, the device and the folder of kept fits."""
+    """Print versions, the device and the folder of fits."""
     for name, number in versions().items():
         click.echo(f"{name:<16} {number}")
     threads, cores = torch.get_num_threads(), joblib.cpu_count()
     click.echo(f"{'device':<16} {choose_device('auto')}; threads: {threads}, cores: {cores}")
-    folder = cache_folder()
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    click.echo(f"{'fits of the book':<16} {folder} ({shutil.disk_usage(existing).free / 1e9:.0f} GB free)")
+    click.echo(f"{'fits of the book':<16} {cache_folder()}")

@@ -141,4 +141,6 @@ def _stored(matrix: object) -> np.ndarray:
 
 
 def _layers(adata: AnnData) -> str:
+    if not len(adata.layers):
+        return "There are no layers here. Put raw counts into adata.X."
     return f"The layers are {listed(adata.layers)}. Name the one that holds raw counts, or put them into adata.X."

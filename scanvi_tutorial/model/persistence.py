@@ -69,7 +69,8 @@ def read_file(path: str | Path, *, kind: Kind = "model") -> tuple[dict[str, Tens
         raise PersistenceError(f"{path} cannot be read ({error.strerror or error}). Name another file.") from error
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise PersistenceError(
-            f"{path} is no saved {kind}, or a damaged one ({error!r}). Name another file."
+            f"{path} is no saved {kind}, or a damaged one (annotate, train and model.save write models). "
+            "Name another file."
         ) from error
     if schema != SCHEMA:
         raise PersistenceError(
