@@ -251,7 +251,7 @@ def test_a_column_that_is_missing_or_says_nothing_of_some_cells_is_refused(runs)
 def test_one_batch_and_a_batch_a_cell_are_refused(runs):
     adata = runs()
     adata.obs["place"] = "here"
-    with pytest.raises(InputError, match=r"one batch \(here\).*Leave batch out"):
+    with pytest.raises(InputError, match=r"one batch \(here\).*Leave batch_key out"):
         SCANVI.from_anndata(adata, batch_key="place")
     adata.obs["barcode"] = adata.obs_names
     with pytest.raises(InputError, match=r"30 different values for 30 cells"):
