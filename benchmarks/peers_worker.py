@@ -2,7 +2,7 @@
 
 The driver (peers.py) starts it under the Python that has the method, ours or scvi-tools', so this file may import what
 both have and nothing of either. The request names a file of cells, which holds counts and seed labels and no truth, and
-a function `module:name`, called as (adata, *, labels, seed, **settings) -> DataFrame (cells, labels). The answer is
+a function `module:name`, called as (adata, *, labels_key, seed, **settings) -> DataFrame (cells, labels). The answer is
 written beside the request: `probabilities.npz`, then `answer.json`, each whole or not there.
 """
 

@@ -28,10 +28,10 @@ FAKE = """
 import os, sys
 import pandas as pd
 
-def first_label(adata, *, labels, seed, dies_on=None):
+def first_label(adata, *, labels_key, seed, dies_on=None):
     if seed == dies_on:
         sys.exit("the cells were spilt")
-    names = [name for name in adata.obs[labels].cat.categories if name != "Unknown"]
+    names = [name for name in adata.obs[labels_key].cat.categories if name != "Unknown"]
     table = pd.DataFrame(0.0, adata.obs_names, names)
     table[names[0]] = 1.0
     parts = ("uns", "obsm", "varm", "obsp", "varp", "layers")
