@@ -132,7 +132,7 @@ def _write_table(path: Path, table: pd.DataFrame) -> None:
             file,
             probabilities=table.to_numpy(np.float64),
             cells=np.asarray(table.index, dtype=str),
-            labels_key=np.asarray(table.columns, dtype=str),
+            labels=np.asarray(table.columns, dtype=str),
         )
     beside.replace(path)
 
