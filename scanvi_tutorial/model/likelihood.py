@@ -104,8 +104,7 @@ class NegativeBinomial(TorchDistribution):
         With the logit r = log m − log θ,
 
             log NB(0) = −θ log(1 + e^r)
-            log NB(x) = log NB(0) + lgamma(x + θ) − lgamma(θ) − lgamma(x + 1)
-                                  + x (r − log(1 + e^r)).
+            log NB(x) = log NB(0) + lgamma(x + θ) − lgamma(θ) − lgamma(x + 1) + x log σ(r).
         """
         theta = self.log_inverse_dispersion.exp()  # one a gene, before it is broadcast over cells
         value, logits = broadcast_all(value, self.log_mean - self.log_inverse_dispersion)
