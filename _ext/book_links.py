@@ -46,13 +46,19 @@ def documented() -> dict[str, str]:
         for name in getattr(folder, "__all__", ()):
             thing = getattr(folder, name)
             if hasattr(thing, "__qualname__"):
-                places[f"{thing.__module__}.{thing.__qualname__}"] = f"{found.name}.{name}"
+                places |= with_members(thing, f"{thing.__module__}.{thing.__qualname__}", f"{found.name}.{name}")
     for name in scanvi_tutorial.__all__:  # `st.annotate` is a function, and a module has the same name
         thing = getattr(scanvi_tutorial, name)
         if hasattr(thing, "__qualname__"):
             place = f"{thing.__module__}.{thing.__qualname__}"
-            places[f"scanvi_tutorial.{name}"] = places.get(place, place)
+            places |= with_members(thing, f"scanvi_tutorial.{name}", places.get(place, place))
     return places
+
+
+def with_members(thing: object, found: str, place: str) -> dict[str, str]:
+    """Return where the reference has a function, or a class and what it defines."""
+    members = [name for name in vars(thing) if not name.startswith("_")] if isinstance(thing, type) else []
+    return {found: place} | {f"{found}.{name}": f"{place}.{name}" for name in members}
 
 
 def configure(app: Sphinx, config: Config) -> None:

@@ -35,6 +35,7 @@ def built(folder: Path, **settings: str) -> Path:
     """Build a book of two pages with the settings of this one and return its site."""
     for name in ("_ext", "_static", "_templates"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "requirements.txt", folder)  # outputs are kept by it
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     config["execute"]["execute_notebooks"] = "off"
     (folder / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
