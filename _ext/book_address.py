@@ -120,7 +120,8 @@ def offer_notebook(app: Sphinx, pagename: str, templatename: str, context: dict[
         return
     if app.config.nb_execution_mode == "cache":
         with suppress(KeyError):
-            cache = get_cache(app.config.nb_execution_cache_path)
+            folder = Path(app.config.nb_execution_cache_path) / Path(pagename).name / app.env.book_keys[pagename]
+            cache = get_cache(folder)
             _, whole = cache.merge_match_into_notebook(nbformat.read(executed, as_version=4))
             nbformat.write(whole, executed)
     offered = Path(app.outdir) / "_sources" / f"{pagename}.ipynb"
