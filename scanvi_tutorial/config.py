@@ -16,8 +16,8 @@ from tqdm.auto import tqdm
 
 DATASETS = ("simulated", "pbmc68k", "facs", "facs-t", "pbmc")
 UNLABELED = "Unknown"  # the category of a cell without a known type
-#: What a labeled cell adds to the loss. "labels": L and its cross-entropy; "everywhere": U, as if it had no label, and
-#: its cross-entropy; "unlabeled": U alone, so that no label is looked at.
+#: What a labeled cell adds to the loss. With "labels" it adds L and its cross-entropy; with "everywhere" U, as if it
+#: had no label, and its cross-entropy; with "unlabeled" U alone, so that no label is looked at.
 Objective = Literal["labels", "everywhere", "unlabeled"]
 
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}
