@@ -43,7 +43,7 @@ chapter: $(READY) ## render one chapter, run first if something it depends on ha
 	@echo "Open $(abspath $(SITE))/book/$(NAME).html"
 
 test: $(READY) ## unit tests and every chapter in the smoke profile
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --nbmake --nbmake-timeout=600 --durations=10 -m "not slow and not browser" book tests scanvi_tutorial
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --nbmake --nbmake-timeout=600 --durations=10 -m "not slow and not browser" book tests scanvi_tutorial
 
 slow: $(READY) ## the tests that take longer
 	@$(BIN)/pytest -n $(WORKERS) --durations=10 -m slow tests
