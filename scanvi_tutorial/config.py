@@ -9,8 +9,9 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from tqdm.auto import tqdm
 
@@ -42,17 +43,12 @@ class ModelConfig:
     label_weight: float = 50.0  #: w, the weight of the mean cross-entropy
 
     def __post_init__(self) -> None:
-        _check_choices(self)
+        _check_types(self)
         for name in ("gene_hidden", "label_hidden", "classifier_hidden"):
             _check(self, name, all(width >= 1 for width in getattr(self, name)), "widths of at least 1")
         _check(self, "n_latent", self.n_latent >= 1, "at least 1")
         _check(self, "label_weight", self.label_weight >= 0, "at least 0")
         _check(self, "dropout_rate", 0 <= self.dropout_rate < 1, "in [0, 1)")
-
-    @classmethod
-    def from_dict(cls, saved: Mapping[str, Any]) -> ModelConfig:
-        """Return the configuration that `dataclasses.asdict` described, also where JSON made lists of tuples."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()})
 
     @classmethod
     def tutorial(cls) -> ModelConfig:
@@ -76,10 +72,10 @@ class TrainConfig:
     held_out: float = 0.1  #: share of the unlabeled cells kept aside to watch the bound
     patience: int = 20  #: epochs without a better held-out bound before the run ends
     engine: Literal["fast", "pyro"] = "fast"  #: who works the bound out; both give the same
-    device: str = "auto"  #: "auto" takes CUDA, then MPS, then the CPU
+    device: str = "auto"  #: "auto" takes CUDA, then MPS, then the CPU; else "cpu", "cuda", "cuda:1", "mps" …
 
     def __post_init__(self) -> None:
-        _check_choices(self)
+        _check_types(self)
         for name in ("max_epochs", "max_steps", "patience"):
             _check(self, name, getattr(self, name) >= 1, "at least 1")
         for name in ("batch_size", "labeled_batch_size"):
@@ -160,10 +156,25 @@ def _flag(name: str, text: str) -> bool:
     raise ValueError(f"{name} must be 1 or 0, got {text!r}.")
 
 
-def _check_choices(settings: ModelConfig | TrainConfig) -> None:
+def _check_types(settings: ModelConfig | TrainConfig) -> None:
+    """Refuse what is of another type than its field; a whole number may come as 10.0, widths as a list."""
     for name, kind in get_type_hints(type(settings)).items():
+        value = getattr(settings, name)
         if get_origin(kind) is Literal:
-            _check(settings, name, getattr(settings, name) in get_args(kind), f"one of {', '.join(get_args(kind))}")
+            _check(settings, name, value in get_args(kind), f"one of {', '.join(get_args(kind))}")
+        elif kind is int:
+            _check(settings, name, _is_whole(value), "a whole number")
+            object.__setattr__(settings, name, int(value))
+        elif kind is float:
+            _check(settings, name, isinstance(value, Real), "a number")
+        elif get_origin(kind) is tuple:
+            of_numbers = isinstance(value, list | tuple) and all(map(_is_whole, value))
+            _check(settings, name, of_numbers, "whole numbers in brackets")
+            object.__setattr__(settings, name, tuple(map(int, value)))
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Real) and float(value).is_integer()
 
 
 def _check(settings: ModelConfig | TrainConfig, name: str, holds: bool, what: str) -> None:

@@ -26,7 +26,8 @@ def write_answer(
 
     Args:
         adata: The cells.
-        probabilities: (cells, labels), in the order of the cells.
+        probabilities: (cells, labels), in the order of the cells. In the names of its columns "|" takes the place of
+            "/", which is a folder in HDF5 and forbidden in zarr; `uns["scanvi"]["label_names"]` keeps the names.
         states: (cells, latent).
         about: What `uns["scanvi"]` says beside versions and names: of types that an `.h5ad` file can hold.
         kept: Codes (cells,) of labels that stand whatever the probabilities say, -1 where there is none.
@@ -36,10 +37,27 @@ def write_answer(
         raise InputError("The model's answer is not a number in some cells. Look for counts far beyond the others.")
     codes = p.argmax(1) if kept is None else np.where(kept >= 0, kept, p.argmax(1))
     names = list(probabilities.columns)
-    table = probabilities.set_axis(pd.Index(adata.obs_names, name=None), axis=0)
+    labels = pd.Categorical.from_codes(codes, names).remove_unused_categories()  # scanpy cannot rank genes for no cell
+    table = pd.DataFrame(p, index=pd.Index(adata.obs_names, name=None), columns=_names_in_file(names))
     adata.obsm["scanvi_probabilities"] = table  # first, since AnnData looks at it most closely
     adata.obsm["X_scanvi"] = states
-    adata.obs["scanvi_label"] = pd.Categorical.from_codes(codes, names)
+    if "scanvi_label" in adata.obs and list(adata.obs["scanvi_label"].astype("category").cat.categories) != list(
+        labels.categories
+    ):
+        adata.uns.pop("scanvi_label_colors", None)  # scanpy's, of other labels
+    adata.obs["scanvi_label"] = labels
     adata.obs["scanvi_probability"] = p[np.arange(len(p)), codes]
     texts = {"label_names": np.array(names, dtype=object), "warnings": np.array(about["warnings"], dtype=object)}
     adata.uns["scanvi"] = {**about, "versions": versions(), **texts}
+
+
+def _names_in_file(names: list[str]) -> list[str]:
+    """Return names that HDF5 and zarr take as they are, each once."""
+    names_in_file: list[str] = []
+    for name in names:
+        base = name.replace("/", "|").replace("\0", "|")
+        base = f"label {base}" if base == "_index" or base.startswith("__") or not base.strip(".") else base
+        while base in names_in_file:
+            base += "'"
+        names_in_file.append(base)
+    return names_in_file

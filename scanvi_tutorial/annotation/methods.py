@@ -26,7 +26,8 @@ from scanvi_tutorial.inference.predictions import label_probabilities, latent
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning, check_batches, confounding
 from scanvi_tutorial.inputs.cells import Columns, strip_to_inputs
 from scanvi_tutorial.inputs.errors import InputError, listed
-from scanvi_tutorial.inputs.labels import check_labels
+from scanvi_tutorial.inputs.labels import check_labels, label_name
+from scanvi_tutorial.inputs.session import usual_settings
 from scanvi_tutorial.model.networks import Classifier
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.cache import fit_or_load
@@ -130,6 +131,7 @@ class Ensemble:
         return list(progress_bar(fits, f"{count} fits, {jobs} at once", unit="fit", total=count))
 
 
+@usual_settings()
 def recommended(
     adata: AnnData,
     *,
@@ -140,7 +142,7 @@ def recommended(
     fits: int | None = None,
     folder: str | Path | None = None,
     layer: str | None = None,
-    unlabeled_category: str | int = UNLABELED,
+    unlabeled_category: object = UNLABELED,
     batch_key: str | None = None,
     jobs: int = 1,
 ) -> pd.DataFrame:
@@ -165,8 +167,8 @@ def recommended(
     Raises:
         InputError: Where counts, labels or batches cannot be used.
     """
-    if (layer, unlabeled_category) != (None, UNLABELED):
-        adata = strip_to_inputs(adata, Columns(labels_key, unlabeled_category, layer, batch_key))
+    if layer is not None or label_name(unlabeled_category) != UNLABELED:
+        adata, _ = strip_to_inputs(adata, Columns(labels_key, unlabeled_category, layer, batch_key))
     settings = {"fits": fits, "batch_key": batch_key, "folder": folder, "jobs": jobs}
     return Ensemble(model or ModelConfig(), train or TrainConfig(), **settings)(adata, labels_key=labels_key, seed=seed)
 

@@ -15,11 +15,13 @@ from scanvi_tutorial.annotation.answer import write_answer
 from scanvi_tutorial.inference.predictions import label_probabilities, latent
 from scanvi_tutorial.inputs.cells import check_cells
 from scanvi_tutorial.inputs.counts import check_counts
-from scanvi_tutorial.inputs.errors import InputError, listed
-from scanvi_tutorial.inputs.genes import align_genes
+from scanvi_tutorial.inputs.errors import InputError, check_seed
+from scanvi_tutorial.inputs.genes import align_genes, only_genes
+from scanvi_tutorial.inputs.session import usual_settings
 from scanvi_tutorial.model.scanvi import SCANVI
 
 
+@usual_settings()
 def predict(model: SCANVI | str | Path, adata: AnnData, *, layer: str | None = None, seed: int = 0) -> None:
     """Write the labels, probabilities and states that a fitted model gives to new cells into `adata`.
 
@@ -39,9 +41,11 @@ def predict(model: SCANVI | str | Path, adata: AnnData, *, layer: str | None = N
             or a cell has no count in any of them.
         PersistenceError: Where the file is no model that can be read.
     """
+    seed = check_seed(seed)
     model = model if isinstance(model, SCANVI) else SCANVI.load(model)
     check_cells(adata)
-    counts, found = align_genes(check_counts(adata, layer), adata.var, model.genes)
+    genes, notes = only_genes(adata)
+    counts, found, hints = align_genes(check_counts(genes, layer), genes.var, model.genes)
     silent = np.flatnonzero(np.diff(counts.indptr) == 0)
     if len(silent):
         raise InputError(
@@ -53,11 +57,5 @@ def predict(model: SCANVI | str | Path, adata: AnnData, *, layer: str | None = N
         counts, obs=pd.DataFrame(index=adata.obs_names), var=pd.DataFrame(index=list(model.genes)), layers=names
     )
     table = label_probabilities(model, cells, seed=seed)
-    notes = []
-    if found < 1:
-        missing = pd.Index(model.genes).difference(adata.var_names, sort=False)
-        notes.append(
-            f"{1 - found:.1%} of the model's genes are missing here and were taken as zero: {listed(missing)}."
-        )
-    about = {"genes_found": found, "seed": seed, "warnings": notes}
+    about = {"genes_found": found, "seed": seed, "warnings": [*hints, *notes]}
     write_answer(adata, table, latent(model, cells), about=about)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scanvi_tutorial.annotation.answer import write_answer
 from scanvi_tutorial.annotation.methods import Ensemble, StateClassifier, with_linear_classifier
 from scanvi_tutorial.config import UNLABELED, ModelConfig, TrainConfig
-from scanvi_tutorial.data.selection import select_genes
+from scanvi_tutorial.data.selection import chosen_genes
 from scanvi_tutorial.evaluation import (
     CrossFit,
     cross_fit,
@@ -38,9 +38,9 @@ from scanvi_tutorial.evaluation import (
 from scanvi_tutorial.inference.predictions import latent
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning, confounding
 from scanvi_tutorial.inputs.cells import Columns, check_cells, strip_to_inputs
-from scanvi_tutorial.inputs.errors import InputError, listed
+from scanvi_tutorial.inputs.errors import InputError, InputWarning, check_seed, listed, whole_number
 from scanvi_tutorial.inputs.labels import check_labels, quality_warnings
-from scanvi_tutorial.inputs.markers import check_markers
+from scanvi_tutorial.inputs.session import usual_settings
 from scanvi_tutorial.model.persistence import is_saved
 
 _MANY_CELLS = 2_000  # from here on a fit takes longer than starting a process for it
@@ -49,11 +49,12 @@ _ENOUGH = 20  # hidden labels, for what is said of all of them
 _SURE, _RULED_OUT = 0.9, 0.02  # a label is called contradicted where another is that sure, and itself that improbable
 
 
+@usual_settings()
 def annotate(
     adata: AnnData,
     labels_key: str = "label",
     *,
-    unlabeled_category: str | int = UNLABELED,
+    unlabeled_category: object = UNLABELED,
     layer: str | None = None,
     batch_key: str | None = None,
     genes: int = 2_000,
@@ -85,7 +86,7 @@ def annotate(
 
     Args:
         adata: Raw counts, (cells, genes), of all measured genes; at least two types labeled.
-        labels_key: Column of `obs` with the labels. Missing values, "", -1 and "Unknown" mean none.
+        labels_key: Column of `obs` with the labels. Missing values, "", -1, "Unknown", "NA" and such mean none.
         unlabeled_category: A further name for "without a label".
         layer: Where the counts are, if not in `X`.
         batch_key: Column of `obs` with a batch to correct for; off unless asked, and where all cells are of one batch.
@@ -103,27 +104,30 @@ def annotate(
         PersistenceError: Where `model` is something else than a saved model, or lies in no folder.
 
     Warns:
+        InputWarning: Where the data can be used and is worth a look before the fits are done.
         ConfoundedBatchWarning: Where the batch of a labeled cell nearly gives its label away.
     """
     check_cells(adata)
-    if genes < 1:
-        raise InputError(f"At least one gene is needed, got {genes=}.")
-    if not 0 <= seed < 2**32:
-        raise InputError(f"A seed is a whole number from 0 to 2³² - 1, got {seed!r}.")
+    genes, seed = whole_number(genes, "genes", 1), check_seed(seed)
+    fits = None if fits is None else whole_number(fits, "fits", 1)
     if model is not None:
         is_saved(model)  # refuses what must not be replaced before anything is computed
     columns = Columns(labels_key, unlabeled_category, layer, batch_key)
-    cells, notes = _chosen(strip_to_inputs(adata, columns), adata, genes)
+    plain, doubts = strip_to_inputs(adata, columns)
+    for doubt in doubts:
+        warnings.warn(doubt, InputWarning, stacklevel=3)
+    cells, notes = chosen_genes(plain, adata.uns.get("markers"), genes)
     names, codes = check_labels(cells, labels_key)
-    notes += quality_warnings(names, codes, genes=cells.n_vars)
+    notes += [*doubts, *quality_warnings(names, codes, genes=cells.n_vars)]
     if batch_key is not None and len(cells.obs[batch_key].cat.categories) == 1:
         notes.append(f"All cells are of one batch in obs[{batch_key!r}], so there is none to correct for.")
         batch_key = None
     if batch_key is not None and (text := confounding(names, codes, cells.obs[batch_key].array)):
         notes.insert(0, text)
-        warnings.warn(text, ConfoundedBatchWarning, stacklevel=2)
+        warnings.warn(text, ConfoundedBatchWarning, stacklevel=3)
     if jobs is None:
         jobs = joblib.cpu_count() if cells.n_obs >= _MANY_CELLS else 1
+    jobs = whole_number(jobs, "jobs", 1)
     model_config, train_config = model_config or ModelConfig(), train_config or TrainConfig()
     ensemble = Ensemble(model_config, train_config, fits=fits, batch_key=batch_key, keep=False, jobs=jobs)
     try:
@@ -142,7 +146,7 @@ def annotate(
     train = asdict(train_config) | {"objective": "unlabeled", "seed": None}  # every fit has a seed of its own
     parameters = {
         "labels_key": labels_key,
-        "unlabeled_category": str(unlabeled_category),
+        "unlabeled_category": columns.unlabeled_category,
         "layer": layer,
         "batch_key": batch_key,
         "seed": seed,
@@ -169,28 +173,6 @@ def _storable(values: dict[str, Any]) -> dict[str, Any]:
     """Return settings as an `.h5ad` file can hold them: no None, and lists for tuples."""
     how = {dict: _storable, tuple: list}
     return {name: how.get(type(value), lambda same: same)(value) for name, value in values.items() if value is not None}
-
-
-def _chosen(cells: AnnData, source: AnnData, genes: int) -> tuple[AnnData, list[str]]:
-    """Return the cells with the genes that the model is to see, and what is to be said of genes."""
-    notes = []
-    try:
-        cells.uns["markers"] = check_markers(source.uns.get("markers"))
-    except InputError:  # another tool's table of that name is none of our business
-        notes.append('uns["markers"] is no marker table of this package and was passed over.')
-    seen = cells.X.getnnz(axis=0) > 0
-    if not seen.all():
-        notes.append(f"{(~seen).sum()} of {len(seen)} genes have no count in any cell and were left out.")
-        cells = cells[:, seen].copy()
-    chosen = select_genes(cells, genes)
-    silent = np.flatnonzero(chosen.X.getnnz(axis=1) == 0)
-    if len(silent):
-        raise InputError(
-            f"{len(silent)} of {cells.n_obs} cells have no count in the {chosen.n_vars} genes that were chosen, the "
-            f"first is {cells.obs_names[silent[0]]!r}. Choose more genes, or remove cells with very few counts: "
-            "scanpy.pp.filter_cells(adata, min_counts=200)."
-        )
-    return chosen, notes
 
 
 def _tested(rules: StateClassifier, cells: AnnData, labels_key: str, seed: int) -> tuple[dict[str, Any], list[str]]:

@@ -18,16 +18,21 @@ from scanvi_tutorial.cli.shared import (
     OVERWRITE,
     QUIET,
     SEED,
+    answer_kept,
     errors_to_exit_code,
     labeled,
+    notes_at_once,
     refuse_to_overwrite,
     say_result,
     write,
+    write_csv,
 )
 from scanvi_tutorial.config import TrainConfig
-from scanvi_tutorial.data.selection import select_genes
+from scanvi_tutorial.data.selection import chosen_genes
 from scanvi_tutorial.inputs.cells import Columns, strip_to_inputs
+from scanvi_tutorial.inputs.errors import InputWarning
 from scanvi_tutorial.inputs.files import read_h5ad
+from scanvi_tutorial.inputs.writing import refuse_unwritable
 from scanvi_tutorial.model.persistence import is_saved
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.report import write_report
@@ -70,13 +75,15 @@ def annotate(
     with errors_to_exit_code(quiet, source):
         refuse_to_overwrite([out, csv, report, model], overwrite, kept=source, out=out)
         adata = read_h5ad(source)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # warnings are printed below, once
+        refuse_unwritable(adata)
+        with answer_kept(adata, out), notes_at_once(quiet) as said:
             annotate_cells(adata, keep_labels=keep, model=model, **options)
-        write(adata, out, csv)
-        if report is not None:
-            write_report(adata, report, title=source.name)
-        say_result(adata, [out, csv, report, model], quiet)
+            if csv is not None:
+                write_csv(adata, csv)
+            write(adata, out, like=source)
+            if report is not None:
+                write_report(adata, report, title=source.name)
+        say_result(adata, [out, csv, report, model], quiet, said)
 
 
 @click.command(short_help="Fit one model and keep it.")
@@ -107,14 +114,16 @@ def train(
     with errors_to_exit_code(rest["quiet"], source):
         refuse_to_overwrite([rest["model"]], rest["overwrite"], kept=source)
         is_saved(rest["model"])  # refuses what must not be replaced before anything is computed
-        cells = strip_to_inputs(read_h5ad(source), Columns(labels_key, unlabeled_category, layer, batch_key))
-        if batch_key is not None and len(cells.obs[batch_key].cat.categories) == 1:
-            click.echo(
-                f"Note: all cells are of one batch in obs[{batch_key!r}], so there is none to correct for.", err=True
-            )
-            batch_key = None
-        cells = select_genes(cells, genes)
-        fitted = SCANVI.from_anndata(cells, labels_key=labels_key, batch_key=batch_key, seed=rest["seed"])
+        adata = read_h5ad(source)
+        with notes_at_once(rest["quiet"]):
+            plain, notes = strip_to_inputs(adata, Columns(labels_key, unlabeled_category, layer, batch_key))
+            cells, of_genes = chosen_genes(plain, adata.uns.get("markers"), genes)
+            if batch_key is not None and len(cells.obs[batch_key].cat.categories) == 1:
+                notes.append(f"All cells are of one batch in obs[{batch_key!r}], so there is none to correct for.")
+                batch_key = None
+            for note in [*notes, *of_genes]:
+                warnings.warn(note, InputWarning, stacklevel=1)
+            fitted = SCANVI.from_anndata(cells, labels_key=labels_key, batch_key=batch_key, seed=rest["seed"])
         history = fit(fitted, cells, TrainConfig(seed=rest["seed"]))
         fitted.save(rest["model"])
         if not rest["quiet"]:
@@ -146,6 +155,10 @@ def predict(
     with errors_to_exit_code(quiet, source):
         refuse_to_overwrite([out, csv], overwrite, kept=source, out=out)
         adata = read_h5ad(source)
-        predict_cells(model, adata, layer=layer, seed=seed)
-        write(adata, out, csv)
-        say_result(adata, [out, csv], quiet)
+        refuse_unwritable(adata)
+        with answer_kept(adata, out), notes_at_once(quiet) as said:
+            predict_cells(model, adata, layer=layer, seed=seed)
+            if csv is not None:
+                write_csv(adata, csv)
+            write(adata, out, like=source)
+        say_result(adata, [out, csv], quiet, said)

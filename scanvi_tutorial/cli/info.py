@@ -47,7 +47,7 @@ def fetch_dataset(name: str, out: Path | None, overwrite: bool, quiet: bool) -> 
         refuse_to_overwrite([out], overwrite, out=out)
         adata = load(name)
         if out is not None:
-            write(adata, out, None)
+            write(adata, out)
         if not quiet:
             click.echo(f"{name}: {adata.n_obs:,} cells × {adata.n_vars:,} genes.")
 

@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import io
 import re
+import secrets
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr
+import warnings
+from collections.abc import Container, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
 from pathlib import Path
 from typing import Any
 
 import click
+import h5py
 from anndata import AnnData
 
 from scanvi_tutorial.config import UNLABELED, no_progress
 from scanvi_tutorial.data.download import DownloadError
-from scanvi_tutorial.inputs.errors import InputError
+from scanvi_tutorial.inputs.errors import InputError, InputWarning
 from scanvi_tutorial.inputs.files import write_atomically
+from scanvi_tutorial.inputs.writing import nullable_strings_too
 from scanvi_tutorial.model.persistence import PersistenceError
 
-IN = click.argument("source", metavar="IN.h5ad", type=click.Path(path_type=Path))
-FILE = click.Path(dir_okay=False, path_type=Path)
+
+class _Path(click.Path):
+    """A path with ~ for the home, which shells leave in --out=~/named.h5ad."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        return super().convert(Path(value).expanduser(), param, ctx)
+
+
+IN = click.argument("source", metavar="IN.h5ad", type=_Path(path_type=Path))
+FILE = _Path(dir_okay=False, path_type=Path)
 QUIET = click.option("--quiet", is_flag=True, help="Say errors only: no bars, summary or notes.")
 SEED = click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of everything drawn."
@@ -105,54 +117,90 @@ def refuse_to_overwrite(
             ) from error
 
 
-def write(adata: AnnData, out: Path, csv: Path | None) -> None:
-    """Write the cells as `.h5ad`, and their labels and probabilities as a table: beside their places, then renamed.
-
-    Slashes in names of labels, which HDF5 takes for folders, become "|" in the file; `uns["scanvi"]["label_names"]`
-    keeps them as they are.
-    """
-    table = adata.obsm.get("scanvi_probabilities")
+def write(adata: AnnData, out: Path, *, like: Path | None = None) -> None:
+    """Write the cells as `.h5ad`, beside its place and then renamed, compressed where the file `like` is."""
     try:
-        if table is not None:
-            adata.obsm["scanvi_probabilities"] = table.set_axis(_hdf5_names(list(table)), axis=1)
-        with write_atomically(out) as part:
-            adata.write_h5ad(part)
-    except OSError as error:
-        raise InputError(f"{out} could not be written ({error.strerror or error}). Choose another place.") from error
+        with write_atomically(out) as part, nullable_strings_too():
+            adata.write_h5ad(part, compression=None if like is None else _compression(like))
     except Exception as error:  # what anndata raises depends on what in the user's own tables it cannot write
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"{out} could not be written ({reason}). Look for columns of mixed kinds in adata.obs and adata.uns."
-        ) from error
-    finally:
-        if table is not None:
-            adata.obsm["scanvi_probabilities"] = table
-    if csv is not None:
-        answer = adata.obs[["scanvi_label", "scanvi_probability"]]
-        clear = [f"label {name}" if name in ("cell", *answer) else name for name in table]
-        answer = answer.join(table.set_axis(clear, axis=1))
-        with write_atomically(csv) as part:
-            answer.to_csv(part, index_label="cell")
+        reason = (str(getattr(error, "strerror", None) or error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{out} could not be written ({reason}). Choose another place.") from error
 
 
-def _hdf5_names(names: list[str]) -> list[str]:
-    """Return names that HDF5 takes as they are, each once."""
-    names_in_file: list[str] = []
-    for name in names:
-        base = name.replace("/", "|").replace("\0", "|")
-        base = f"label {base}" if base in (".", "..", "_index") else base
-        while base in names_in_file:
-            base += "'"
-        names_in_file.append(base)
-    return names_in_file
+def _compression(path: Path) -> str | None:
+    """Return how the counts of an `.h5ad` file are compressed."""
+    with h5py.File(path) as file:
+        found: list[str] = []
+        file.visititems(lambda _, item: found.append(getattr(item, "compression", None)))
+    return next((name for name in found if name in ("gzip", "lzf")), None)
 
 
-def say_result(adata: AnnData, paths: list[Path | None], quiet: bool) -> None:
-    """Say how many cells got which label, the warnings, and what was written."""
+def write_csv(adata: AnnData, csv: Path) -> None:
+    """Write labels and probabilities as a table, a row a cell, beside its place and then renamed."""
+    answer, names = adata.obs[["scanvi_label", "scanvi_probability"]], adata.uns["scanvi"]["label_names"]
+    clear = [f"label {name}" if name in ("cell", *answer) else name for name in names]
+    table = answer.join(adata.obsm["scanvi_probabilities"].set_axis(clear, axis=1))
+    with write_atomically(csv) as part:
+        table.to_csv(part, index_label="cell", encoding="utf-8", errors="backslashreplace")
+
+
+@contextmanager
+def answer_kept(adata: AnnData, out: Path) -> Iterator[None]:
+    """Write the table of labels somewhere, whatever fails in the block once there is an answer, and say where."""
+    before = adata.uns.get("scanvi")
+    try:
+        yield
+    except BaseException as error:  # a key pressed and an end of memory, too
+        if adata.uns.get("scanvi") is before:
+            raise
+        place = _write_csv_somewhere(adata, out)
+        kept = f"The labels are kept as a table in {place}." if place else "No folder took the table of labels, either."
+        if not isinstance(error, Exception):
+            click.echo(kept, err=True)
+            raise
+        reason = str(error) if isinstance(error, InputError | PersistenceError) else f"{type(error).__name__}: {error}."
+        raise InputError(f"{reason} {kept}") from error
+
+
+def _write_csv_somewhere(adata: AnnData, out: Path) -> Path | None:
+    """Write the table of labels beside `out`, else to the current folder, else to that of temporary files."""
+    for folder in (out.absolute().parent, Path.cwd(), Path(tempfile.gettempdir())):
+        place = folder / f"{out.stem}_labels.csv"
+        if place.exists():
+            place = folder / f"{out.stem}_labels_{secrets.token_hex(4)}.csv"
+        with suppress(OSError):
+            write_csv(adata, place)
+            return place
+    return None
+
+
+@contextmanager
+def notes_at_once(quiet: bool) -> Iterator[set[str]]:
+    """Print what is said of the data before a long computation when it is said; yield what has been printed so far.
+
+    Other warnings are not printed.
+    """
+    said: set[str] = set()
+
+    def say(message: Warning | str, category: type[Warning], *_: Any) -> None:
+        if issubclass(category, InputWarning) and str(message) not in said:
+            said.add(str(message))
+            if not quiet:
+                click.echo(f"Note: {in_shell(str(message))}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = say
+        yield said
+
+
+def say_result(adata: AnnData, paths: list[Path | None], quiet: bool, said: Container[str]) -> None:
+    """Print how many cells got which label, the warnings that are not among those `said`, and what was written."""
     if quiet:
         return
     for name, cells in adata.obs["scanvi_label"].value_counts().items():
         click.echo(f"{cells:>8,}  {name}")
     for text in adata.uns["scanvi"]["warnings"]:
-        click.echo(f"Note: {in_shell(text)}", err=True)
+        if text not in said:
+            click.echo(f"Note: {in_shell(text)}", err=True)
     click.echo(f"Written: {', '.join(str(path) for path in paths if path is not None)}")

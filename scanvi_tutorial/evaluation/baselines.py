@@ -25,6 +25,7 @@ from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.inputs.labels import check_labels
 from scanvi_tutorial.inputs.markers import check_markers, log_cp10k, marker_scores
+from scanvi_tutorial.inputs.session import usual_settings
 
 _COMPONENTS = 10  # with the customary 50, label spreading loses a point or two, and twenty on `facs-t`
 _NEIGHBORS = 5
@@ -43,6 +44,7 @@ class Baseline(Protocol):
         ...
 
 
+@usual_settings()
 def fit_on_seeds(
     estimator: ClassifierMixin, adata: AnnData, *, labels_key: str = "label", features: ArrayLike | None = None
 ) -> pd.DataFrame:
@@ -65,6 +67,7 @@ def linear_classifier() -> LogisticRegression:
     return LogisticRegression(max_iter=2_000)
 
 
+@usual_settings()
 def principal_components(adata: AnnData, *, seed: int = 0) -> NDArray[np.float64]:
     """Return the first principal components of log-CP10k, (cells, components), fitted on all cells without a label.
 

@@ -13,12 +13,14 @@ from pyro import poutine
 from torch import Tensor
 
 from scanvi_tutorial.inputs.arrays import Cells, chunks
+from scanvi_tutorial.inputs.session import usual_settings
 from scanvi_tutorial.model.bound import evaluating
 from scanvi_tutorial.model.scanvi import SCANVI
 
 _CELLS_AT_ONCE = 512
 
 
+@usual_settings()
 def latent(model: SCANVI, adata: AnnData) -> np.ndarray:
     """Return the posterior mean of z2 of every cell, float32 (cells, latent), under q(z2 | x)."""
     out = np.empty((adata.n_obs, model.config.n_latent), dtype=np.float32)
@@ -29,6 +31,7 @@ def latent(model: SCANVI, adata: AnnData) -> np.ndarray:
     return out
 
 
+@usual_settings()
 def label_probabilities(
     model: SCANVI,
     adata: AnnData,
@@ -59,6 +62,7 @@ def label_probabilities(
     return pd.DataFrame(out, index=adata.obs_names, columns=model.label_names)
 
 
+@usual_settings()
 def posterior_predictive(model: SCANVI, adata: AnnData, *, seed: int = 0) -> pd.DataFrame:
     """Draw the counts of every cell anew from the model, and compare with what was counted.
 

@@ -8,16 +8,16 @@ result less certain is listed by `quality_warnings`.
 from scanvi_tutorial.inputs.batches import check_batches, confounding
 from scanvi_tutorial.inputs.cells import Columns, check_cells, strip_to_inputs
 from scanvi_tutorial.inputs.counts import check_counts
-from scanvi_tutorial.inputs.errors import InputError, did_you_mean, listed
+from scanvi_tutorial.inputs.errors import InputError, InputWarning, did_you_mean, listed
 from scanvi_tutorial.inputs.files import read_h5ad
 from scanvi_tutorial.inputs.genes import LEAST_OVERLAP, align_genes, check_genes
-from scanvi_tutorial.inputs.labels import NO_LABEL, check_labels, label_name, quality_warnings
+from scanvi_tutorial.inputs.labels import check_labels, label_doubts, label_name, means_no_label, quality_warnings
 
 __all__ = [
     "LEAST_OVERLAP",
-    "NO_LABEL",
     "Columns",
     "InputError",
+    "InputWarning",
     "align_genes",
     "check_batches",
     "check_cells",
@@ -26,8 +26,10 @@ __all__ = [
     "check_labels",
     "confounding",
     "did_you_mean",
+    "label_doubts",
     "label_name",
     "listed",
+    "means_no_label",
     "quality_warnings",
     "read_h5ad",
     "strip_to_inputs",

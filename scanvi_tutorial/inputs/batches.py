@@ -22,13 +22,14 @@ from sklearn.metrics import adjusted_mutual_info_score
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from scanvi_tutorial.inputs.errors import InputError, column_of, listed, refuse_unknown
+from scanvi_tutorial.inputs.errors import InputError, InputWarning, column_of, listed, refuse_unknown
 
 _CONFOUNDED = 0.5  # adjusted mutual information: two types in two batches reach it when nine in ten keep to one
+_ENOUGH = 10  # labels of a type that would be spread over batches by chance
 _LEAST_SCALE = 0.01  # a density needs some width, even if all totals agree
 
 
-class ConfoundedBatchWarning(UserWarning):
+class ConfoundedBatchWarning(InputWarning):
     """Batch and label tell nearly the same, so that the model cannot tell one effect from the other."""
 
 
@@ -74,6 +75,33 @@ def confounding(names: Sequence[str], codes: np.ndarray, batches: pd.Categorical
         f"alone: {listed(only)}): what is corrected for as a batch may be the type. Label each type in more than one "
         "batch, or use no batch."
     )
+
+
+def batch_doubts(names: Sequence[str], codes: np.ndarray, batches: pd.Categorical) -> list[str]:
+    """Return a sentence for what hidden labels cannot test: batches without a label, types labeled in one of several.
+
+    Args:
+        names: Names of the labels.
+        codes: Label of every cell, (cells,), -1 for none.
+        batches: Batch of every cell, (cells,).
+    """
+    table = pd.crosstab(pd.Series(batches), codes)
+    labeled = table.drop(columns=-1, errors="ignore")
+    told = labeled.sum(axis=1) > 0
+    notes = []
+    if not told.all():
+        cells = table[~told].to_numpy().sum()
+        notes.append(
+            f"No cell is labeled in {listed(table.index[~told])} ({cells:,} cells): hidden labels cannot tell whether "
+            "names are right there. Label a few of its cells."
+        )
+    alone = ((labeled > 0).sum() == 1) & (labeled.sum() >= _ENOUGH)
+    if told.sum() > 1 and alone.any() and confounding(names, codes, batches) is None:
+        notes.append(
+            f"Labeled in one batch alone: {listed(names[code] for code in labeled.columns[alone])}. Whether such cells "
+            "are found in other batches could not be tested."
+        )
+    return notes
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ import pandas as pd
 from anndata import AnnData
 
 from scanvi_tutorial.config import UNLABELED
-from scanvi_tutorial.inputs.batches import check_batches
+from scanvi_tutorial.inputs.batches import batch_doubts, check_batches
 from scanvi_tutorial.inputs.counts import check_counts
-from scanvi_tutorial.inputs.errors import InputError, listed, refuse_repeated
-from scanvi_tutorial.inputs.labels import check_labels
+from scanvi_tutorial.inputs.errors import InputError, refuse_repeated
+from scanvi_tutorial.inputs.genes import only_genes
+from scanvi_tutorial.inputs.labels import check_labels, label_doubts, label_name, means_no_label, refuse_no_types
 
 _WRITTEN = ("scanvi_label", "scanvi_probability")  # columns that an answer is written to
-_MANY = 50  # labels that are all different: names of cells, or measurements
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +22,13 @@ class Columns:
     """The names of columns and layer that a model or a method reads."""
 
     labels_key: str = "label"  # column of `obs` with the labels
-    unlabeled_category: str | int = UNLABELED  # a further name for "without a label" in that column
+    unlabeled_category: object = UNLABELED  # a further name for "without a label" in that column
     layer: str | None = None  # layer with the raw counts; None reads `X`
     batch_key: str | None = None  # column of `obs` with the batches, if they are to be told apart
+
+    def __post_init__(self) -> None:
+        none = self.unlabeled_category
+        object.__setattr__(self, "unlabeled_category", UNLABELED if means_no_label(none) else label_name(none))
 
 
 def check_cells(adata: AnnData) -> None:
@@ -32,6 +36,10 @@ def check_cells(adata: AnnData) -> None:
     if not isinstance(adata, AnnData):
         raise InputError(
             f"An AnnData is needed here, and this is a {type(adata).__name__}. Read a file with st.read_h5ad(path)."
+        )
+    if not isinstance(adata.obs, pd.DataFrame):
+        raise InputError(
+            "This AnnData was read lazily, and its cells are still on disk. Call .to_memory() on it first."
         )
     if adata.isbacked and adata.is_view:
         raise InputError("A part of a backed AnnData takes no results. Call .to_memory() on it first.")
@@ -42,8 +50,10 @@ def check_cells(adata: AnnData) -> None:
     refuse_repeated(adata, "obs")
 
 
-def strip_to_inputs(adata: AnnData, columns: Columns) -> AnnData:
-    """Return new cells with what a method reads and nothing else: counts in `X`, labels or none, batches.
+def strip_to_inputs(adata: AnnData, columns: Columns) -> tuple[AnnData, list[str]]:
+    """Return new cells with what a method reads and nothing else, and a sentence for each doubt about it.
+
+    The cells have counts of genes in `X`, labels or none, and batches. What is quick to look at is looked at first.
 
     Raises:
         InputError: Where counts, labels or batches cannot be used.
@@ -58,12 +68,12 @@ def strip_to_inputs(adata: AnnData, columns: Columns) -> AnnData:
     if batch_key == labels_key:
         raise InputError(f"{batch_key!r} is named both as the column of labels and as that of batches. Name two.")
     names, codes = check_labels(adata, labels_key, unlabeled_category=columns.unlabeled_category)
-    if len(names) > _MANY and len(names) == (codes >= 0).sum():
-        raise InputError(
-            f"adata.obs[{labels_key!r}] holds {len(names)} different values for as many cells ({listed(names, 3)}), "
-            "and a type is a group of cells. Name the column with types."
-        )
+    refuse_no_types(adata, labels_key, names, codes)
+    doubts = label_doubts(adata, labels_key, unlabeled_category=columns.unlabeled_category)
     obs = pd.DataFrame({labels_key: pd.Categorical.from_codes(codes, names)}, index=adata.obs_names)
     if batch_key is not None:
         obs[batch_key] = check_batches(adata, batch_key)
-    return AnnData(check_counts(adata, columns.layer), obs=obs, var=pd.DataFrame(index=adata.var_names))
+        doubts += batch_doubts(names, codes, obs[batch_key].array)
+    genes, left_out = only_genes(adata)
+    counts = check_counts(genes, columns.layer)
+    return AnnData(counts, obs=obs, var=pd.DataFrame(index=genes.var_names)), [*left_out, *doubts]

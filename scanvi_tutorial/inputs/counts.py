@@ -9,6 +9,7 @@ from scipy import sparse
 
 from scanvi_tutorial.inputs.errors import InputError, listed, refuse_repeated
 
+_FRACTION, _MISSING = "not a whole number", "missing"
 _LARGEST = 2**24  # from here on float32, in which the model computes, skips whole numbers
 
 
@@ -45,11 +46,19 @@ def check_counts(adata: AnnData, layer: str | None = None) -> sparse.csr_matrix:
         raise InputError(f"{where} holds {dtype}, not numbers. Convert it with .astype('float32').")
     if fault := _first_fault(matrix):
         row, column, value, kind = fault
-        raise InputError(
-            f"{where} does not hold raw counts: cell {adata.obs_names[row]!r}, gene {adata.var_names[column]!r} is "
-            f"{value:g}, which is {kind}. The model needs counts as they were measured, before any normalization. "
-            f"{_where_counts_are(adata, layer)}"
-        )
+        text = f"{where} does not hold raw counts: cell {adata.obs_names[row]!r}, gene {adata.var_names[column]!r} is "
+        if kind == _MISSING:
+            remedy = "Where samples were joined, fill the gaps with anndata.concat(..., join='outer', fill_value=0)."
+        elif kind == _FRACTION and _nearly_whole(matrix):
+            remedy = (
+                f"All values are whole but for rounding: {where} = {_rounded(matrix, where)} is all that is needed."
+            )
+        else:
+            remedy = (
+                "The model needs counts as they were measured, before any normalization. "
+                f"{_where_counts_are(adata, layer)}"
+            )
+        raise InputError(f"{text}{value:.9g}, which is {kind}. {remedy}")
     counts = _csr_float32(matrix)
     empty = np.flatnonzero(np.diff(counts.indptr) == 0)
     if len(empty):
@@ -65,6 +74,9 @@ def _in_memory(matrix: object) -> object:
     """Return a matrix as SciPy or NumPy can hold it: off the disk of a backed AnnData, and of a dtype they know."""
     if isinstance(matrix, h5py.Dataset):
         matrix = matrix[()]
+    elif hasattr(matrix, "compute"):  # of dask: cells by cells, for a dense whole may not fit
+        parts = [matrix.blocks[part].compute() for part in range(matrix.numblocks[0])]
+        matrix = sparse.vstack([sparse.csr_matrix(part) for part in parts], format="csr")
     elif hasattr(matrix, "to_memory"):
         matrix = matrix.to_memory()
     if matrix is None or sparse.issparse(matrix):
@@ -106,14 +118,16 @@ def _first_fault(matrix: object) -> tuple[int, int, float, str] | None:
     bad = np.flatnonzero(~np.isfinite(x) | (x < 0) | (x > _LARGEST) | (x != np.trunc(x)))
     first = bad[np.lexsort((entries.col[bad], entries.row[bad]))[0]]
     value = float(x[first])
-    if not np.isfinite(value):
+    if np.isnan(value):
+        kind = _MISSING
+    elif not np.isfinite(value):
         kind = "not a finite number"
     elif value < 0:
         kind = "negative"
     elif value > _LARGEST:
         kind = f"more than {_LARGEST:,}, beyond which single molecules are lost to rounding"
     else:
-        kind = "not a whole number"
+        kind = _FRACTION
     return int(entries.row[first]), int(entries.col[first]), value, kind
 
 
@@ -121,6 +135,17 @@ def _whole(numbers: np.ndarray, at_once: int = 1 << 20) -> bool:
     """Return whether all numbers are whole, in blocks: the counts of many cells are not to be held twice."""
     blocks = np.array_split(numbers.ravel(), -(-numbers.size // at_once))
     return all((block == np.trunc(block)).all() for block in blocks)
+
+
+def _nearly_whole(matrix: object) -> bool:
+    """Return whether nothing but the rounding of float32 keeps all values from being counts."""
+    x = _stored(matrix).astype(np.float64).ravel()
+    whole = np.rint(x)
+    return bool(np.isfinite(x).all() and (whole >= 0).all() and (abs(x - whole) <= 1e-5 * np.maximum(x, 10)).all())
+
+
+def _rounded(matrix: object, where: str) -> str:
+    return f"{where}.rint()" if sparse.issparse(matrix) else f"numpy.rint({where})"
 
 
 def _where_counts_are(adata: AnnData, layer: str | None) -> str:

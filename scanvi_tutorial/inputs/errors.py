@@ -1,17 +1,23 @@
-"""The error about the user's data, and checks of names that several modules make."""
+"""The error and the warning about the user's data, and checks of names and numbers that several modules make."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Real
 from typing import Literal
 
 import pandas as pd
 from anndata import AnnData
+from pandas.api.types import is_hashable
 
 
 class InputError(ValueError):
     """Tell what is wrong with the data given, where, and what to do about it."""
+
+
+class InputWarning(UserWarning):
+    """Something about the data given can be used, and is worth a look before a long computation is over."""
 
 
 def listed(names: Iterable[object], most: int = 8) -> str:
@@ -29,6 +35,8 @@ def did_you_mean(name: object, names: Iterable[object]) -> str:
 
 def column_of(adata: AnnData, column: str, advice: str) -> pd.Series:
     """Return one column of `adata.obs`, or say which there are."""
+    if not is_hashable(column):
+        raise InputError(f"One column of adata.obs is needed here, and {column!r} is of type {type(column).__name__}.")
     if column not in adata.obs:
         raise InputError(
             f"There is no column {column!r} in adata.obs{did_you_mean(column, adata.obs.columns)} "
@@ -40,6 +48,20 @@ def column_of(adata: AnnData, column: str, advice: str) -> pd.Series:
     return values
 
 
+def whole_number(value: object, name: str, least: int, most: int | None = None) -> int:
+    """Return a whole number, which may come as 10.0; raise `InputError` where it is none or out of bounds."""
+    number = int(value) if isinstance(value, Real) and float(value).is_integer() else None
+    if number is None or number < least or (most is not None and number > most):
+        bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise InputError(f"{name} must be a whole number {bounds}, got {value!r}.")
+    return number
+
+
+def check_seed(seed: object) -> int:
+    """Return a seed as a whole number; raise `InputError` where no generator takes it."""
+    return whole_number(seed, "seed", 0, 2**32 - 1)
+
+
 def refuse_repeated(adata: AnnData, axis: Literal["obs", "var"]) -> None:
     """Raise `InputError` where two cells ("obs") or two genes ("var") bear one name."""
     names = getattr(adata, f"{axis}_names")
@@ -47,7 +69,12 @@ def refuse_repeated(adata: AnnData, axis: Literal["obs", "var"]) -> None:
         repeated = names[names.duplicated()].unique()
         raise InputError(
             f"{len(repeated)} {'cell' if axis == 'obs' else 'gene'} names occur more than once: {listed(repeated)}. "
-            f"Make them unique with adata.{axis}_names_make_unique()."
+            + (
+                "If samples were joined, use anndata.concat(..., index_unique='-'); else make names unique "
+                "with adata.obs_names_make_unique()."
+                if axis == "obs"
+                else "Make them unique with adata.var_names_make_unique()."
+            )
         )
 
 

@@ -1,4 +1,4 @@
-"""Genes of a fitted model among those of other cells: put in order, padded where a few are missing, or refused."""
+"""Genes: those among the features measured, and those of a fitted model among the genes of other cells."""
 
 from __future__ import annotations
 
@@ -11,9 +11,50 @@ from anndata import AnnData
 from scipy import sparse
 
 from scanvi_tutorial.inputs.errors import InputError, listed, refuse_repeated
+from scanvi_tutorial.inputs.labels import label_name, means_no_label
 
 LEAST_OVERLAP = 0.5  # share of the model's genes that other cells must have
-_ENSEMBL = re.compile(r"ENS[A-Z]*G\d{11}(\.\d+)?")
+_ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})(\.\d+)?")
+_KIND_COLUMNS = ("feature_types", "feature_type", "modality", "feature_biotype")  # 10x, CellBender, MuData, CELLxGENE
+_OF_GENES = {"gene expression", "gene", "genes", "rna", "gex"}
+_OF_OTHERS = {
+    *("antibody capture", "antigen capture", "crispr guide capture", "multiplexing capture", "custom", "peaks"),
+    *("antibody", "protein", "prot", "adt", "hto", "hashtag", "crispr", "guide", "grna", "atac", "peak", "spike-in"),
+}
+
+
+def gene_features(var: pd.DataFrame) -> np.ndarray:
+    """Return which features are genes, (features,) of bool, by the column of `var` that says what they are.
+
+    10x files mix genes with antibodies, guides, hashtags or peaks and say so in `feature_types`. Without such a column
+    all features are genes, as are those of which it says nothing.
+    """
+    genes = np.ones(len(var), dtype=bool)
+    for column in var.columns.intersection(_KIND_COLUMNS):
+        kinds = var[column].map(label_name).astype(str).str.casefold()
+        named = kinds.isin(_OF_GENES)
+        others = kinds.isin(_OF_OTHERS) | (named.any() & ~named & ~kinds.map(means_no_label))
+        genes &= ~others.to_numpy()
+    return genes
+
+
+def only_genes(adata: AnnData) -> tuple[AnnData, list[str]]:
+    """Return `adata` without features that are no genes (itself where there are none), and a sentence that says so.
+
+    Raises `InputError` where no feature is a gene.
+    """
+    genes = gene_features(adata.var)
+    if genes.all():
+        return adata, []
+    columns = adata.var.columns.intersection(_KIND_COLUMNS)
+    kinds = listed(adata.var.loc[~genes, columns].map(label_name).stack().unique())
+    where = " or ".join(f"adata.var[{column!r}]" for column in columns)
+    if not genes.any():
+        raise InputError(
+            f"None of the {len(genes)} features is a gene by {where} ({kinds}), and the model needs genes. "
+            "Take the file with gene expression; if these are genes, delete that column."
+        )
+    return adata[:, genes], [f"{(~genes).sum()} of {len(genes)} features are no genes by {where} ({kinds}): left out."]
 
 
 def check_genes(adata: AnnData, genes: Sequence[str]) -> AnnData:
@@ -38,11 +79,14 @@ def check_genes(adata: AnnData, genes: Sequence[str]) -> AnnData:
     return adata[:, wanted]
 
 
-def align_genes(counts: sparse.csr_matrix, var: pd.DataFrame, genes: Sequence[str]) -> tuple[sparse.csr_matrix, float]:
-    """Return counts (cells, genes) of `genes`, in that order, and the share of them that is there.
+def align_genes(
+    counts: sparse.csr_matrix, var: pd.DataFrame, genes: Sequence[str]
+) -> tuple[sparse.csr_matrix, float, list[str]]:
+    """Return counts (cells, genes) of `genes`, in that order, the share of them that is there, and what to say of it.
 
-    A gene that is missing counts zero in every cell. The encoder reads each gene's share of the cell's counts, so the
-    shares of the others rise by what is missing: a few percent are harmless, and below half we refuse.
+    An Ensembl id that is missing is taken from the one id of another version (ENSG00000153563.15 for .17). A gene that
+    is missing counts zero in every cell. The encoder reads each gene's share of the cell's counts, so the shares of the
+    others rise by what is missing: a few percent are harmless, and below half we refuse.
 
     Args:
         counts: (cells, their own genes), as `check_counts` returns them.
@@ -52,8 +96,9 @@ def align_genes(counts: sparse.csr_matrix, var: pd.DataFrame, genes: Sequence[st
     Raises:
         InputError: Where the share is less than `LEAST_OVERLAP`.
     """
-    names = var.index
-    place = names.get_indexer(pd.Index(genes))
+    names, wanted = var.index, pd.Index(genes)
+    exact = names.get_indexer(wanted)
+    place = np.where(exact >= 0, exact, _other_versions(names, wanted))
     found = place >= 0
     share = float(found.mean())
     if share < LEAST_OVERLAP:
@@ -62,11 +107,31 @@ def align_genes(counts: sparse.csr_matrix, var: pd.DataFrame, genes: Sequence[st
             f"genes of these cells ({share:.0%}; at least {LEAST_OVERLAP:.0%} are needed). The model knows "
             f"{listed(genes, 3)}; these cells have {listed(names, 3)}. {_remedy(var, genes)}"
         )
+    notes = []
+    if renamed := int((found & (exact < 0)).sum()):
+        notes.append(
+            f"{renamed} of the model's {len(found)} genes were found under another version of their Ensembl id."
+        )
+    if not found.all():
+        notes.append(
+            f"{1 - share:.1%} of the model's genes are missing here and were taken as zero: {listed(wanted[~found])}."
+        )
     # a matrix product picks and pads in one step, without a dense intermediate
     pick = sparse.csr_matrix(
         (np.ones(found.sum(), dtype=np.float32), (place[found], np.flatnonzero(found))), (len(names), len(found))
     )
-    return (counts @ pick).tocsr().astype(np.float32), share
+    return (counts @ pick).tocsr().astype(np.float32), share, notes
+
+
+def _other_versions(names: pd.Index, wanted: pd.Index) -> np.ndarray:
+    """Return where in `names` each of `wanted` has an Ensembl id of another version, -1 for nowhere or twice."""
+    ours, theirs = (
+        pd.Index([id_[1] if (id_ := _ENSEMBL.fullmatch(str(name))) else None for name in index], dtype=object)
+        for index in (wanted, names)
+    )
+    once = ~theirs.duplicated(keep=False) & theirs.notna()
+    place = pd.Series(np.flatnonzero(once), theirs[once]).reindex(ours).fillna(-1).to_numpy(dtype=np.int64)
+    return np.where(ours.duplicated(keep=False) | ours.isna(), -1, place)
 
 
 def _remedy(var: pd.DataFrame, genes: Sequence[str]) -> str:
@@ -78,10 +143,7 @@ def _remedy(var: pd.DataFrame, genes: Sequence[str]) -> str:
                 f"adata.var[{column!r}] holds the model's names: set adata.var_names = adata.var[{column!r}].astype("
                 "str), then adata.var_names_make_unique()."
             )
-    ours, theirs = _ensembl(genes), _ensembl(names)
-    if ours and theirs and _share((name.split(".")[0] for name in names), {name.split(".")[0] for name in wanted}):
-        return "Both are Ensembl ids; take their versions (the dot and what follows) off on both sides."
-    if ours != theirs:
+    if (ours := _ensembl(genes)) != _ensembl(names):
         return (
             f"{'The model' if ours else 'These cells'} name genes by Ensembl ids and the other by symbols: translate "
             "them, for example with scanpy.queries.biomart_annotations, and put the result into adata.var_names."

@@ -21,7 +21,7 @@ from scipy.sparse import csr_matrix
 
 from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import InputError, listed
-from scanvi_tutorial.inputs.labels import NO_LABEL, check_labels, label_name
+from scanvi_tutorial.inputs.labels import check_labels, label_name, means_no_label
 
 Markers = Mapping[str, Mapping[str, list[str]]]
 
@@ -39,7 +39,7 @@ def check_markers(table: object) -> Markers:
     table = {} if table is None else table
     fault = None if isinstance(table, Mapping) else f"it is of type {type(table).__name__}"
     for name, sides in {} if fault else table.items():
-        if label_name(name) in NO_LABEL:
+        if means_no_label(name):
             fault = f"{label_name(name)!r} means a cell without a label and cannot be a type"
         elif not isinstance(sides, Mapping) or not set(sides) <= set(_SIDES):
             fault = f"what it says of {name!r} is not by 'positive' and 'negative'"

@@ -37,7 +37,9 @@ from scanvi_tutorial.inputs.batches import (
 )
 from scanvi_tutorial.inputs.cells import Columns
 from scanvi_tutorial.inputs.counts import check_counts
-from scanvi_tutorial.inputs.labels import check_labels, label_name
+from scanvi_tutorial.inputs.errors import check_seed
+from scanvi_tutorial.inputs.labels import check_labels
+from scanvi_tutorial.inputs.session import usual_settings
 from scanvi_tutorial.model.likelihood import count_distribution
 from scanvi_tutorial.model.networks import Classifier, XDecoder, Z1Encoder, Z2Decoder, Z2LEncoder
 from scanvi_tutorial.model.persistence import as_persistence_error, read_file, write_file
@@ -89,13 +91,14 @@ class SCANVI(nn.Module):
         self.z2l_encoder.start_library_at_total(library_scale)
 
     @classmethod
+    @usual_settings()
     def from_anndata(
         cls,
         adata: AnnData,
         config: ModelConfig | None = None,
         *,
         labels_key: str = "label",
-        unlabeled_category: str | int = UNLABELED,
+        unlabeled_category: object = UNLABELED,
         layer: str | None = None,
         batch_key: str | None = None,
         seed: int = 0,
@@ -117,12 +120,13 @@ class SCANVI(nn.Module):
         Warns:
             ConfoundedBatchWarning: Where the batches of labeled cells tell much of their labels.
         """
+        seed = check_seed(seed)
         counts = check_counts(adata, layer)
         names, codes = check_labels(adata, labels_key, unlabeled_category=unlabeled_category)
         log_totals = np.log(np.asarray(counts.sum(axis=1), dtype=np.float64).ravel())
         batches = None if batch_key is None else Batches.from_anndata(adata, batch_key, log_totals)
         if batch_key is not None and (text := confounding(names, codes, check_batches(adata, batch_key))):
-            warnings.warn(text, ConfoundedBatchWarning, stacklevel=2)
+            warnings.warn(text, ConfoundedBatchWarning, stacklevel=3)
         loc, scale = log_total_moments(log_totals)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -133,7 +137,7 @@ class SCANVI(nn.Module):
                 library_loc=loc,
                 library_scale=scale,
                 labeled_fraction=(codes >= 0).mean(),
-                columns=Columns(labels_key, label_name(unlabeled_category), layer, batch_key),
+                columns=Columns(labels_key, unlabeled_category, layer, batch_key),
                 batches=batches,
             )
         totals = np.asarray(counts.sum(axis=0), dtype=np.float64).ravel() + 0.5  # a gene never seen is not impossible
@@ -264,7 +268,7 @@ class SCANVI(nn.Module):
         """Read a model that `save` wrote, on the CPU and in evaluation mode; raise `PersistenceError` otherwise."""
         tensors, about = read_file(path)
         with as_persistence_error(f"{path} holds no scANVI model", "Train it again."):
-            config = ModelConfig.from_dict(about.pop("config"))
+            config = ModelConfig(**about.pop("config"))  # which makes tuples of JSON's lists
             about["columns"] = Columns(**about["columns"])
             about["batches"] = about["batches"] and Batches(**about["batches"])
             with torch.random.fork_rng():  # initial weights are drawn, then replaced

@@ -25,6 +25,7 @@ from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.files import write_atomically
 from scanvi_tutorial.inputs.labels import check_labels
+from scanvi_tutorial.inputs.session import usual_settings
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.history import History
 from scanvi_tutorial.training.loop import fit
@@ -33,6 +34,7 @@ _PACKAGE = Path(__file__).parents[1]
 _CODE_OF_A_FIT = ("config.py", "inputs", "model", "training")  # by the import contracts, nothing else has a part in it
 
 
+@usual_settings()
 def fit_or_load(
     adata: AnnData,
     model_config: ModelConfig | None = None,

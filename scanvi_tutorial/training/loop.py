@@ -22,7 +22,8 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from scanvi_tutorial.config import Objective, TrainConfig, progress_bar
 from scanvi_tutorial.inputs.arrays import Cells, chunks
-from scanvi_tutorial.inputs.errors import InputError, listed
+from scanvi_tutorial.inputs.errors import InputError, listed, whole_number
+from scanvi_tutorial.inputs.session import usual_settings
 from scanvi_tutorial.model.bound import BOUND_TERMS, bound_of, evaluating
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.checkpoint import Checkpoint, origin
@@ -67,6 +68,7 @@ def _refuse_no_number(loss: Tensor, rate: float) -> None:
         )
 
 
+@usual_settings()
 def fit(
     model: SCANVI,
     adata: AnnData,
@@ -89,8 +91,7 @@ def fit(
         FloatingPointError: Where the loss stops being a number.
         PersistenceError: Where `checkpoint` is damaged, something else, or of another fit.
     """
-    if checkpoint_every < 1:
-        raise ValueError(f"checkpoint_every must be at least 1, got {checkpoint_every!r}.")
+    checkpoint_every = whole_number(checkpoint_every, "checkpoint_every", 1)
     config = config or TrainConfig()
     cells = model.cells(adata)
     if config.objective == "unlabeled":
@@ -209,12 +210,22 @@ class _Fit:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device called `name`; "auto" is CUDA where there is one, then MPS, then the CPU."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """Return the device called `name`; "auto" is CUDA where there is one, then MPS, then the CPU, and "gpu" no CPU.
+
+    Raises `InputError` where there is no such device.
+    """
+    there = [torch.cuda.is_available() * "cuda", torch.backends.mps.is_available() * "mps", "cpu"]
+    best = next(filter(None, there))
+    try:
+        device = torch.device(best if name in ("auto", "gpu") else name)
+    except (RuntimeError, TypeError):
+        device = None
+    if device is None or device.type not in there or (name == "gpu" and best == "cpu"):
+        raise InputError(
+            f'There is no device {name!r} here. TrainConfig.device is "auto" or one of {listed(filter(None, there))}, '
+            'and "cuda:1" is a second GPU.'
+        )
+    return device
 
 
 _DISPERSION_PACE = 10  # Adam moves a parameter by about its rate a step, and log θ starts decades from where it ends

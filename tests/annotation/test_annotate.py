@@ -275,12 +275,15 @@ REFUSED = {
     "a batch of some": ({"batch_key": "run"}, "have no batch"),
     "labels as batches": ({"batch_key": "kind"}, "named both"),
     "two columns of one name": ({"labels_key": "twice"}, "2 columns called 'twice'"),
-    "no genes": ({"genes": 0}, "At least one gene"),
-    "no fit": ({"fits": 0}, "one fit"),
+    "no genes": ({"genes": 0}, "genes must be a whole number"),
+    "no fit": ({"fits": 0}, "fits must be"),
     "answers as labels": ({"labels_key": "scanvi_probability"}, "is where answers are written"),
     "names of cells as labels": ({"labels_key": "barcode"}, "160 different values for as many cells"),
-    "a seed too large": ({"seed": 2**65}, "A seed is a whole number"),
-    "a seed below zero": ({"seed": -1}, "A seed is a whole number"),
+    "a seed too large": ({"seed": 2**65}, "seed must be a whole number"),
+    "a seed below zero": ({"seed": -1}, "seed must be a whole number"),
+    "no seed": ({"seed": None}, "seed must be a whole number from 0 to"),
+    "half a fit": ({"fits": 1.5}, "fits must be a whole number"),
+    "two columns": ({"labels_key": ["kind"]}, "One column of adata.obs is needed"),
 }
 
 

@@ -114,8 +114,17 @@ def test_a_hint_says_why_no_gene_is_found(model, query):
 def test_versions_of_ensembl_ids_are_seen_through(reference, query):
     ids = [f"ENSG{g:011d}" for g in range(40)]
     model = SCANVI.from_anndata(renamed(reference, ids), SMALL)
-    with pytest.raises(InputError, match="take their versions"):
-        predict(model, renamed(query, [f"{name}.7" for name in ids]))
+    plain, other = renamed(query, ids), renamed(query, [f"{name}.7" for name in ids])
+    for adata in (plain, other):
+        predict(model, adata)
+    np.testing.assert_array_equal(other.obsm["X_scanvi"], plain.obsm["X_scanvi"])
+    assert other.uns["scanvi"]["genes_found"] == 1
+    assert any(
+        "40 of the model's 40 genes were found under another version" in t for t in other.uns["scanvi"]["warnings"]
+    )
+    twice = renamed(query, [*(f"{name}.7" for name in ids[:-1]), f"{ids[0]}.8"])
+    predict(model, twice)  # which of the two versions is meant cannot be said
+    assert twice.uns["scanvi"]["genes_found"] == pytest.approx(38 / 40)
     with pytest.raises(InputError, match="The model name genes by Ensembl"):
         predict(model, query)
 

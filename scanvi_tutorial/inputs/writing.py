@@ -1,0 +1,70 @@
+"""What an `.h5ad` file can hold of an AnnData: found out before a long computation, and not after it."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import anndata
+import h5py
+import pandas as pd
+from anndata import AnnData
+from anndata.io import write_elem
+
+from scanvi_tutorial.inputs.errors import InputError
+
+_PLACE = re.compile(r"writing key (.+) of <class .*> to (.+)$")  # in the notes of anndata's errors
+
+
+@contextmanager
+def nullable_strings_too() -> Iterator[None]:
+    """Write text that may be missing in the type of its own that pandas 3 reads it in, and no warning about it."""
+    with anndata.settings.override(allow_write_nullable_strings=True), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def refuse_unwritable(adata: AnnData) -> None:
+    """Raise `InputError` where anndata cannot write a part of `adata` to a file; the part is named.
+
+    Tables are written to a file in memory, and of matrices the first rows, for what fails is a name or a type.
+    """
+    for name in ("obs", "var", "uns", "obsm", "varm", "layers"):
+        _try_to_write(f"adata.{name}", name, getattr(adata, name))
+    if adata.raw is not None:
+        _try_to_write("adata.raw.var", "var", adata.raw.var)
+        _try_to_write("adata.raw.varm", "varm", adata.raw.varm)
+
+
+def _try_to_write(where: str, name: str, part: Any) -> None:
+    try:
+        with nullable_strings_too(), h5py.File("in memory", "w", driver="core", backing_store=False) as file:
+            write_elem(file, name, part if isinstance(part, pd.DataFrame) else _first_rows(part))
+    except Exception as error:  # what anndata raises depends on the part
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        for note in getattr(error, "__notes__", ()):
+            if found := _PLACE.search(note):
+                keys = f"{found[2]}/{found[1].strip(chr(39))}".strip("/").split("/")[1:]
+                where += "".join(f"[{key!r}]" for key in keys)
+        if "_index" in reason:
+            where, remedy = f"{where}['_index']", f"del {where}['_index']"
+        elif "index.name" in reason:
+            where, remedy = f"{where}.index.name", f"{where}.index.name = None"
+        elif name in ("obs", "var") and where.endswith("]"):
+            remedy = f"{where} = {where}.astype(str)"
+        else:
+            remedy = f"del {where}"
+        raise InputError(
+            f"{where} cannot be written to an .h5ad file ({reason}). Mend the file once in Python: adata = "
+            f"anndata.read_h5ad(...); {remedy}; adata.write_h5ad(...)."
+        ) from error
+
+
+def _first_rows(part: Any) -> Any:
+    """Return a dictionary with no more than two rows of each matrix in it."""
+    if isinstance(part, pd.DataFrame) or not (hasattr(part, "shape") or hasattr(part, "items")):
+        return part
+    return {key: _first_rows(value) for key, value in part.items()} if hasattr(part, "items") else part[:2]
