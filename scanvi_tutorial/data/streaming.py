@@ -1,33 +1,28 @@
-"""Counts from a file larger than memory: read in blocks of cells, only the chosen genes are kept.
+"""Counts from a file larger than memory: read in blocks of cells or genes, only the chosen genes are kept.
 
-The first pass finds in how many cells each gene is detected, the second fills arrays whose size is known by then, so
-that nothing is held twice. The arrays are in memory, or in files that the operating system reads as they are used.
+The first pass checks the counts and finds in how many cells each gene is detected, the next fill arrays whose size is
+known by then, so that nothing is held twice. The arrays are in memory, or in files that the operating system reads as
+they are used.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
-import h5py
 import numpy as np
-import pandas as pd
-import zarr
 from anndata import AnnData
-from anndata.io import read_elem, sparse_dataset
 from scipy import sparse
 
 from scanvi_tutorial.config import progress_bar
 from scanvi_tutorial.data.selection import best_genes
 from scanvi_tutorial.inputs.counts import check_counts
-from scanvi_tutorial.inputs.errors import InputError
-from scanvi_tutorial.inputs.files import refuse_missing
+from scanvi_tutorial.inputs.errors import InputError, listed
+from scanvi_tutorial.inputs.files import array_in, existing, matrix_of, opened, part_of, refuse_other_formats, tables_of
 
 _CELLS_AT_ONCE = 2_000
+_NUMBERS_AT_ONCE = 5_000_000  # of a store that is read gene by gene
 
 
 def read_selected(
@@ -38,7 +33,7 @@ def read_selected(
     The same as `select_genes(read_h5ad(path), n, layer=layer)`, with the counts in `X`, `obs`, `var` and `uns`.
 
     Args:
-        path: An `.h5ad` file or a `.zarr` folder, its counts dense or CSR.
+        path: An `.h5ad` file or a `.zarr` folder, its counts dense, CSR or CSC; CSC takes longest.
         n: Genes to keep: those detected in most cells, and the markers of `uns["markers"]`.
         layer: Where the counts are, if not in `X`.
         folder: A folder on a disk with room for 8 bytes a count above zero: the kept counts are written there, into
@@ -47,87 +42,152 @@ def read_selected(
             are where `folder` is None.
 
     Raises:
-        InputError: Where the file cannot be read, is stored gene by gene, or holds no usable counts, where `n` is below
-            one, or `folder` has not enough room.
+        InputError: Where the file cannot be read or holds no usable counts, where `n` is below one, or `folder` has not
+            enough room.
     """
     if n < 1:
         raise InputError(f"At least one gene must be kept; got n={n}.")
-    path = Path(path)
-    with _opened(path) as store:
-        obs, var = read_elem(store["obs"]), read_elem(store["var"])
-        uns = read_elem(store["uns"]) if "uns" in store else {}
+    path = existing(path)
+    if path.suffix.lower() != ".zarr":
+        refuse_other_formats(path)
+    with opened(path) as store:
+        tables = tables_of(store)
+        of_genes = np.ones(tables.n_vars, dtype=bool)
+        genes = np.flatnonzero(of_genes)
         counts = _on_disk(store, layer, path)
-        detected = np.zeros(len(var), dtype=np.int64)
-        for block, _ in _blocks(counts, obs, var, "checking counts"):
-            detected += block.getnnz(axis=0)
-        kept = best_genes(detected.astype(np.float64), var.index, uns.get("markers"), n)
-        entries = int(detected[kept].sum())
-        place = np.int32 if entries <= np.iinfo(np.int32).max else np.int64  # another than SciPy wants would be copied
-        data, indices = _array(entries, np.float32, folder), _array(entries, place, folder)
-        starts = np.zeros(len(obs) + 1, dtype=np.int64)
-        for block, rows in _blocks(counts, obs, var, "reading counts"):
-            part = block[:, kept]
-            first = starts[rows.start]
-            starts[rows.start + 1 : rows.stop + 1] = first + part.indptr[1:]
-            data[first : first + part.nnz], indices[first : first + part.nnz] = part.data, part.indices
-    matrix = sparse.csr_matrix((data, indices, starts), (len(obs), len(kept)))
-    return AnnData(matrix, obs=obs, var=var.iloc[kept], uns=uns)
-
-
-def _array(length: int, dtype: type, folder: str | Path | None) -> np.ndarray:
-    """Return room for numbers: in memory, or in a file of `folder` that has no name and goes when the array goes."""
-    if folder is None or not length:  # an empty file cannot be mapped
-        return np.empty(length, dtype)
-    size = length * np.dtype(dtype).itemsize
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder) as file:  # the mapping keeps it open
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)  # else a full disk would kill the process, later
-            return np.memmap(file, dtype, "w+", shape=(length,))
-    except OSError as error:
-        raise InputError(
-            f"{folder} cannot take {size / 1e9:.3g} GB of counts ({error}). Name a folder on a disk with more room."
-        ) from error
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Open a store for reading, and refuse one that is missing, of another kind or damaged."""
-    refuse_missing(path)
-    of_zarr = path.suffix == ".zarr"
-    if not of_zarr and not h5py.is_hdf5(path):
-        raise InputError(f"{path} is neither .h5ad (HDF5) nor .zarr. Save the cells with adata.write_h5ad(...).")
-    try:
-        with nullcontext(zarr.open_group(path, mode="r")) if of_zarr else h5py.File(path) as store:
-            yield store
-    except InputError:
-        raise
-    except (OSError, KeyError, AttributeError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path} could not be read ({error}): it is damaged or not written by AnnData. Write or fetch it again."
-        ) from error
+        detected = _detected(store, tables, genes, counts, layer)
+        kept = genes[best_genes(detected.astype(np.float64), tables.var_names[genes], tables.uns.get("markers"), n)]
+        matrix = _filled(counts, kept, int(detected[np.isin(genes, kept)].sum()), folder)
+        return AnnData(matrix, obs=tables.obs, var=tables.var.iloc[kept], uns=tables.uns)
 
 
 def _on_disk(store: Any, layer: str | None, path: Path) -> Any:
-    """Return what gives rows of the counts when it is sliced."""
+    """Return the counts, still on disk."""
     place = "X" if layer is None else f"layers/{layer}"
-    if place not in store:
-        raise InputError(f"There are no counts in {place} of {path}. Name the layer that holds them.")
-    counts = store[place]
-    if isinstance(counts, h5py.Group | zarr.Group):
-        counts = sparse_dataset(counts)
-        if counts.format != "csr":
-            raise InputError(
-                f"{place} of {path} is stored gene by gene (CSC), and cells cannot be read from it in blocks. Convert "
-                "it once: adata.X = adata.X.tocsr(); adata.write_h5ad(...)."
-            )
-    return counts
+    if (counts := matrix_of(store, place)) is not None:
+        return counts
+    layers = list(store["layers"]) if "layers" in store else []
+    remedy = f"pass one that holds raw counts, layer={layers[0]!r}" if layers else "put raw counts into adata.X"
+    raise InputError(f"There are no counts in {place} of {path}. The layers are {listed(layers)}: {remedy}.")
 
 
-def _blocks(counts: Any, obs: pd.DataFrame, var: pd.DataFrame, what: str) -> Iterator[tuple[sparse.csr_matrix, slice]]:
-    """Yield checked counts of some cells as CSR float32, and which cells they are."""
-    for first in progress_bar(range(0, len(obs), _CELLS_AT_ONCE), what, unit="block"):
-        rows = slice(first, min(first + _CELLS_AT_ONCE, len(obs)))
-        cells = AnnData(sparse.csr_matrix(counts[rows]), obs=obs.iloc[rows, :0], var=var.iloc[:, :0])
-        yield check_counts(cells), rows
+def _parts(counts: Any, genes: np.ndarray, what: str) -> Iterator[tuple[Any, slice, slice]]:
+    """Yield counts of some cells and some of `genes`, and which cells and which of `genes` they are."""
+    cells = counts.shape[0]
+    if _by_gene(counts):
+        for some in progress_bar(_slices(len(genes), max(1, _NUMBERS_AT_ONCE // max(cells, 1))), what, unit="block"):
+            yield part_of(counts, (slice(None), genes[some])), slice(0, cells), some
+    else:
+        for rows in progress_bar(_slices(cells, _CELLS_AT_ONCE), what, unit="block"):
+            part = part_of(counts, rows)
+            yield part if len(genes) == part.shape[1] else part[:, genes], rows, slice(0, len(genes))
+
+
+def _slices(length: int, most: int) -> list[slice]:
+    return [slice(first, min(first + most, length)) for first in range(0, length, most)]
+
+
+def _by_gene(matrix: Any) -> bool:
+    return getattr(matrix, "format", "") == "csc"
+
+
+def _checked(part: Any) -> sparse.csr_matrix:
+    """Return counts as CSR float32, or raise `ValueError`; a cell may be empty, as it has other parts."""
+    if part.dtype.kind not in "biuf":
+        raise ValueError(f"The counts are {part.dtype}.")
+    if sparse.issparse(part):
+        part.data = part.data.astype(np.float64)  # SciPy does not compute with every dtype that can be stored
+        part = sparse.csr_matrix(part)
+    else:
+        part = sparse.csr_matrix(part.astype(np.float64))
+    part.eliminate_zeros()
+    if part.nnz:
+        values = np.ones((-(-part.nnz // 1_000), 1_000))  # a table of another shape, with fewer names than cells
+        values.flat[: part.nnz] = part.data
+        check_counts(AnnData(values))
+    part.sum_duplicates()
+    return part.astype(np.float32)
+
+
+def _detected(store: Any, tables: AnnData, genes: np.ndarray, counts: Any, layer: str | None) -> np.ndarray:
+    """Check the counts, and return in how many cells each of the genes is detected."""
+    detected, filled = np.zeros(len(genes), dtype=np.int64), np.zeros(tables.n_obs, dtype=bool)
+    wrong, fault = tables.n_obs, None  # where the first cells with what is no count begin
+    for part, rows, which in _parts(counts, genes, "checking counts"):
+        try:
+            found = _checked(part)
+        except ValueError as error:
+            fault = error
+            if _by_gene(counts):  # an earlier cell may be wrong in a later gene
+                wrong = _first_refused(part, wrong)
+                continue
+            wrong = rows.start
+            break
+        detected[which] += found.getnnz(axis=0)
+        filled[rows] |= found.getnnz(axis=1) > 0
+    names = AnnData(obs=tables.obs.iloc[:, :0], var=tables.var.iloc[genes, :0])
+    if fault:
+        check_counts(_whole(store, names, genes, slice(wrong, wrong + _CELLS_AT_ONCE)), layer)
+        raise fault
+    ends = np.r_[0, np.cumsum(filled)]  # one count in each cell that has any: enough to name those that have none
+    names.X = sparse.csr_matrix((np.ones(ends[-1]), np.zeros(ends[-1], dtype=np.int32), ends), names.shape)
+    if layer is not None:
+        names.layers[layer] = names.X
+    check_counts(names, layer)
+    return detected
+
+
+def _first_refused(part: Any, before: int) -> int:
+    """Return where the first cells begin whose counts are refused, or `before` if that is no later."""
+    part = sparse.csr_matrix(part)
+    for rows in _slices(before, _CELLS_AT_ONCE):
+        try:
+            _checked(part[rows])
+        except ValueError:
+            return rows.start
+    return before
+
+
+def _whole(store: Any, names: AnnData, genes: np.ndarray, rows: slice) -> AnnData:
+    """Return some cells with their layers and `raw`, so that an error can say where else counts are."""
+    cells = names[rows].copy()
+    cells.X = _rows(store, "X", rows, genes)
+    for layer in store.get("layers") or ():
+        cells.layers[layer] = _rows(store, f"layers/{layer}", rows, genes)
+    for place in ("raw/X", "raw.X"):  # the latter before anndata 0.7
+        if (raw := _rows(store, place, rows)) is not None:
+            cells.raw = AnnData(raw, obs=cells.obs)
+    return cells
+
+
+def _rows(store: Any, place: str, rows: slice, genes: np.ndarray | None = None) -> Any:
+    """Return some cells of a matrix, or None where there is none."""
+    if (matrix := matrix_of(store, place)) is None:
+        return None
+    if not _by_gene(matrix):
+        part = part_of(matrix, rows)
+    else:
+        parts = _parts(matrix, np.arange(matrix.shape[1]), "looking for counts")
+        part = sparse.hstack([sparse.csr_matrix(part)[rows] for part, _, _ in parts], format="csr")
+    return part if genes is None else part[:, genes]
+
+
+def _filled(counts: Any, kept: np.ndarray, entries: int, folder: str | Path | None) -> sparse.csr_matrix:
+    """Return the counts of the genes that are kept."""
+    place = np.int32 if entries <= np.iinfo(np.int32).max else np.int64  # another than SciPy wants would be copied
+    data, indices = array_in(folder, entries, np.float32), array_in(folder, entries, place)
+    starts = np.zeros(counts.shape[0] + 1, dtype=np.int64)
+    if _by_gene(counts):
+        for part, _, _ in _parts(counts, kept, "measuring cells"):
+            starts[1:] += np.diff(_checked(part).indptr)
+        np.cumsum(starts, out=starts)
+    taken = np.zeros(counts.shape[0], dtype=np.int64)
+    for part, rows, which in _parts(counts, kept, "reading counts"):
+        found = _checked(part)
+        lengths = np.diff(found.indptr)
+        if not _by_gene(counts):
+            starts[rows.start + 1 : rows.stop + 1] = starts[rows.start] + found.indptr[1:]
+        to = np.arange(found.nnz) + np.repeat(starts[:-1][rows] + taken[rows] - found.indptr[:-1], lengths)
+        data[to], indices[to] = found.data, found.indices + which.start
+        taken[rows] += lengths
+    return sparse.csr_matrix((data, indices, starts), (counts.shape[0], len(kept)))

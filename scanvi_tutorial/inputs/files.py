@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import time
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import Any
 
 import anndata
 import h5py
+import numpy as np
+import zarr
 from anndata import AnnData
+from anndata.io import read_elem, sparse_dataset
+from scipy import sparse
 
 from scanvi_tutorial.inputs.errors import InputError
 
 _A_DAY = 86_400  # seconds
+_NO_LOCK = (11, 35, 37, 38, 95)  # what Linux and macOS say of a file that is locked, or cannot be
+_KEY = re.compile(r"reading key '(.*)' of ")  # anndata notes with an error which element it was reading
 _OTHER_READERS = {  # how a file of another format becomes an AnnData
     "": "a 10x folder is read by scanpy.read_10x_mtx(folder)",
     ".h5": "10x's own .h5 is read by scanpy.read_10x_h5(path)",
@@ -28,32 +39,134 @@ _OTHER_READERS = {  # how a file of another format becomes an AnnData
 
 
 def read_h5ad(path: str | Path) -> AnnData:
-    """Read an AnnData from an `.h5ad` file; raise `InputError` if the file is missing, of another kind or damaged."""
+    """Read an AnnData from an `.h5ad` file; raise `InputError` about the cause if the file cannot be read."""
+    path = existing(path)
+    refuse_other_formats(path)
+    with opened(path):
+        return anndata.read_h5ad(path)
+
+
+def existing(path: str | Path) -> Path:
+    """Return a path with `~` written out; raise `InputError` where there is no such file or folder."""
     path = Path(path)
-    advice = _OTHER_READERS.get(path.suffix.lower(), "read it with the tool that made it")
-    convert = f"This book reads AnnData files (.h5ad): {advice}, then save it with adata.write_h5ad(...)."
-    refuse_missing(path)
-    if path.is_dir() or path.suffix.lower() != ".h5ad":
-        raise InputError(f"{path} is {'a folder' if path.is_dir() else 'not an .h5ad file, by its name'}. {convert}")
-    if not h5py.is_hdf5(path):
+    with suppress(RuntimeError):  # a file may be called ~something, and nobody have that name
+        path = path.expanduser()
+    try:
+        path.stat()
+    except PermissionError as error:
+        raise InputError(_cause(path, error)) from error
+    except OSError as error:
         raise InputError(
+            f"There is no file {path} (looked in {path.absolute().parent}). Check the spelling."
+        ) from error
+    return path
+
+
+def refuse_other_formats(path: Path) -> None:
+    """Raise `InputError` where a path is not that of an `.h5ad` file, and name what reads it."""
+    if path.is_dir() or path.suffix.lower() != ".h5ad":
+        raise InputError(
+            f"{path} is {'a folder' if path.is_dir() else 'not an .h5ad file, by its name'}. This book reads AnnData "
+            f"files (.h5ad): {_OTHER_READERS.get(path.suffix.lower(), 'read it with the tool that made it')}, then "
+            "save it with adata.write_h5ad(...)."
+        )
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """Yield an open `.h5ad` file or `.zarr` folder; where it, or a part of it, cannot be read, say why.
+
+    Warnings are silent meanwhile: AnnData gives some about every old file, and those are no errors.
+    """
+    of_zarr = path.suffix.lower() == ".zarr"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with nullcontext(zarr.open_group(path, mode="r")) if of_zarr else h5py.File(path) as store:
+                yield store
+        except InputError:
+            raise
+        except Exception as error:  # what anndata raises depends on where the fault is
+            raise InputError(_cause(path, error)) from error
+
+
+def tables_of(store: Any) -> AnnData:
+    """Return an AnnData of `obs`, `var` and `uns`, as anndata reads them from an open store."""
+    if not isinstance(store["obs"], h5py.Dataset):
+        parts = {name: read_elem(store[name]) for name in ("obs", "var", "uns") if name in store}
+        return AnnData(**parts)
+    with TemporaryDirectory() as place:  # before 0.7 the tables had their categories in `uns`; anndata puts them back
+        with h5py.File(Path(place) / "tables.h5ad", "w") as tables:
+            for name in ("obs", "var", "uns"):
+                if name in store:
+                    store.copy(name, tables)
+        return anndata.read_h5ad(Path(place) / "tables.h5ad")
+
+
+def matrix_of(store: Any, place: str) -> Any:
+    """Return what gives a part of a matrix when it is sliced, or None."""
+    matrix = store.get(place)
+    if hasattr(matrix, "keys"):  # a group of HDF5 or Zarr
+        return sparse_dataset(matrix)
+    return matrix if len(getattr(matrix, "shape", None) or ()) == 2 else None  # what is None is stored without a shape
+
+
+def part_of(matrix: Any, which: Any) -> Any:
+    """Return a part of what `matrix_of` gave."""
+    part = matrix[which]
+    if sparse.issparse(part):
+        try:
+            part.check_format()  # compiled code would crash on indices that point outside
+        except ValueError as error:
+            raise OSError(f"indices in {matrix.group.name} point outside the table: {error}") from None
+    return part
+
+
+def _cause(path: Path, error: Exception) -> str:
+    """Return what kept a file from being read, and what to do about that."""
+    key = next((found[1] for note in getattr(error, "__notes__", []) if (found := _KEY.search(note))), None)
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    reason = (text.strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    if isinstance(error, OSError) and ("lock file" in text or error.errno in _NO_LOCK or "already open for" in text):
+        return (
+            f"{path} is locked ({reason}): another program has it open for writing, or its disk knows no locks. Close "
+            "it there, or set HDF5_USE_FILE_LOCKING=FALSE before Python starts."
+        )
+    if isinstance(error, PermissionError):
+        return f"{path} may not be read by you ({reason}). Ask its owner for permission to read it and its folder."
+    if isinstance(error, MemoryError):
+        return f"{path} does not fit into memory ({reason}). Read it with st.read_selected(path, folder=...)."
+    if path.suffix.lower() != ".zarr" and not h5py.is_hdf5(path):
+        return (
             f"{path} is called .h5ad but is not HDF5 inside ({path.stat().st_size:,} bytes): a download cut short, a "
             "web page saved under that name, or a pointer that Git LFS left. Fetch it again."
         )
-    try:
-        return anndata.read_h5ad(path)
-    except Exception as err:  # what anndata raises on a damaged file depends on where the damage is
-        reason = (str(err).strip() or type(err).__name__).splitlines()[0]
-        raise InputError(
-            f"{path} is HDF5 but could not be read as an AnnData ({reason}): it is damaged, or was not written by "
-            "adata.write_h5ad(...). Write it again with a current anndata."
-        ) from err
+    if _not_decompressed(text):
+        return (
+            f"{path} is compressed by a filter that HDF5 lacks here ({reason}). Install hdf5plugin and import it "
+            "before reading, or write the file again with compression='gzip'."
+        )
+    if _damaged(error, text):
+        return f"{path} is damaged ({reason}). Fetch it again, or write it again from where it came."
+    return (
+        f"anndata {version('anndata')} cannot read {path} as an AnnData ({reason}{f', in {key}' if key else ''}). "
+        "Another program or a newer anndata may have written it: read it with that one, or update anndata."
+    )
 
 
-def refuse_missing(path: Path) -> None:
-    """Raise `InputError` where there is no such file or folder."""
-    if not path.exists():
-        raise InputError(f"There is no file {path} (looked in {path.absolute().parent}). Check the spelling.")
+def _not_decompressed(text: str) -> bool:
+    return ("not registered" in text and "filter" in text) or "plugin" in text
+
+
+def _damaged(error: Exception, text: str) -> bool:
+    """Return whether HDF5 or a disk failed, not the one who looked for something that is not there."""
+    if isinstance(error, KeyError):  # h5py raises it both for a name that is not there and for one that is broken
+        return "nable to" in text and "doesn't exist" not in text
+    return isinstance(error, OSError | RuntimeError) and not isinstance(
+        error, FileNotFoundError | NotADirectoryError | NotImplementedError
+    )
 
 
 @contextmanager
@@ -75,3 +188,20 @@ def write_atomically(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def array_in(folder: str | Path | None, length: int, dtype: type) -> np.ndarray:
+    """Return room for numbers: in memory, or in a file of `folder` that has no name and goes when the array goes."""
+    if folder is None or not length:  # an empty file cannot be mapped
+        return np.empty(length, dtype)
+    size = length * np.dtype(dtype).itemsize
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder) as file:  # the mapping keeps it open
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)  # else a full disk would kill the process, later
+            return np.memmap(file, dtype, "w+", shape=(length,))
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot take {size / 1e9:.3g} GB of counts ({error}). Name a folder on a disk with more room."
+        ) from error
