@@ -7,6 +7,7 @@ they are used.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from scipy import sparse
 
 from scanvi_tutorial.config import progress_bar
 from scanvi_tutorial.data.selection import best_genes
-from scanvi_tutorial.inputs.counts import check_counts
-from scanvi_tutorial.inputs.errors import InputError, listed
+from scanvi_tutorial.inputs.counts import check_counts, csr_float32, first_fault, in_memory
+from scanvi_tutorial.inputs.errors import InputError, InputWarning, listed, whole_number
 from scanvi_tutorial.inputs.files import array_in, existing, matrix_of, opened, part_of, refuse_other_formats, tables_of
+from scanvi_tutorial.inputs.genes import gene_features, only_genes
 
 _CELLS_AT_ONCE = 2_000
 _NUMBERS_AT_ONCE = 5_000_000  # of a store that is read gene by gene
@@ -45,20 +47,21 @@ def read_selected(
         InputError: Where the file cannot be read or holds no usable counts, where `n` is below one, or `folder` has not
             enough room.
     """
-    if n < 1:
-        raise InputError(f"At least one gene must be kept; got n={n}.")
+    n = whole_number(n, "n", 1)
     path = existing(path)
     if path.suffix.lower() != ".zarr":
         refuse_other_formats(path)
     with opened(path) as store:
         tables = tables_of(store)
-        of_genes = np.ones(tables.n_vars, dtype=bool)
-        genes = np.flatnonzero(of_genes)
+        _, left_out = only_genes(tables)
+        genes = np.flatnonzero(gene_features(tables.var))
         counts = _on_disk(store, layer, path)
         detected = _detected(store, tables, genes, counts, layer)
         kept = genes[best_genes(detected.astype(np.float64), tables.var_names[genes], tables.uns.get("markers"), n)]
         matrix = _filled(counts, kept, int(detected[np.isin(genes, kept)].sum()), folder)
-        return AnnData(matrix, obs=tables.obs, var=tables.var.iloc[kept], uns=tables.uns)
+    for text in left_out:  # where warnings are heard again
+        warnings.warn(text, InputWarning, stacklevel=2)
+    return AnnData(matrix, obs=tables.obs, var=tables.var.iloc[kept], uns=tables.uns)
 
 
 def _on_disk(store: Any, layer: str | None, path: Path) -> Any:
@@ -91,61 +94,30 @@ def _by_gene(matrix: Any) -> bool:
     return getattr(matrix, "format", "") == "csc"
 
 
-def _checked(part: Any) -> sparse.csr_matrix:
-    """Return counts as CSR float32, or raise `ValueError`; a cell may be empty, as it has other parts."""
-    if part.dtype.kind not in "biuf":
-        raise ValueError(f"The counts are {part.dtype}.")
-    if sparse.issparse(part):
-        part.data = part.data.astype(np.float64)  # SciPy does not compute with every dtype that can be stored
-        part = sparse.csr_matrix(part)
-    else:
-        part = sparse.csr_matrix(part.astype(np.float64))
-    part.eliminate_zeros()
-    if part.nnz:
-        values = np.ones((-(-part.nnz // 1_000), 1_000))  # a table of another shape, with fewer names than cells
-        values.flat[: part.nnz] = part.data
-        check_counts(AnnData(values))
-    part.sum_duplicates()
-    return part.astype(np.float32)
-
-
 def _detected(store: Any, tables: AnnData, genes: np.ndarray, counts: Any, layer: str | None) -> np.ndarray:
     """Check the counts, and return in how many cells each of the genes is detected."""
     detected, filled = np.zeros(len(genes), dtype=np.int64), np.zeros(tables.n_obs, dtype=bool)
-    wrong, fault = tables.n_obs, None  # where the first cells with what is no count begin
+    wrong = tables.n_obs  # the first cell with what is no count
     for part, rows, which in _parts(counts, genes, "checking counts"):
-        try:
-            found = _checked(part)
-        except ValueError as error:
-            fault = error
+        part = in_memory(part)
+        of_numbers = part.dtype.kind in "biuf"
+        if not of_numbers or (fault := first_fault(part)):
+            wrong = min(wrong, rows.start + fault[0] if of_numbers else 0)
             if _by_gene(counts):  # an earlier cell may be wrong in a later gene
-                wrong = _first_refused(part, wrong)
                 continue
-            wrong = rows.start
             break
+        found = csr_float32(part)
         detected[which] += found.getnnz(axis=0)
         filled[rows] |= found.getnnz(axis=1) > 0
     names = AnnData(obs=tables.obs.iloc[:, :0], var=tables.var.iloc[genes, :0])
-    if fault:
+    if wrong < tables.n_obs:
         check_counts(_whole(store, names, genes, slice(wrong, wrong + _CELLS_AT_ONCE)), layer)
-        raise fault
     ends = np.r_[0, np.cumsum(filled)]  # one count in each cell that has any: enough to name those that have none
     names.X = sparse.csr_matrix((np.ones(ends[-1]), np.zeros(ends[-1], dtype=np.int32), ends), names.shape)
     if layer is not None:
         names.layers[layer] = names.X
     check_counts(names, layer)
     return detected
-
-
-def _first_refused(part: Any, before: int) -> int:
-    """Return where the first cells begin whose counts are refused, or `before` if that is no later."""
-    part = sparse.csr_matrix(part)
-    for rows in _slices(before, _CELLS_AT_ONCE):
-        try:
-            _checked(part[rows])
-        except ValueError:
-            return rows.start
-    return before
 
 
 def _whole(store: Any, names: AnnData, genes: np.ndarray, rows: slice) -> AnnData:
@@ -179,11 +151,11 @@ def _filled(counts: Any, kept: np.ndarray, entries: int, folder: str | Path | No
     starts = np.zeros(counts.shape[0] + 1, dtype=np.int64)
     if _by_gene(counts):
         for part, _, _ in _parts(counts, kept, "measuring cells"):
-            starts[1:] += np.diff(_checked(part).indptr)
+            starts[1:] += np.diff(csr_float32(in_memory(part)).indptr)
         np.cumsum(starts, out=starts)
     taken = np.zeros(counts.shape[0], dtype=np.int64)
     for part, rows, which in _parts(counts, kept, "reading counts"):
-        found = _checked(part)
+        found = csr_float32(in_memory(part))
         lengths = np.diff(found.indptr)
         if not _by_gene(counts):
             starts[rows.start + 1 : rows.stop + 1] = starts[rows.start] + found.indptr[1:]

@@ -31,7 +31,7 @@ def check_counts(adata: AnnData, layer: str | None = None) -> sparse.csr_matrix:
     where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
     if layer is not None and layer not in adata.layers:
         raise InputError(f"There is no layer {layer!r}. {_layers(adata)}")
-    matrix = _in_memory(adata.X if layer is None else adata.layers[layer])
+    matrix = in_memory(adata.X if layer is None else adata.layers[layer])
     if matrix is None:
         raw = " adata.raw has numbers: use adata.raw.to_adata()." if adata.raw is not None else ""
         raise InputError(f"{where} is empty: there are no counts in it.{raw} {_layers(adata)}")
@@ -44,7 +44,7 @@ def check_counts(adata: AnnData, layer: str | None = None) -> sparse.csr_matrix:
     _refuse_damaged(matrix, where)
     if (dtype := _stored(matrix).dtype).kind not in "biuf":
         raise InputError(f"{where} holds {dtype}, not numbers. Convert it with .astype('float32').")
-    if fault := _first_fault(matrix):
+    if fault := first_fault(matrix):
         row, column, value, kind = fault
         text = f"{where} does not hold raw counts: cell {adata.obs_names[row]!r}, gene {adata.var_names[column]!r} is "
         if kind == _MISSING:
@@ -59,7 +59,7 @@ def check_counts(adata: AnnData, layer: str | None = None) -> sparse.csr_matrix:
                 f"{_where_counts_are(adata, layer)}"
             )
         raise InputError(f"{text}{value:.9g}, which is {kind}. {remedy}")
-    counts = _csr_float32(matrix)
+    counts = csr_float32(matrix)
     empty = np.flatnonzero(np.diff(counts.indptr) == 0)
     if len(empty):
         raise InputError(
@@ -70,7 +70,7 @@ def check_counts(adata: AnnData, layer: str | None = None) -> sparse.csr_matrix:
     return counts
 
 
-def _in_memory(matrix: object) -> object:
+def in_memory(matrix: object) -> object:
     """Return a matrix as SciPy or NumPy can hold it: off the disk of a backed AnnData, and of a dtype they know."""
     if isinstance(matrix, h5py.Dataset):
         matrix = matrix[()]
@@ -97,7 +97,8 @@ def _refuse_damaged(matrix: object, where: str) -> None:
             ) from error
 
 
-def _csr_float32(matrix: object) -> sparse.csr_matrix:
+def csr_float32(matrix: object) -> sparse.csr_matrix:
+    """Return counts as CSR float32 without zeros or entries in two parts; what has that form already is not copied."""
     counts = sparse.csr_matrix(matrix, dtype=np.float32)  # no copy of what has that form already
     if not counts.has_canonical_format or not counts.data.all():
         counts = counts.copy()
@@ -106,7 +107,7 @@ def _csr_float32(matrix: object) -> sparse.csr_matrix:
     return counts
 
 
-def _first_fault(matrix: object) -> tuple[int, int, float, str] | None:
+def first_fault(matrix: object) -> tuple[int, int, float, str] | None:
     """Return row, column, value and kind of the first number that is no count, or None."""
     stored = _stored(matrix)
     if stored.dtype.kind == "b" or not stored.size:
@@ -155,8 +156,8 @@ def _where_counts_are(adata: AnnData, layer: str | None) -> str:
     if adata.raw is not None:
         places["use adata.raw.to_adata()"] = adata.raw.X
     for remedy, matrix in places.items():
-        matrix = _in_memory(matrix)
-        if _stored(matrix).dtype.kind in "biuf" and _first_fault(matrix) is None:
+        matrix = in_memory(matrix)
+        if _stored(matrix).dtype.kind in "biuf" and first_fault(matrix) is None:
             return f"There are whole numbers elsewhere in this AnnData: {remedy}."
     return "Neither a layer nor adata.raw holds them here: go back to the file that came before normalization."
 

@@ -16,7 +16,7 @@ from scanvi_tutorial.data.seeds import seed_labels
 from scanvi_tutorial.data.selection import select_genes
 from scanvi_tutorial.data.streaming import read_selected
 from scanvi_tutorial.inference.predictions import label_probabilities
-from scanvi_tutorial.inputs import InputError, check_counts
+from scanvi_tutorial.inputs import InputError, InputWarning, check_counts
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.loop import fit
 
@@ -132,7 +132,7 @@ def test_a_folder_that_cannot_take_the_counts_is_named(adata, tmp_path, monkeypa
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"file cannot take .* more room"):
         read_selected(tmp_path / "cells.h5ad", 25, folder=tmp_path / "file")
-    with pytest.raises(InputError, match="n=0"):
+    with pytest.raises(InputError, match="n must be"):
         read_selected(tmp_path / "cells.h5ad", 0)
 
 
@@ -292,3 +292,18 @@ def test_a_broken_file_is_an_error_of_ours(adata, tmp_path, damage):
                 store["obs"] = [1, 2]
     with pytest.raises(InputError, match=r"is damaged \(" if damage == "cut short" else "cannot read"):
         read_selected(path)
+
+
+@pytest.mark.parametrize("form", [scipy.sparse.csr_matrix, scipy.sparse.csc_matrix, np.asarray])
+def test_features_that_are_no_genes_are_left_out_and_counted(adata, tmp_path, form):
+    mixed = adata.copy()
+    mixed.var["feature_types"] = ["Antibody Capture", "Gene Expression"] * 20
+    mixed.X = form(mixed.X.toarray())
+    mixed.X[:, 2] = 0.5  # of an antibody, whose values are none of our business
+    mixed.write_h5ad(tmp_path / "cells.h5ad")
+    with pytest.warns(InputWarning, match="20 of 40 features are no genes"):
+        ours = read_selected(tmp_path / "cells.h5ad", 15)
+    with pytest.warns(InputWarning, match="20 of 40"):
+        theirs = select_genes(mixed, 15)
+    assert list(ours.var_names) == list(theirs.var_names)
+    np.testing.assert_array_equal(ours.X.toarray(), scipy.sparse.csr_matrix(theirs.X).toarray())
