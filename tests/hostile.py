@@ -4,8 +4,12 @@ Used by tests/annotation/test_hostile.py and, at length, by benchmarks/hostile.p
 """
 
 import warnings
+from contextlib import suppress
 from copy import deepcopy
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -14,11 +18,16 @@ from scipy import sparse
 
 from scanvi_tutorial.annotation.new_cells import predict
 from scanvi_tutorial.annotation.pipeline import annotate
+from scanvi_tutorial.cli.shared import write
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.data import load
-from scanvi_tutorial.inputs import InputError
+from scanvi_tutorial.inputs import InputError, read_h5ad
+from scanvi_tutorial.inputs.writing import refuse_unwritable
 from scanvi_tutorial.model.persistence import PersistenceError
 from scanvi_tutorial.model.scanvi import SCANVI
+from scanvi_tutorial.plotting import figure6, probability_plot
+from scanvi_tutorial.plotting.embedding import probabilities_of
+from scanvi_tutorial.report import report_page
 from scanvi_tutorial.training.loop import fit
 
 TINY = ModelConfig(n_latent=2, gene_hidden=(4,), label_hidden=(4,), classifier_hidden=(4,))
@@ -53,7 +62,35 @@ NAMES = [
     "_index",
     "x" * 80,
 ]
-VALUES_OF_LABELS = [*NAMES, None, np.nan, 1, 1.0, -1, 0, True, (1, 2)]
+WORDS_FOR_NONE = [" ", "<NA>", "#N/A", "?", "-1.0", "not assigned", "unassigned ", "Unclassified", "doublet/unknown"]
+SPELLINGS = [
+    "T",
+    "T ",
+    "t",
+    "T\xa0",
+    b"T",
+    "b'T'",
+    "T.cell",
+    "T cell",
+    "T cells",
+    "CD4+",
+    "CD4-",
+    "a/b",
+    "a",
+    "__x",
+    "é–ñ",
+]
+VALUES_OF_LABELS = [*NAMES, *WORDS_FOR_NONE, *SPELLINGS, None, np.nan, pd.NA, 1, 1.0, -1, 0, 2.5, True, (1, 2)]
+DTYPES_OF_LABELS = ["object", "object", "category", "category", "string", "Int64", "bytes", "category of numbers"]
+FEATURE_TYPES = [
+    "Gene Expression",
+    "Gene Expression",
+    "Antibody Capture",
+    "CRISPR Guide Capture",
+    "Peaks",
+    None,
+    b"Custom",
+]
 
 
 @st.composite
@@ -80,12 +117,19 @@ def cells(draw):
         kinds = st.sampled_from(VALUES_OF_LABELS if rarely(3) else ["T", "B", "CD4/CD8", None])
         labels = pd.Series(draw(st.lists(kinds, min_size=n, max_size=n)), dtype=object)
         obs = pd.DataFrame({"kind": labels.to_numpy(dtype=object)}, index=_names(draw, "cell", n))
-        if draw(st.booleans()) and not labels.map(lambda value: isinstance(value, tuple)).any():
-            obs["kind"] = obs["kind"].astype("category")
+        obs["kind"] = _as_people_have_them(draw, labels)
         obs["run"] = [draw(st.sampled_from(["one", "two"])) for _ in range(n)]
         if rarely():
             obs.loc[obs.index[:1], "run"] = None
-        adata = AnnData(matrix, obs=obs, var=pd.DataFrame(index=_names(draw, "gene", g)))
+        var = pd.DataFrame(index=_names(draw, "gene", g))
+        if rarely(4):
+            var["feature_types"] = draw(st.lists(st.sampled_from(FEATURE_TYPES), min_size=g, max_size=g))
+        adata = AnnData(matrix, obs=obs, var=var)
+        if rarely(6):
+            adata.raw = adata.copy()
+            adata.raw.var["_index" if draw(st.booleans()) else "symbol"] = "x"  # the former as SeuratDisk leaves it
+        if rarely(6):
+            _named_by_a_column(draw, adata)
     layer = "no such layer" if rarely(20) else draw(st.sampled_from([None, None, None, "umi"]))
     if layer == "umi":
         adata.layers["umi"] = matrix
@@ -125,18 +169,68 @@ def small_model() -> SCANVI:
     return model
 
 
+def _as_people_have_them(draw, labels):
+    """Return a column of labels in a type that people's files have."""
+    kind, values = draw(st.sampled_from(DTYPES_OF_LABELS)), labels.to_numpy(dtype=object)
+    with suppress(TypeError, ValueError):  # what cannot be of that type stays as it is
+        if kind == "bytes":
+            return values.astype("S8")
+        if kind == "category of numbers":
+            return pd.Categorical(pd.factorize(labels.map(str))[0])
+        return pd.array(values, dtype=kind)
+    return values
+
+
+def _named_by_a_column(draw, adata):
+    """Let cells or genes be named by a column, as in `adata.var_names = adata.var["symbol"]`, in a type of its own."""
+    table = draw(st.sampled_from([adata.obs, adata.var]))
+    kind = draw(st.sampled_from(["object", "category", "string"]))
+    table["symbol"] = pd.Series(table.index, table.index).astype(kind)
+    if draw(st.booleans()):
+        table.index = pd.Index(table["symbol"], name="symbol")
+    else:
+        table.index.name = "symbol"
+    if len(table) and draw(st.integers(0, 3)) == 0:
+        table["symbol"] = "another"
+
+
 def _named_or_refused(adata, act) -> str:
     before = _everything(adata)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            refuse_unwritable(adata)
+        except InputError as error:
+            writable, reason = False, " ".join(str(error).split()[:6])
+        else:
+            writable = True
+        try:
             act()
         except OURS as error:
             _same(before, _everything(adata))
             return " ".join(str(error).split()[:6])
-    answer_holds(adata)
-    _same(before, _everything(adata, without_answer=True))
+        answer_holds(adata)
+        _same(before, _everything(adata, without_answer=True))
+        if not writable:
+            return f"named, but: {reason}"
+        _written_read_and_drawn(adata)
     return "named"
+
+
+def _written_read_and_drawn(adata):
+    """Assert that what was accepted can be written, read again and drawn."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "named.h5ad"
+        write(adata, path)
+        again = read_h5ad(path)
+    answer_holds(again)
+    assert list(again.obs["scanvi_label"].astype(str)) == list(adata.obs["scanvi_label"].astype(str))
+    places = np.random.default_rng(0).normal(size=(adata.n_obs, 2))
+    if len(adata.uns["scanvi"]["label_names"]) <= 30:
+        plt.close(probability_plot(probabilities_of(again)))
+        plt.close(figure6(again, labels_key="scanvi_label", coordinates=places))
+    if "held_out" in again.uns["scanvi"] and adata.n_obs < 10:  # else a map of cells, which takes seconds
+        report_page(again)
 
 
 def answer_holds(adata):
@@ -149,7 +243,9 @@ def answer_holds(adata):
     np.testing.assert_allclose(p.sum(1), 1, atol=1e-6)
     assert table.index.equals(adata.obs_names)
     assert adata.obs["scanvi_label"].notna().all()
-    codes = table.columns.get_indexer(adata.obs["scanvi_label"].astype(str))
+    names = pd.Index([str(name) for name in adata.uns["scanvi"]["label_names"]])
+    codes = names.get_indexer(adata.obs["scanvi_label"].astype(str))
+    assert (codes >= 0).all()
     np.testing.assert_array_equal(p[np.arange(len(p)), codes], adata.obs["scanvi_probability"])
 
 

@@ -298,8 +298,9 @@ def test_a_broken_file_is_an_error_of_ours(adata, tmp_path, damage):
 def test_features_that_are_no_genes_are_left_out_and_counted(adata, tmp_path, form):
     mixed = adata.copy()
     mixed.var["feature_types"] = ["Antibody Capture", "Gene Expression"] * 20
-    mixed.X = form(mixed.X.toarray())
-    mixed.X[:, 2] = 0.5  # of an antibody, whose values are none of our business
+    counts = mixed.X.toarray()
+    counts[:, 2] = 0.5  # of an antibody, whose values are none of our business
+    mixed.X = form(counts)
     mixed.write_h5ad(tmp_path / "cells.h5ad")
     with pytest.warns(InputWarning, match="20 of 40 features are no genes"):
         ours = read_selected(tmp_path / "cells.h5ad", 15)
