@@ -149,7 +149,8 @@ class Sheet(Figure):
 
     def savefig(self, *args: Any, **kwargs: Any) -> None:
         """Save the figure, on its own white also where a dark style is in use."""
-        super().savefig(*args, **{"facecolor": self.get_facecolor(), **kwargs})
+        with matplotlib.rc_context({"savefig.facecolor": "auto"}):
+            super().savefig(*args, **kwargs)
 
 
 @contextmanager

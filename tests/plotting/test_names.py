@@ -33,6 +33,7 @@ HOSTILE = {
     "figure.edgecolor": "red",
     "figure.frameon": False,
     "figure.constrained_layout.w_pad": 0.5,
+    "savefig.facecolor": "black",
     "font.size": 27,
     "font.family": "serif",
     "font.sans-serif": ["DejaVu Serif"],
@@ -211,3 +212,11 @@ def test_a_type_with_a_slash_is_right_where_the_table_has_it_otherwise():
     p = pd.DataFrame({"CD4|CD8": [0.9, 0.8], "B": [0.1, 0.2]})
     legend = probability_plot(p, ["CD4/CD8", "B"]).axes[0].get_legend()
     assert legend.get_texts()[0].get_text() == "right (50% of the cells)"
+
+
+def test_a_figure_can_be_saved_without_its_white():
+    with panel() as axes:
+        axes.plot([1, 2])
+    axes.figure.savefig(file := io.BytesIO(), transparent=True)
+    file.seek(0)
+    assert plt.imread(file)[0, 0, 3] == 0
