@@ -55,6 +55,7 @@ def figures_of(adata: AnnData, *, seed: int = 0) -> list[dict[str, str]]:
     """
     about = adata.uns["scanvi"]
     given, held_out = held_out_of(adata)
+    probabilities_of(adata)  # refuses what cannot be drawn before a map is made
     with warnings.catch_warnings(), matplotlib.rc_context({"interactive": False}):  # no window, no notebook shows them
         warnings.filterwarnings("ignore", "constrained_layout not applied")
         pictures = [_labels(adata)]
