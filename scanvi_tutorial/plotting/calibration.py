@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,17 @@ from scipy.stats import binom
 
 from scanvi_tutorial.evaluation.ranks import allowed_deviation, ecdf_difference
 from scanvi_tutorial.inputs.errors import InputError
-from scanvi_tutorial.plotting.style import BAND, BLUE, FAINT, MUTED, ORANGE, panels_in_a_row, require_columns, sheet
+from scanvi_tutorial.plotting.style import (
+    BAND,
+    BLUE,
+    FAINT,
+    MUTED,
+    ORANGE,
+    panels_in_a_row,
+    require_columns,
+    sheet,
+    shown,
+)
 
 _FEW, _STRIP = 5, 0.3  # cells that say little; how far the bars of cells reach below an accuracy of zero
 
@@ -44,7 +53,7 @@ def reliability_diagram(tables: Mapping[str, pd.DataFrame]) -> Figure:
         for place, (name, table) in enumerate(tables.items()):
             axes = grid.ravel()[place]
             _reliability(axes, table)
-            axes.set(title=fill(str(name), int(13 * side)), box_aspect=(1.06 + _STRIP) / 1.04)
+            axes.set(title=shown(name, int(13 * side), lines=4), box_aspect=(1.06 + _STRIP) / 1.04)
             axes.tick_params(labelbottom=place + columns >= len(tables))  # also above an empty place
         x, y = "confidence: probability of the most probable type", "share of cells that are right"
         if len(tables) == 1:
@@ -108,12 +117,13 @@ def rank_plot(ranks: Mapping[str, pd.DataFrame], draws: int) -> Figure:
 
             low, high = binom.interval(0.99, whole, 1 / (len(edges) - 1))
             above.axhspan(low / whole, high / whole, **band)
-            above.hist(places[first], edges, weights=np.full(whole, 1 / whole), color=ORANGE, alpha=0.75, label=first)
+            weights = np.full(whole, 1 / whole)
+            marks = [above.hist(places[first], edges, weights=weights, color=ORANGE, alpha=0.75)[-1]]
             if others:
-                rest = f"mean of the other {len(others)}" if len(others) > 1 else others[0]
+                rest = f"mean of the other {len(others)}" if len(others) > 1 else shown(others[0])
                 shares = np.histogram(places[others], edges)[0] / (whole * len(others))
-                above.stairs(shares, edges, color=BLUE, linewidth=1.6, label=rest)
-            above.set_title(name)
+                marks.append(above.stairs(shares, edges, color=BLUE, linewidth=1.6))
+            above.set_title(shown(name, 66 // len(ranks), lines=4))
 
             allowed = allowed_deviation(whole, table.shape[1])
             below.axhspan(-allowed, allowed, **band)
@@ -128,5 +138,5 @@ def rank_plot(ranks: Mapping[str, pd.DataFrame], draws: int) -> Figure:
         panels[1, 0].set_ylabel("ECDF − uniform")
         figure.supxlabel("rank of the truth / number of draws", fontsize=9.5)
         if others:
-            figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
+            figure.legend(marks, [shown(first), rest], loc="outside upper left", ncols=2)
     return figure

@@ -19,6 +19,7 @@ from scanvi_tutorial.plotting.style import (
     panel,
     require_columns,
     sheet,
+    shown,
 )
 
 _LOWER_IS_BETTER = ("log_loss", "brier", "calibration_error")
@@ -47,7 +48,7 @@ def metric_by_seeds(table: pd.DataFrame, metric: str = "accuracy") -> Figure:
             style = {"color": color, "zorder": 10 - place}
             axes.vlines(x, scores["min"], scores["max"], linewidth=1, alpha=0.55, **style)
             width = 2.2 if place == 0 else 1.4
-            axes.plot(x, scores["mean"], marker=marker, markersize=4.5, linewidth=width, label=name, **style)
+            axes.plot(x, scores["mean"], marker=marker, markersize=4.5, linewidth=width, label=shown(name), **style)
         axes.set(xscale="log", xlabel="seeds per type", ylabel=_title(metric))
         axes.set_xticks(numbers := np.sort(table["per_label"].unique()), [f"{number:g}" for number in numbers])
         axes.xaxis.set_minor_locator(NullLocator())
@@ -95,9 +96,9 @@ def paired_differences(table: pd.DataFrame, metric: str = "accuracy", reference:
                 axes.plot([mean, mean], [place - 0.28, place + 0.28], color=color, linewidth=2.4)
             note = f"{mean:+.3f}".replace("-", "−") + f", better in {(sign * gain > 0).sum()} of {len(gain)}"
             axes.annotate(note, (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=8.5)
-        axes.set_yticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), map(shown, names))
         axes.set(ylim=(len(names) - 0.5, -0.5), xmargin=0.06)
-        axes.set_xlabel(f"{_title(metric)}: difference from {reference} on the same draw")
+        axes.set_xlabel(f"{_title(metric)}: difference from {shown(reference)} on the same draw")
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
     return axes.figure
@@ -119,7 +120,7 @@ def timing_plot(table: pd.DataFrame) -> Figure:
             if place:
                 note = f"  {medians.iloc[0] / medians[name]:.1f} × as fast"
                 axes.text(max(medians[name], table[name].max()), place, note, va="center", fontsize="small")
-        axes.set_yticks(range(table.shape[1]), list(table))
+        axes.set_yticks(range(table.shape[1]), map(shown, table))
         axes.set(xlabel="ms", xlim=(0, 1.02 * table.max(axis=None)))
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)

@@ -17,7 +17,7 @@ from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import column_of
 from scanvi_tutorial.inputs.labels import check_labels, label_name
 from scanvi_tutorial.inputs.markers import check_markers
-from scanvi_tutorial.plotting.style import BLUE, INK, MUTED, ORANGE, number_table, palette, palette_of, panel
+from scanvi_tutorial.plotting.style import BLUE, INK, MUTED, ORANGE, number_table, palette, palette_of, panel, shown
 
 
 def count_table_plot(adata: AnnData, *, by: str = "truth") -> Figure:
@@ -35,8 +35,8 @@ def count_table_plot(adata: AnnData, *, by: str = "truth") -> Figure:
     genes = list(dict.fromkeys([*known, *detected]))[:14]
     table = pd.DataFrame(
         counts[rows][:, adata.var_names.get_indexer(genes)].toarray(),
-        index=[f"{types[row]} · cell {row}" for row in rows],
-        columns=genes,
+        index=[f"{shown(types[row])} · cell {row}" for row in rows],
+        columns=map(shown, genes),
     )
     with panel(height=0.9 + 0.26 * len(rows)) as axes:
         number_table(axes, table, LogNorm(0.5, max(table.max(axis=None), 20))(table.where(table > 0)).filled(np.nan))
@@ -59,7 +59,7 @@ def library_size_plot(adata: AnnData, *, by: str = "truth") -> Figure:
             height = np.histogram(of_type, bins)[0]
             axes.stairs(place + 0.85 * height / height.max(), bins, baseline=place, fill=True, color=colors[name])
             axes.plot([np.median(of_type)] * 2, [place - 0.08, place + 0.08], color=INK, linewidth=1.6, zorder=3)
-        axes.set_yticks(range(len(names)), [f"{name} ({(types == name).sum():,})" for name in reversed(names)])
+        axes.set_yticks(range(len(names)), [f"{shown(name)} ({(types == name).sum():,})" for name in reversed(names)])
         axes.set(xscale="log", xlabel="total counts of a cell", ylim=(-0.2, len(names)))
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7) if bins[-1] < 10 * bins[0] else (1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:,.0f}")
@@ -110,15 +110,15 @@ def seed_purity_plot(adata: AnnData, *, labels_key: str = "label", truth_key: st
             starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
             bar = [colors[other] for other in counts.index]
             axes.barh(place, counts, left=starts, color=bar, height=0.7, edgecolor="white", linewidth=0.8)
-            right.append(f"{name}: {counts.get(name, 0)} of {counts.sum()} right")
+            right.append(f"{shown(name)}: {counts.get(name, 0)} of {counts.sum()} right")
         axes.set_yticks(range(len(names)), right)
         axes.invert_yaxis()
         axes.set_xlabel("seed cells")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.margins(x=0.02)
         axes.tick_params(axis="y", length=0)
-        shown = [name for name in colors if (types[codes >= 0] == name).any()]
-        marks = [Patch(color=colors[name], label=name) for name in shown]
+        found = [name for name in colors if (types[codes >= 0] == name).any()]
+        marks = [Patch(color=colors[name], label=shown(name)) for name in found]
         axes.legend(handles=marks, title="true type", loc="upper left", bbox_to_anchor=(1, 1), alignment="left")
     return axes.figure
 

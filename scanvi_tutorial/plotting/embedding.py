@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from string import Template
-from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from numpy.typing import NDArray
 
 from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.inputs.labels import check_labels, label_name
-from scanvi_tutorial.plotting.style import UNLABELED_COLOR, palette_of, panels_in_a_row, probability_cmap, sheet
+from scanvi_tutorial.plotting.style import UNLABELED_COLOR, palette_of, panels_in_a_row, probability_cmap, sheet, shown
 
 Places = NDArray[np.floating] | None  # places of cells on a map, (cells, 2); None makes a map of obsm["X_scanvi"]
 
@@ -95,12 +94,12 @@ def figure6(
     Raises:
         InputError: If something to read is missing; the message says which function makes it.
     """
-    probabilities = _probabilities_of(adata)
+    probabilities = probabilities_of(adata)
     names, codes = check_labels(adata, labels_key)
     xy = _map_of(adata, coordinates, seed)
     colors = palette_of(adata, truth_key, labels_key, also=names)
     known = adata.obs.get(truth_key)
-    shown = {*names, *(() if known is None else known.dropna().map(label_name))}
+    found = {*names, *(() if known is None else known.dropna().map(label_name))}
 
     columns = panels_in_a_row(probabilities.shape[1])
     rows = -(-probabilities.shape[1] // columns)
@@ -120,7 +119,7 @@ def figure6(
         else:
             panels[0].set_box_aspect(0.85)  # as it would be beside a second panel
             panels[0].set_anchor("W")
-        marks = [_mark(name, color, 7) for name, color in colors.items() if name in shown]
+        marks = [_mark(name, color, 7) for name, color in colors.items() if name in found]
         marks.append(_mark("no seed label", UNLABELED_COLOR, 4))
         panels[-1].legend(handles=marks, loc="center left", bbox_to_anchor=(1.02, 0.5))
         grid = lower.subplots(rows, columns, squeeze=False).ravel()
@@ -128,7 +127,7 @@ def figure6(
             probability = probabilities[name].to_numpy()
             order = np.argsort(probability, kind="stable")  # the highest last, on top
             shade = {"c": probability[order], "cmap": probability_cmap(), "vmin": 0, "vmax": 1}
-            points = _draw_cells(axes, xy[order], fill(str(name), 72 // columns), **shade)
+            points = _draw_cells(axes, xy[order], shown(name, 72 // columns, lines=4), **shade)
         for axes in grid[probabilities.shape[1] :]:
             axes.set_axis_off()
         bar = lower.colorbar(points, ax=grid.tolist(), fraction=0.03, pad=0.01, aspect=14 * rows, ticks=[0, 0.5, 1])
@@ -165,13 +164,13 @@ def cell_probe(
     Raises:
         InputError: If something to read is missing or not finite; the message says which function makes it.
     """
-    table = _probabilities_of(adata)
+    table = probabilities_of(adata)
     xy = _map_of(adata, coordinates, seed)
     if not (np.isfinite(table.to_numpy()).all() and np.isfinite(xy).all()):
         raise InputError("A probability or a place on the map is not a finite number. Fit the model again.")
     colors = palette_of(adata, truth_key, labels_key, also=table.columns)
-    shown = np.random.default_rng(seed).permutation(adata.n_obs)[:_MOST]
-    order = shown[np.argsort(table.to_numpy()[shown].max(axis=1), kind="stable")]
+    some = np.random.default_rng(seed).permutation(adata.n_obs)[:_MOST]
+    order = some[np.argsort(table.to_numpy()[some].max(axis=1), kind="stable")]
     known = adata.obs[truth_key].iloc[order] if truth_key in adata.obs else [None] * len(order)
     shares = table.to_numpy()[order]
     low, high = xy.min(axis=0), xy.max(axis=0)
@@ -202,11 +201,26 @@ def _draw_cells(axes: Axes, xy: NDArray, title: str, **look: object) -> PathColl
 
 
 def _mark(name: str, color: str, size: float) -> Line2D:
-    return Line2D([], [], marker="o", linestyle="none", color=color, markersize=size, markeredgewidth=0, label=name)
+    return Line2D(
+        [],
+        [],
+        marker="o",
+        linestyle="none",
+        color=color,
+        markersize=size,
+        markeredgewidth=0,
+        label=shown(name, 24, lines=4),
+    )
 
 
-def _probabilities_of(adata: AnnData) -> pd.DataFrame:
-    """Return obsm["scanvi_probabilities"]; `InputError` where it is no table."""
+def probabilities_of(adata: AnnData) -> pd.DataFrame:
+    """Return obsm["scanvi_probabilities"] (cells, labels) under the names that `annotate` was given.
+
+    Files take no slash in the name of a column, so that names may stand there in another form than in `label_names`.
+
+    Raises:
+        InputError: Where it is no table, or one without cells.
+    """
     table = adata.obsm.get("scanvi_probabilities")
     if not isinstance(table, pd.DataFrame):
         found = "is missing" if table is None else f"is of type {type(table).__name__} and so does not name its labels"
@@ -214,7 +228,11 @@ def _probabilities_of(adata: AnnData) -> pd.DataFrame:
             f'obsm["scanvi_probabilities"] {found}. Write the table of probabilities there first: '
             'adata.obsm["scanvi_probabilities"] = st.label_probabilities(model, adata).'
         )
-    return table
+    if table.empty:
+        raise InputError("There are no cells to draw. Pass some that have been annotated.")
+    about = adata.uns.get("scanvi")
+    names = about.get("label_names", ()) if isinstance(about, Mapping) else ()
+    return table.set_axis(list(map(str, names)), axis=1) if len(names) == table.shape[1] else table
 
 
 def _html(data: Mapping[str, Any], colors: Mapping[str, str]) -> str:

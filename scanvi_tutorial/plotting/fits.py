@@ -13,7 +13,18 @@ from numpy.typing import ArrayLike
 
 from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.inputs.labels import label_name
-from scanvi_tutorial.plotting.style import BLUE, GREEN, INK, MUTED, ORANGE, number_table, panel, require_columns, sheet
+from scanvi_tutorial.plotting.style import (
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    number_table,
+    panel,
+    require_columns,
+    sheet,
+    shown,
+)
 
 _HISTORY = ("bound_train", "bound_held_out", "kl_z", "kl_l", "kl_y", "learning_rate", "kl_weight")
 _PREDICTIVE = ("observed_mean", "predicted_mean", "observed_zeros", "predicted_zeros")
@@ -41,9 +52,9 @@ def history_plot(history: pd.DataFrame, *, best_epoch: int | None = None) -> Fig
         for axes, column, color, name in (
             (bound, "bound_train", BLUE, "training cells"),
             (bound, "bound_held_out", ORANGE, "held-out cells"),
-            (kl, "kl_z", BLUE, "$z_1$ and $z_2$"),
-            (kl, "kl_l", ORANGE, r"$\ell$"),
-            (kl, "kl_y", GREEN, "$y$"),
+            (kl, "kl_z", BLUE, "z₁ and z₂"),
+            (kl, "kl_l", ORANGE, "ℓ"),
+            (kl, "kl_y", GREEN, "y"),
             (schedule, "kl_weight", ORANGE, "weight of the KL terms"),
         ):
             axes.plot(epochs, history[column], color=color, label=name)
@@ -109,14 +120,16 @@ def probability_plot(probabilities: pd.DataFrame, truth: ArrayLike | None = None
 
     Args:
         probabilities: Table (cells, labels).
-        truth: True types (cells,), in the order of the rows.
+        truth: True types (cells,), in the order of the rows; a slash in a name may be "|" in the table, as in files.
     """
     p = probabilities.to_numpy()
-    names = np.array([label_name(name) for name in probabilities.columns], dtype=object)
+    if not np.isfinite(p).all():
+        raise InputError("A probability is not a finite number. Leave out cells that have not been annotated.")
+    names = np.array([label_name(name).replace("/", "|") for name in probabilities.columns], dtype=object)
     highest, called = p.max(1), names[p.argmax(1)]
     groups, colors = {"": highest}, [BLUE]
     if truth is not None:
-        true_types = np.array([label_name(name) for name in truth], dtype=object)
+        true_types = np.array([label_name(name).replace("/", "|") for name in truth], dtype=object)
         if true_types.shape != called.shape:
             raise InputError(
                 f"There are {len(called)} rows of probabilities and {len(true_types)} true types. Align both."
@@ -146,7 +159,7 @@ def confusion_plot(table: pd.DataFrame) -> Figure:
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = 0.42 if len(table) > 6 else 0.52
     with panel(width=min(7.2, 2.6 + 0.7 * table.shape[1]), height=1.3 + side * len(table)) as axes:
-        shade = number_table(axes, table, share)
+        shade = number_table(axes, table.rename(index=shown, columns=shown), share)
         axes.set(xlabel="inferred type", ylabel="true type")
         bar = axes.figure.colorbar(shade, ax=axes, label="share of the row", ticks=[0, 0.5, 1], aspect=25, pad=0.02)
         bar.outline.set_visible(False)
@@ -165,7 +178,7 @@ def label_factor_plot(table: pd.DataFrame) -> Figure:
     with panel(width=4.6, height=3.6) as axes:
         for name, color in zip(table["model"].unique(), cycle((ORANGE, BLUE, GREEN)), strict=False):
             of = table["model"] == name
-            axes.scatter(expected[of], table["factor"][of], s=16, c=color, alpha=0.6, linewidths=0, label=name)
+            axes.scatter(expected[of], table["factor"][of], s=16, c=color, alpha=0.6, linewidths=0, label=shown(name))
         both = np.concatenate([expected, table["factor"]])
         limits = both.min() / 1.3, both.max() * 1.3
         axes.plot(limits, limits, color=INK, linewidth=1, linestyle="--", zorder=0)
@@ -175,7 +188,7 @@ def label_factor_plot(table: pd.DataFrame) -> Figure:
             axis.set_major_formatter("{x:,.0f}")
             axis.set_minor_formatter(NullFormatter())
         axes.set(xlabel="1 + loss of the cell (nats)", ylabel="factor on the label's gradient")
-        axes.legend(loc="upper left")
+        axes.legend(handles=axes.collections, loc="upper left")  # given, or those that begin with "_" would be left out
     return axes.figure
 
 
@@ -204,13 +217,13 @@ def label_weight_plot(table: pd.DataFrame, *, marks: Mapping[str, float] | None 
         right.set_title("Expected calibration error")
         right.set_ylim(0, table["calibration_error"].max() * (1.65 if marks else 1.05))  # names stand above the data
         for axes in (left, right):
-            axes.set(xscale="log", xlabel="label weight $w$")
+            axes.set(xscale="log", xlabel="label weight w")
             axes.grid(axis="y")
         named = pd.Series(marks or {}, dtype=float)
         for weight, names in named[named.between(means.index.min(), means.index.max())].groupby(named):
             right.axvline(weight, color=MUTED, linestyle=":", linewidth=1)
             at = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "rotation": 90}
-            text = ", ".join(names.index)  # systems that agree share a line
+            text = ", ".join(map(shown, names.index))  # systems that agree share a line
             right.annotate(text, (weight, 0.99), (2, 0), ha="left", va="top", color=MUTED, fontsize=8, **at)
     return figure
 

@@ -5,10 +5,14 @@ Pyplot makes figures, so that a notebook shows and closes those of a cell; a bar
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from pathlib import Path
+from textwrap import wrap
+from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -16,9 +20,12 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import Formatter, LogFormatterMathtext
+from matplotlib.transforms import BboxBase
 from numpy.typing import NDArray
 
 from scanvi_tutorial.config import UNLABELED
@@ -34,6 +41,7 @@ ORANGE = "#d55e00"
 GREEN = "#009e73"
 BAND = "#d8dee4"  # where chance alone would put a point
 UNLABELED_COLOR = "#d3d3d3"
+_RAISED = str.maketrans("-.0123456789", "⁻·⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 # Ten of the twelve colors of Paul Tol's qualitative scheme (Colour Schemes, SRON/EPS/TN/09-002), in an order that keeps
 # the first four to seven furthest apart, seen with or without a color vision deficiency.
@@ -87,6 +95,64 @@ def probability_cmap() -> Colormap:
     )
 
 
+def shown(name: object, width: int = 36, lines: int = 2) -> str:
+    r"""Return a name for a figure: plain blanks, broken into lines of `width` letters, with "…" for what is left over.
+
+    >>> shown("natural killer cell", width=8)
+    'natural\nkiller…'
+    """
+    found = wrap(" ".join(str(name).split()), width)
+    if len(found) > lines:
+        found[lines - 1 :] = [f"{found[lines - 1][: width - 1]}…"]
+    return "\n".join(found)
+
+
+def book_style() -> AbstractContextManager[None]:
+    """Return a context under the book's style alone, without settings that the reader has made elsewhere."""
+    return plt.style.context(["default", STYLE])
+
+
+class PlainPowers(Formatter):
+    """Writes what a logarithmic axis says, 10², without mathematics, which is off in the book's style."""
+
+    def __init__(self, formatter: LogFormatterMathtext) -> None:
+        self.formatter = formatter
+
+    def set_locs(self, locs: list[float]) -> None:
+        """Tell which ticks there are, on which it depends whether those between powers have a label."""
+        self.formatter.set_locs(locs)
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """Return the label of a tick."""
+        text = re.sub(r"\$|\\mathdefault|[{}]", "", self.formatter(x, pos)).replace(r"\times", "×")
+        power, raised, exponent = text.partition("^")
+        return power.replace("-", "−") + (exponent.translate(_RAISED) if raised else "")
+
+
+class Sheet(Figure):
+    """A figure that has the book's style whenever it is drawn: ticks are made, and fonts chosen, that late."""
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw everything."""
+        for axis in (axis for axes in self.axes for axis in (axes.xaxis, axes.yaxis)):
+            for ticks in (axis.major, axis.minor):
+                if isinstance(ticks.formatter, LogFormatterMathtext):
+                    ticks.formatter = PlainPowers(ticks.formatter)
+        with book_style(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # letters that the font lacks
+            super().draw(renderer)
+
+    def get_tightbbox(self, *args: Any, **kwargs: Any) -> BboxBase:
+        """Return the box around all that `draw` draws, to which notebooks cut a figure."""
+        with book_style():
+            return super().get_tightbbox(*args, **kwargs)
+
+    def savefig(self, *args: Any, **kwargs: Any) -> None:
+        """Save the figure, on its own white also where a dark style is in use."""
+        with matplotlib.rc_context({"savefig.facecolor": "auto"}):
+            super().savefig(*args, **kwargs)
+
+
 @contextmanager
 def sheet(width: float = 7.2, height: float = 3.2) -> Iterator[Figure]:
     """Yield a new figure, in inches, under the book's style; 7.2 fills the text column.
@@ -95,9 +161,11 @@ def sheet(width: float = 7.2, height: float = 3.2) -> Iterator[Figure]:
     raises, it is closed.
     """
     # Outside the style: pyplot starts a notebook's backend with its first figure, and leaving the style would undo it.
-    figure = plt.figure(figsize=(width, height), dpi=100, facecolor="white", layout="constrained")
+    look = {"facecolor": "white", "edgecolor": "white", "frameon": True}
+    figure = plt.figure(figsize=(width, height), dpi=100, FigureClass=Sheet, **look)
     try:
-        with plt.style.context(STYLE):
+        with book_style():
+            figure.set_layout_engine("constrained")
             yield figure
             figure.draw_without_rendering()
     except BaseException:

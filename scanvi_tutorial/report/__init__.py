@@ -15,7 +15,7 @@ from anndata import AnnData
 from scanvi_tutorial.evaluation import scores
 from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.inputs.files import write_atomically
-from scanvi_tutorial.report.figures import codes_of, figures_of, given_of, held_out_of, in_words
+from scanvi_tutorial.report.figures import figures_of, held_out_of, in_words, labels_of
 
 __all__ = ["report_page", "write_report"]
 
@@ -44,7 +44,7 @@ def report_page(adata: AnnData, *, title: str = "Annotated cells", seed: int = 0
         seed: Draws the map.
 
     Raises:
-        InputError: Where `annotate` has not been here.
+        InputError: Where `annotate` has not been here, or no cell is left.
     """
     about = adata.uns.get("scanvi")
     whole = isinstance(about, dict) and about.keys() >= _NEEDED
@@ -62,7 +62,7 @@ def report_page(adata: AnnData, *, title: str = "Annotated cells", seed: int = 0
     return environment.get_template("page.html").render(
         title=title,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        opening=_opening(adata, keep=bool(parameters["keep_labels"])),
+        opening=_opening(adata),
         genes=len(about["genes"]),
         column=parameters["labels_key"],
         warnings=[str(text) for text in about["warnings"]],
@@ -76,21 +76,24 @@ def report_page(adata: AnnData, *, title: str = "Annotated cells", seed: int = 0
     )
 
 
-def _opening(adata: AnnData, *, keep: bool) -> str:
-    """Say how many cells came with a label, what became of it, and how many were named."""
-    _, given = given_of(adata)
-    labeled = given >= 0
-    others = f"{(~labeled).sum():,} had none and were named"
-    if keep:
-        return f"Of {adata.n_obs:,} cells, {labeled.sum():,} came with a label and kept it; {others}."
-    changed = (codes_of(adata) != given)[labeled].sum()
-    return f"Of {adata.n_obs:,} cells, {labeled.sum():,} came with a label, of which {changed:,} changed; {others}."
+def _opening(adata: AnnData) -> str:
+    """Say how many cells came with a label, what became of it, how many were named, and how many have no name now."""
+    _, given, now = labels_of(adata)
+    labeled, named = given >= 0, now >= 0
+    empty = "" if named.all() else f" {(~named).sum():,} have no label now."
+    column = str(adata.uns["scanvi"]["parameters"]["labels_key"])
+    if column not in adata.obs:
+        return f'There are {adata.n_obs:,} cells; which came with a label is not known: obs["{column}"] is gone.{empty}'
+    changed = (now != given)[labeled].sum()
+    kept = f", of which {changed:,} changed" if changed else " and kept it"
+    others = f"{(~labeled & named).sum():,} had none and were named"
+    return f"Of {adata.n_obs:,} cells, {labeled.sum():,} came with a label{kept}; {others}.{empty}"
 
 
 def _table(adata: AnnData) -> list[dict[str, str]]:
     """Return a row a label: how many cells came with it, how many have it now, and how sure the new ones are."""
-    names, given = given_of(adata)
-    now, probability = codes_of(adata), adata.obs["scanvi_probability"].to_numpy()
+    names, given, now = labels_of(adata)
+    probability = adata.obs["scanvi_probability"].to_numpy()
     rows = []
     for code, name in enumerate(names):
         sure = probability[(now == code) & (given < 0)]

@@ -6,6 +6,7 @@ import base64
 import io
 import warnings
 from contextlib import suppress
+from itertools import chain
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -17,10 +18,20 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from scanvi_tutorial.evaluation import confusion, reliability
-from scanvi_tutorial.inputs.errors import InputError
-from scanvi_tutorial.inputs.labels import check_labels
+from scanvi_tutorial.inputs.errors import InputError, column_of
+from scanvi_tutorial.inputs.labels import NO_LABEL, label_name
 from scanvi_tutorial.plotting import confusion_plot, history_plot, palette, probability_plot, reliability_diagram, umap
-from scanvi_tutorial.plotting.style import BLUE, FAINT, UNLABELED_COLOR, panel, probability_cmap, sheet
+from scanvi_tutorial.plotting.embedding import probabilities_of
+from scanvi_tutorial.plotting.style import (
+    BLUE,
+    FAINT,
+    UNLABELED_COLOR,
+    book_style,
+    panel,
+    probability_cmap,
+    sheet,
+    shown,
+)
 
 _MOST_COLORS = 30  # of `palette`; rarer labels share gray
 _DPI = 140
@@ -44,8 +55,8 @@ def figures_of(adata: AnnData, *, seed: int = 0) -> list[dict[str, str]]:
     """
     about = adata.uns["scanvi"]
     given, held_out = held_out_of(adata)
+    probabilities_of(adata)  # refuses what cannot be drawn before a map is made
     with warnings.catch_warnings(), matplotlib.rc_context({"interactive": False}):  # no window, no notebook shows them
-        warnings.filterwarnings("ignore", "Glyph")  # letters that no font has
         warnings.filterwarnings("ignore", "constrained_layout not applied")
         pictures = [_labels(adata)]
         with suppress(InputError):  # too few cells for a map
@@ -58,9 +69,8 @@ def figures_of(adata: AnnData, *, seed: int = 0) -> list[dict[str, str]]:
 
 
 def _labels(adata: AnnData) -> dict[str, str]:
-    names, given = given_of(adata)
-    before = np.bincount(given[given >= 0], minlength=len(names))
-    after = np.bincount(codes_of(adata), minlength=len(names))
+    names, given, now = labels_of(adata)
+    before, after = (np.bincount(codes[codes >= 0], minlength=len(names)) for codes in (given, now))
     with panel(height=1.0 + 0.3 * len(names)) as axes:
         place = np.arange(len(names))
         axes.barh(place, after, 0.75, color=FAINT, label="cells with this label now")
@@ -76,19 +86,18 @@ def _labels(adata: AnnData) -> dict[str, str]:
 
 
 def _maps(adata: AnnData, xy: NDArray[np.float32]) -> dict[str, str]:
-    names, given = given_of(adata)
-    codes = codes_of(adata)
-    common = np.argsort(-np.bincount(codes, minlength=len(names)), kind="stable")[:_MOST_COLORS]
-    shown = [names[code] for code in sorted(common)]
-    colors = {**dict.fromkeys(names, UNLABELED_COLOR), **palette(shown)}
+    names, given, codes = labels_of(adata)
+    common = np.argsort(-np.bincount(codes[codes >= 0], minlength=len(names)), kind="stable")[:_MOST_COLORS]
+    most = [names[code] for code in sorted(common)]
+    colors = {**dict.fromkeys(names, UNLABELED_COLOR), **palette(most)}
     paint = np.array([*colors.values(), UNLABELED_COLOR], dtype=object)
     order = np.random.default_rng(0).permutation(len(xy))
     known = order[np.argsort(given[order] >= 0, kind="stable")]  # cells without a label below
     probability = adata.obs["scanvi_probability"].to_numpy()
     low = np.argsort(-probability, kind="stable")  # doubtful cells on top
     dots = {"s": float(np.clip(6_000 / len(xy), 1, 14)), "linewidths": 0}
-    columns = max(1, min(4, 92 // (max(len(_text(name)) for name in shown) + 5)))
-    with sheet(height=2.9 + 0.2 * -(-len(shown) // columns)) as figure:
+    columns = max(1, min(4, 92 // (max(len(_text(name)) for name in most) + 5)))
+    with sheet(height=2.9 + 0.2 * -(-len(most) // columns)) as figure:
         before, now, sure = figure.subplots(1, 3)
         before.scatter(*xy[known].T, c=list(paint[given[known]]), **dots)
         now.scatter(*xy[order].T, c=list(paint[codes[order]]), **dots)
@@ -97,7 +106,7 @@ def _maps(adata: AnnData, xy: NDArray[np.float32]) -> dict[str, str]:
             axes.set(title=title, xticks=[], yticks=[], box_aspect=1)
         bar = figure.colorbar(points, ax=sure, orientation="horizontal", ticks=[0, 0.5, 1], aspect=30)
         bar.outline.set_visible(False)
-        marks = [Line2D([], [], marker="o", linestyle="none", color=colors[name], label=_text(name)) for name in shown]
+        marks = [Line2D([], [], marker="o", linestyle="none", color=colors[name], label=_text(name)) for name in most]
         figure.legend(handles=marks, loc="outside lower left", ncols=columns)
     caption = (
         "Near cells are alike; distances between groups, and their sizes, mean little. Doubtful cells are drawn on top."
@@ -107,8 +116,8 @@ def _maps(adata: AnnData, xy: NDArray[np.float32]) -> dict[str, str]:
 
 
 def _probabilities(adata: AnnData) -> dict[str, str]:
-    table = adata.obsm["scanvi_probabilities"]
-    highest = np.asarray(table).max(1)
+    table = probabilities_of(adata)
+    highest = table.to_numpy().max(1)
     alt = (
         f"Histogram; the median is {in_words(np.median(highest))}, and {(highest < 0.5).sum():,} of {len(highest):,} "
         "cells are below 0.5."
@@ -146,16 +155,25 @@ def _history(history: pd.DataFrame, best: int) -> dict[str, str]:
     return _picture("History of the fit", history_plot(history, best_epoch=best), caption, alt)
 
 
-def given_of(adata: AnnData) -> tuple[list[str], NDArray[np.integer]]:
-    """Return names in the order of the answer, and the codes of the labels that were given, -1 for none."""
-    names = [str(name) for name in adata.uns["scanvi"]["label_names"]]
+def labels_of(adata: AnnData) -> tuple[list[str], NDArray[np.integer], NDArray[np.integer]]:
+    """Return names, and the place among them of the label that each cell came with and has now, (cells,), -1 for none.
+
+    The names are those of the answer, in its order, then those that somebody has brought into one of the columns since.
+    """
     parameters = adata.uns["scanvi"]["parameters"]
-    column = str(parameters["labels_key"])
+    nothing = [*NO_LABEL, label_name(parameters["unlabeled_category"])]
+    given, now = _names_in(adata, str(parameters["labels_key"])), _names_in(adata, "scanvi_label")
+    given = given.where(~given.isin(nothing))
+    new = (sorted(set(column.dropna())) for column in (now, given))
+    names = list(dict.fromkeys([*map(str, adata.uns["scanvi"]["label_names"]), *chain(*new)]))
+    return names, *(pd.Categorical(column, categories=names).codes.astype(np.int64) for column in (given, now))
+
+
+def _names_in(adata: AnnData, column: str) -> pd.Series:
+    """Return a column as text, with nothing where the cell has none, or all cells where the column is gone."""
     if column not in adata.obs:
-        return names, np.full(adata.n_obs, -1)
-    column_names, codes = check_labels(adata, column, unlabeled_category=str(parameters["unlabeled_category"]), least=0)
-    place = np.array([*(names.index(name) if name in names else -1 for name in column_names), -1])
-    return names, place[codes]
+        return pd.Series(None, adata.obs_names, dtype=object)
+    return column_of(adata, column, "").astype(object).map(label_name, na_action="ignore")
 
 
 def in_words(probability: float) -> str:
@@ -165,22 +183,16 @@ def in_words(probability: float) -> str:
     return "below 0.01" if 0 < probability < 0.005 else f"{probability:.2f}"
 
 
-def codes_of(adata: AnnData) -> NDArray[np.integer]:
-    """Return the place of every cell's label among `label_names`, (cells,), whatever somebody made of the column."""
-    names = [str(name) for name in adata.uns["scanvi"]["label_names"]]
-    return pd.Categorical(adata.obs["scanvi_label"].astype(str), categories=names).codes.astype(np.int64)
-
-
 def _text(name: object) -> str:
-    """Return a name as Matplotlib can show it: not too long, and a dollar would begin a formula."""
-    text = " ".join(str(name).split())
-    return (text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…").replace("$", r"\$")
+    """Return a name that is not too long."""
+    return shown(name, _LONGEST, lines=1)
 
 
 def _picture(heading: str, figure: Figure, caption: str, alt: str) -> dict[str, str]:
     """Save and close a figure."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    with book_style():
+        figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
     plt.close(figure)
     data = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
     return {"heading": heading, "data": data, "caption": caption, "alt": alt}

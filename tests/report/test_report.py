@@ -11,13 +11,14 @@ import pandas as pd
 import pytest
 from markupsafe import escape
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from scanvi_tutorial.annotation.pipeline import annotate
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.data import load
 from scanvi_tutorial.evaluation import scores
 from scanvi_tutorial.inputs import InputError
-from scanvi_tutorial.report import report_page, write_report
+from scanvi_tutorial.report import figures, report_page, write_report
 from scanvi_tutorial.report.figures import held_out_of, in_words
 
 SMALL = ModelConfig(n_latent=4, gene_hidden=(16,), label_hidden=(8,), classifier_hidden=(8,))
@@ -226,6 +227,8 @@ def test_long_names_are_cut_in_figures_and_whole_in_the_table(named, monkeypatch
     names = list(long.values())
     other.uns["scanvi"] = named.uns["scanvi"] | {"label_names": np.array(names, dtype=object), "parameters": parameters}
     other.uns["scanvi"]["held_out"] = {"cells": [], "given": [], "probabilities": np.empty((0, 4))}
+    old = list(other.obs["scanvi_label"].cat.categories)
+    other.obs["kind"] = other.obs["kind"].replace(dict(zip(old, names, strict=True)))
     other.obs["scanvi_label"] = other.obs["scanvi_label"].cat.rename_categories(names)
     other.obsm["scanvi_probabilities"] = other.obsm["scanvi_probabilities"].set_axis(names, axis=1)
     legends = []
@@ -236,3 +239,101 @@ def test_long_names_are_cut_in_figures_and_whole_in_the_table(named, monkeypatch
     said = [text.get_text() for text in legends[-1].get_texts()]
     assert len(said) == 4
     assert all(len(text) <= 32 and text.endswith("…") for text in said)
+
+
+# After the answer: what somebody has made of the cells since
+
+
+def numbers(text):
+    """Return the first table: label -> cells given, named and now."""
+    return {unescape(name): tuple(map(int, rest[:3])) for name, *rest in rows_of(text)}
+
+
+@pytest.fixture
+def changed(named, monkeypatch):
+    monkeypatch.setattr(figures, "umap", lambda adata, seed: adata.obsm["X_scanvi"][:, :2])  # a map takes seconds
+    return named.copy()
+
+
+def test_a_renamed_category_is_a_row_after_those_of_the_answer(changed, text):
+    before = numbers(text)
+    changed.obs["scanvi_label"] = changed.obs["scanvi_label"].cat.rename_categories({"10": "_ten $x$"})
+    after = numbers(report_page(changed))
+    assert list(after) == [*before, "_ten $x$"]
+    assert after["_ten $x$"] == (0, before["10"][1], before["10"][2])
+    assert after["10"] == (before["10"][0], 0, 0)
+
+
+def test_merged_and_reordered_categories_are_counted_as_they_are(changed, text):
+    before = numbers(text)
+    label = changed.obs["scanvi_label"].astype(object).replace({"10": "CD4/CD8"})
+    changed.obs["scanvi_label"] = pd.Categorical(label, categories=["γδ T & co", "CD4/CD8", "<b>$x_1$</b>"])
+    after = numbers(report_page(changed))
+    assert list(after) == list(before)
+    assert after["CD4/CD8"][2] == before["CD4/CD8"][2] + before["10"][2]
+    assert after["10"][2] == 0
+
+
+def test_cells_without_a_label_are_counted_in_no_row(changed):
+    changed.obs["scanvi_label"] = changed.obs["scanvi_label"].cat.remove_categories(["10"])
+    lost = changed.obs["scanvi_label"].isna().sum()
+    page = report_page(changed)
+    assert f" {lost} have no label now." in page
+    assert sum(now for _, _, now in numbers(page).values()) == 120 - lost
+    changed.obs["scanvi_label"] = pd.Categorical([None] * 120)
+    assert "120 have no label now." in report_page(changed)
+
+
+def test_a_label_column_that_is_gone_is_said(changed):
+    changed.obs = changed.obs.rename(columns={"kind": "sort"})
+    page = report_page(changed)
+    assert "which came with a label is not known" in page
+    assert {given for given, _, _ in numbers(page).values()} == {0}
+
+
+@pytest.mark.parametrize("dtype", [object, "category"])
+def test_a_label_column_of_other_names_is_counted_as_it_is(changed, text, dtype):
+    changed.obs["kind"] = changed.obs["kind"].astype(object).replace({"10": "ten"}).astype(dtype)
+    assert numbers(report_page(changed))["ten"][0] == numbers(text)["10"][0]
+
+
+def test_of_cells_that_all_came_with_a_label_there_is_a_page(changed):
+    """Where none is left without one, its name is not in the column anymore."""
+    changed.uns["scanvi"]["parameters"]["unlabeled_category"] = "not sorted"
+    changed.obs["kind"] = changed.obs["kind"].astype(object).replace({"Unknown": "not sorted"})
+    some = changed[changed.obs["kind"] != "not sorted"].copy()
+    assert f"Of {some.n_obs} cells, {some.n_obs} came with a label" in report_page(some)
+
+
+def test_colors_of_another_annotation_do_not_matter(changed, text):
+    changed.uns["scanvi_label_colors"] = ["red"]
+    assert numbers(report_page(changed)) == numbers(text)
+
+
+def test_what_cannot_be_drawn_is_refused_in_words(changed):
+    with pytest.raises(InputError, match="no cells"):
+        report_page(changed[:0].copy())
+    other = changed.copy()
+    other.obsm["scanvi_probabilities"].iloc[3] = np.nan
+    with pytest.raises(InputError, match="not a finite number"):
+        report_page(other)
+    changed.obsm["scanvi_probabilities"] = changed.obsm["scanvi_probabilities"].to_numpy()
+    with pytest.raises(InputError, match="does not name its labels"):
+        report_page(changed)
+
+
+def test_figures_bear_names_as_they_are_under_any_settings(named, text, monkeypatch):
+    said = set()
+    original = Figure.savefig
+
+    def save(figure, *args, **kwargs):
+        said.update(found.get_text() for found in figure.findobj(Text))
+        original(figure, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", save)
+    hostile = {"text.usetex": True, "axes.unicode_minus": False, "font.size": 30, "savefig.bbox": "tight"}
+    with plt.style.context(["dark_background", hostile]):
+        page = report_page(named, title="Blood of <one> donor")
+    assert said >= set(STRANGE.values())
+    images = [[image["src"] for image in Page(each).all("img")] for each in (page, text)]
+    assert images[0] == images[1]
