@@ -24,15 +24,14 @@ from scanvi_tutorial.cli.shared import (
     notes_at_once,
     refuse_to_overwrite,
     say_result,
-    write,
-    write_csv,
+    write_answer_to,
 )
 from scanvi_tutorial.config import TrainConfig
 from scanvi_tutorial.data.selection import chosen_genes
 from scanvi_tutorial.inputs.cells import Columns, strip_to_inputs
 from scanvi_tutorial.inputs.errors import InputWarning
 from scanvi_tutorial.inputs.files import read_h5ad
-from scanvi_tutorial.inputs.writing import refuse_unwritable
+from scanvi_tutorial.inputs.writing import make_writable
 from scanvi_tutorial.model.persistence import is_saved
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.report import write_report
@@ -75,12 +74,10 @@ def annotate(
     with errors_to_exit_code(quiet, source):
         refuse_to_overwrite([out, csv, report, model], overwrite, kept=source, out=out)
         adata = read_h5ad(source)
-        refuse_unwritable(adata)
-        with answer_kept(adata, out), notes_at_once(quiet) as said:
+        with answer_kept(adata, out) as written, notes_at_once(quiet) as said:
+            make_writable(adata)
             annotate_cells(adata, keep_labels=keep, model=model, **options)
-            if csv is not None:
-                write_csv(adata, csv)
-            write(adata, out, like=source)
+            write_answer_to(adata, out, csv, like=source, written=written)
             if report is not None:
                 write_report(adata, report, title=source.name)
         say_result(adata, [out, csv, report, model], quiet, said)
@@ -155,10 +152,8 @@ def predict(
     with errors_to_exit_code(quiet, source):
         refuse_to_overwrite([out, csv], overwrite, kept=source, out=out)
         adata = read_h5ad(source)
-        refuse_unwritable(adata)
-        with answer_kept(adata, out), notes_at_once(quiet) as said:
+        with answer_kept(adata, out) as written, notes_at_once(quiet) as said:
+            make_writable(adata)
             predict_cells(model, adata, layer=layer, seed=seed)
-            if csv is not None:
-                write_csv(adata, csv)
-            write(adata, out, like=source)
+            write_answer_to(adata, out, csv, like=source, written=written)
         say_result(adata, [out, csv], quiet, said)

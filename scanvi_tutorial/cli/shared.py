@@ -135,6 +135,15 @@ def _compression(path: Path) -> str | None:
     return next((name for name in found if name in ("gzip", "lzf")), None)
 
 
+def write_answer_to(adata: AnnData, out: Path, csv: Path | None, *, like: Path, written: list[Path]) -> None:
+    """Write the table of labels, then the cells, and add what is written to `written`."""
+    if csv is not None:
+        write_csv(adata, csv)
+        written.append(csv)
+    write(adata, out, like=like)
+    written.append(out)
+
+
 def write_csv(adata: AnnData, csv: Path) -> None:
     """Write labels and probabilities as a table, a row a cell, beside its place and then renamed."""
     answer, names = adata.obs[["scanvi_label", "scanvi_probability"]], adata.uns["scanvi"]["label_names"]
@@ -145,16 +154,19 @@ def write_csv(adata: AnnData, csv: Path) -> None:
 
 
 @contextmanager
-def answer_kept(adata: AnnData, out: Path) -> Iterator[None]:
-    """Write the table of labels somewhere, whatever fails in the block once there is an answer, and say where."""
-    before = adata.uns.get("scanvi")
+def answer_kept(adata: AnnData, out: Path) -> Iterator[list[Path]]:
+    """Write the table of labels somewhere if, once there is an answer, the block fails before any file has it.
+
+    Yields a list, to which the block adds the files that it has written.
+    """
+    before, written = adata.uns.get("scanvi"), []
     try:
-        yield
+        yield written
     except BaseException as error:  # a key pressed and an end of memory, too
         if adata.uns.get("scanvi") is before:
             raise
-        place = _write_csv_somewhere(adata, out)
-        kept = f"The labels are kept as a table in {place}." if place else "No folder took the table of labels, either."
+        place = written[-1] if written else _write_csv_somewhere(adata, out)
+        kept = f"The labels are kept in {place}." if place else "No folder took the table of labels, either."
         if not isinstance(error, Exception):
             click.echo(kept, err=True)
             raise

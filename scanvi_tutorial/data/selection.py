@@ -14,6 +14,7 @@ from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import InputError, InputWarning, whole_number
 from scanvi_tutorial.inputs.genes import only_genes
 from scanvi_tutorial.inputs.markers import check_markers, marker_genes
+from scanvi_tutorial.inputs.session import scanpy_module
 
 
 def select_genes(
@@ -92,8 +93,7 @@ def best_genes(score: np.ndarray, names: pd.Index, markers: object, n: int) -> n
 
 def _dispersion(counts: sparse.csr_matrix) -> np.ndarray:
     """Return how much more every gene varies than genes of its mean do, (genes,); -inf for a gene never seen."""
-    import scanpy  # takes seconds to import, and the default ranking does without
-
+    scanpy = scanpy_module()
     logs = AnnData(counts.copy())
     scanpy.pp.normalize_total(logs, target_sum=1e4)
     scanpy.pp.log1p(logs)

@@ -1,9 +1,11 @@
-"""The caller's settings of torch, NumPy and scikit-learn: computations run under the usual ones, and put them back."""
+"""The session that we are called in: computations run under the usual settings, whatever the caller has set."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 import numpy as np
 import sklearn
@@ -35,3 +37,19 @@ def usual_settings() -> Iterator[None]:
         torch.set_default_dtype(dtype)
         if device.type != "cpu":
             torch.set_default_device(device)
+
+
+def scanpy_module() -> ModuleType:
+    """Return scanpy, which takes seconds to import, and so is imported where it is needed.
+
+    Its compiled functions are kept in a folder of its own or of the user; where neither can be written to, as in a
+    container without a home, in a temporary one.
+    """
+    try:
+        import scanpy
+    except RuntimeError:  # numba: no locator available
+        import numba
+
+        numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="numba-")
+        import scanpy
+    return scanpy

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+import secrets
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import anndata
 import h5py
-import pandas as pd
+import numpy as np
 from anndata import AnnData
 from anndata.io import write_elem
+from scipy import sparse
 
-from scanvi_tutorial.inputs.errors import InputError
+from scanvi_tutorial.inputs.errors import InputError, InputWarning
 
 _PLACE = re.compile(r"writing key (.+) of <class .*> to (.+)$")  # in the notes of anndata's errors
 
@@ -25,6 +27,29 @@ def nullable_strings_too() -> Iterator[None]:
     with anndata.settings.override(allow_write_nullable_strings=True), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def make_writable(adata: AnnData) -> None:
+    """Rename what anndata reads and does not write, where nothing is lost, with an `InputWarning`, and refuse the rest.
+
+    Raises `InputError` as `refuse_unwritable` does.
+    """
+    tables = {"adata.obs": adata.obs, "adata.var": adata.var}
+    if adata.raw is not None:
+        tables["adata.raw.var"] = adata.raw.var
+    for where, table in tables.items():
+        if "_index" in table:  # left by SeuratDisk
+            name = next(name for name in ("index", "old_index", secrets.token_hex(4)) if name not in table)
+            table.rename(columns={"_index": name}, inplace=True)
+            _warn(f"{where}['_index'], a name that files keep for themselves, will be written as {where}[{name!r}].")
+        if (name := table.index.name) in table.columns and list(table[name]) != list(table.index):
+            table.index.name = None
+            _warn(f"{where}.index.name was {name!r}, as is a column with other values; the index will have no name.")
+    refuse_unwritable(adata)
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, InputWarning, stacklevel=3)
 
 
 def refuse_unwritable(adata: AnnData) -> None:
@@ -42,18 +67,15 @@ def refuse_unwritable(adata: AnnData) -> None:
 def _try_to_write(where: str, name: str, part: Any) -> None:
     try:
         with nullable_strings_too(), h5py.File("in memory", "w", driver="core", backing_store=False) as file:
-            write_elem(file, name, part if isinstance(part, pd.DataFrame) else _first_rows(part))
+            write_elem(file, name, _first_rows(part))
     except Exception as error:  # what anndata raises depends on the part
         reason = str(error).strip().splitlines()[0].rstrip(".")
         for note in getattr(error, "__notes__", ()):
             if found := _PLACE.search(note):
                 keys = f"{found[2]}/{found[1].strip(chr(39))}".strip("/").split("/")[1:]
                 where += "".join(f"[{key!r}]" for key in keys)
-        if "_index" in reason:
-            where, remedy = f"{where}['_index']", f"del {where}['_index']"
-        elif "index.name" in reason:
-            where, remedy = f"{where}.index.name", f"{where}.index.name = None"
-        elif name in ("obs", "var") and where.endswith("]"):
+        where = where.replace("['_index']", ".index")
+        if name in ("obs", "var") and not where.endswith(name):
             remedy = f"{where} = {where}.astype(str)"
         else:
             remedy = f"del {where}"
@@ -65,6 +87,6 @@ def _try_to_write(where: str, name: str, part: Any) -> None:
 
 def _first_rows(part: Any) -> Any:
     """Return a dictionary with no more than two rows of each matrix in it."""
-    if isinstance(part, pd.DataFrame) or not (hasattr(part, "shape") or hasattr(part, "items")):
-        return part
-    return {key: _first_rows(value) for key, value in part.items()} if hasattr(part, "items") else part[:2]
+    if isinstance(part, Mapping):
+        return {key: _first_rows(value) for key, value in part.items()}
+    return part[:2] if (isinstance(part, np.ndarray) and part.ndim) or sparse.issparse(part) else part

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.inputs.labels import check_labels, label_name
+from scanvi_tutorial.inputs.session import scanpy_module
 from scanvi_tutorial.plotting.style import UNLABELED_COLOR, palette_of, panels_in_a_row, probability_cmap, sheet, shown
 
 Places = NDArray[np.floating] | None  # places of cells on a map, (cells, 2); None makes a map of obsm["X_scanvi"]
@@ -45,7 +46,6 @@ def umap(adata: AnnData, *, use_rep: str = "X_scanvi", seed: int = 0) -> NDArray
     Raises:
         InputError: If the representation is missing, not finite, or has fewer than ten cells.
     """
-    import scanpy as sc  # with numba it takes seconds to import, and only maps need it
     from threadpoolctl import threadpool_limits
 
     if use_rep not in adata.obsm:
@@ -62,6 +62,7 @@ def umap(adata: AnnData, *, use_rep: str = "X_scanvi", seed: int = 0) -> NDArray
     if len(z) < 10:
         raise InputError(f"A map needs at least 10 cells, and there are {len(z)}. Pass more of them.")
     cells = AnnData(obs=pd.DataFrame(index=adata.obs_names), obsm={use_rep: z})
+    sc = scanpy_module()
     with threadpool_limits():  # numba sets the OpenMP threads of PyTorch too; this puts them back
         sc.pp.neighbors(cells, n_neighbors=min(15, cells.n_obs - 1), use_rep=use_rep, random_state=seed)
         sc.tl.umap(cells, random_state=seed)
@@ -95,7 +96,7 @@ def figure6(
         InputError: If something to read is missing; the message says which function makes it.
     """
     probabilities = probabilities_of(adata)
-    names, codes = check_labels(adata, labels_key)
+    names, codes = check_labels(adata, labels_key, least=0)
     xy = _map_of(adata, coordinates, seed)
     colors = palette_of(adata, truth_key, labels_key, also=names)
     known = adata.obs.get(truth_key)

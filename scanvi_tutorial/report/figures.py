@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from scanvi_tutorial.evaluation import confusion, reliability
 from scanvi_tutorial.inputs.errors import InputError, column_of
-from scanvi_tutorial.inputs.labels import NO_LABEL, label_name
+from scanvi_tutorial.inputs.labels import label_name, means_no_label
 from scanvi_tutorial.plotting import confusion_plot, history_plot, palette, probability_plot, reliability_diagram, umap
 from scanvi_tutorial.plotting.embedding import probabilities_of
 from scanvi_tutorial.plotting.style import (
@@ -161,9 +161,9 @@ def labels_of(adata: AnnData) -> tuple[list[str], NDArray[np.integer], NDArray[n
     The names are those of the answer, in its order, then those that somebody has brought into one of the columns since.
     """
     parameters = adata.uns["scanvi"]["parameters"]
-    nothing = [*NO_LABEL, label_name(parameters["unlabeled_category"])]
+    none = label_name(parameters["unlabeled_category"])
     given, now = _names_in(adata, str(parameters["labels_key"])), _names_in(adata, "scanvi_label")
-    given = given.where(~given.isin(nothing))
+    given = given.where(~given.map(lambda name: name == none or means_no_label(name)))
     new = (sorted(set(column.dropna())) for column in (now, given))
     names = list(dict.fromkeys([*map(str, adata.uns["scanvi"]["label_names"]), *chain(*new)]))
     return names, *(pd.Categorical(column, categories=names).codes.astype(np.int64) for column in (given, now))

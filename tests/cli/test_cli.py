@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -243,3 +244,110 @@ def test_what_a_kill_left_behind_is_removed_a_day_later(file, tmp_path):
     os.utime(old, (0, 0))
     write(anndata.read_h5ad(file), tmp_path / "out.h5ad")
     assert {path.name for path in tmp_path.iterdir()} == {"in.h5ad", "out.h5ad", fresh.name}
+
+
+# nothing that was computed is lost
+
+
+def fails(error):
+    """Return a function that raises `error` whatever it is called with."""
+
+    def fail(*_args, **_options):
+        raise error
+
+    return fail
+
+
+ERRORS = {
+    "no space": OSError(28, "No space left on device"),
+    "read-only disk": OSError(30, "Read-only file system"),
+    "no permission": PermissionError(13, "Permission denied"),
+    "a folder that is gone": FileNotFoundError(2, "No such file or directory"),
+    "a disk error": OSError(5, "Input/output error"),
+    "no memory": MemoryError(),
+    "anndata": RuntimeError("cannot write"),
+    "a key": KeyError("_index"),
+    "HDF5": TypeError("Can't implicitly convert non-string objects to strings"),
+    "a key pressed": KeyboardInterrupt(),
+}
+
+
+@pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
+@pytest.mark.parametrize("step", ["the cells", "the page"])
+def test_labels_are_kept_whatever_fails_at_the_last_step(file, tmp_path, monkeypatch, step, error):
+    if step == "the cells":
+        monkeypatch.setattr("anndata.AnnData.write_h5ad", fails(error))
+    else:
+        monkeypatch.setattr(commands, "write_report", fails(error))
+    words = ["annotate", file, "--labels", "kind", "--unlabeled", "not sorted"]
+    out, report = tmp_path / "out.h5ad", tmp_path / "r.html"
+    output = run(*words, "--out", out, "--report", report, code=1)
+    place = tmp_path / "out_labels.csv" if step == "the cells" else out
+    assert f"The labels are kept in {place}" in output
+    if step == "the cells":
+        table = pd.read_csv(place, index_col="cell")
+        assert len(table) == 100
+        assert {"CD4/CD8", "scanvi_label"} <= set(table)
+    else:
+        assert "scanvi_label" in anndata.read_h5ad(out).obs
+    assert {path.name for path in tmp_path.iterdir()} == {"in.h5ad", place.name}
+
+
+def test_labels_are_kept_in_another_folder_where_that_of_the_result_is_gone(file, tmp_path, monkeypatch):
+    gone, here = tmp_path / "gone", tmp_path / "here"
+    gone.mkdir()
+    here.mkdir()
+    monkeypatch.chdir(here)
+    whole = commands.annotate_cells
+    monkeypatch.setattr(commands, "annotate_cells", lambda *a, **k: (whole(*a, **k), gone.rmdir()))
+    (here / "out_labels.csv").write_text("mine")
+    words = ["annotate", file, "--labels", "kind", "--unlabeled", "not sorted"]
+    assert "The labels are kept in" in run(*words, "--out", gone / "out.h5ad", code=1)
+    assert (here / "out_labels.csv").read_text() == "mine"
+    (kept,) = (path for path in here.iterdir() if path.name != "out_labels.csv")
+    assert len(pd.read_csv(kept)) == 100
+
+
+def test_a_model_that_cannot_be_saved_loses_no_label(file, tmp_path, monkeypatch):
+    monkeypatch.setattr("scanvi_tutorial.model.scanvi.SCANVI.save", fails(OSError(28, "No space left on device")))
+    words = ["annotate", file, "--labels", "kind", "--unlabeled", "not sorted", "--model", tmp_path / "m"]
+    assert "The labels are kept in" in run(*words, "--out", tmp_path / "out.h5ad", code=1)
+    assert len(pd.read_csv(tmp_path / "out_labels.csv")) == 100
+
+
+def test_what_cannot_be_written_is_refused_before_the_fits(file, tmp_path, monkeypatch):
+    monkeypatch.setattr(commands, "annotate_cells", None)  # would fail if it were called
+    monkeypatch.setattr(commands, "predict_cells", None)
+    adata = anndata.read_h5ad(file)
+    adata.obs["mixed"] = [1, "a"] * 50
+    monkeypatch.setattr(commands, "read_h5ad", lambda _path: adata)
+    for words in (["annotate", file, "--labels", "kind"], ["predict", file, "--model", file]):
+        assert "adata.obs['mixed'] cannot be written" in run(*words, "--out", tmp_path / "out.h5ad", code=1)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "lzf", None])
+def test_cells_that_came_compressed_are_written_so(file, tmp_path, compression):
+    anndata.read_h5ad(file).write_h5ad(file, compression=compression)
+    run("annotate", file, "--labels", "kind", "--unlabeled", "not sorted", "--out", tmp_path / "out.h5ad")
+    for path in (file, tmp_path / "out.h5ad"):
+        with h5py.File(path) as store:
+            assert store["X/data"].compression == compression
+
+
+def test_doubts_about_the_data_are_said_before_the_fits_and_once(file, tmp_path, monkeypatch):
+    adata = anndata.read_h5ad(file)
+    adata.obs["kind"] = adata.obs["kind"].astype(str).replace({"type B": "CD4 / CD8"})
+    adata.write_h5ad(file)
+    words = ["annotate", file, "--labels", "kind", "--unlabeled", "not sorted", "--overwrite"]
+    whole = run(*words, "--out", tmp_path / "out.h5ad")
+    assert whole.count("may be one type written in several ways") == 1
+    monkeypatch.setattr("scanvi_tutorial.annotation.methods.Ensemble.fit", fails(FloatingPointError("here")))
+    assert "may be one type" in run(*words, "--out", tmp_path / "out.h5ad", code=1)
+    assert "Note" not in run(*words, "--out", tmp_path / "out.h5ad", "--quiet", code=1)
+
+
+def test_the_home_may_be_written_as_a_tilde(file, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = ["--labels", "kind", "--unlabeled", "not sorted", "--out=~/out.h5ad", "--csv=~/out.csv"]
+    run("annotate", f"~/{file.name}", *words)
+    assert {"out.h5ad", "out.csv"} <= {path.name for path in tmp_path.iterdir()}

@@ -1,0 +1,87 @@
+"""Whatever the caller has set in other libraries, the answer is the same, and the settings are left as found."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+import torch
+
+from scanvi_tutorial.annotation.new_cells import predict
+from scanvi_tutorial.annotation.pipeline import annotate
+from scanvi_tutorial.config import ModelConfig, TrainConfig
+from scanvi_tutorial.data import load
+
+SMALL = ModelConfig(n_latent=3, gene_hidden=(8,), label_hidden=(8,), classifier_hidden=(8,))
+QUICK = {"model_config": SMALL, "train_config": TrainConfig(max_epochs=2, batch_size=32), "fits": 2}
+
+
+def answers(folder):
+    """Return what is said of the cells by annotate, and then by predict."""
+    adata = load("simulated", cells=80, genes=30, per_label=6)
+    annotate(adata, model=folder / "model", **QUICK)
+    new = load("simulated", cells=80, genes=30)
+    predict(folder / "model", new)
+    return [cells.obsm["scanvi_probabilities"].to_numpy() for cells in (adata, new)]
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory):
+    return answers(tmp_path_factory.mktemp("usual"))
+
+
+def set_pandas_options():
+    pd.set_option("mode.copy_on_write", True)
+    pd.set_option("future.infer_string", False)
+    pd.set_option("display.max_rows", 3)
+
+
+SETTINGS = {  # name: (set, what is there then, put back)
+    "scikit-learn returns tables": (
+        lambda: sklearn.set_config(transform_output="pandas"),
+        lambda: sklearn.get_config()["transform_output"],
+        lambda: sklearn.set_config(transform_output="default"),
+    ),
+    "torch makes float64": (
+        lambda: torch.set_default_dtype(torch.float64),
+        torch.get_default_dtype,
+        lambda: torch.set_default_dtype(torch.float32),
+    ),
+    "torch makes nothing at all": (
+        lambda: torch.set_default_device("meta"),
+        torch.get_default_device,
+        lambda: torch.set_default_device(None),
+    ),
+    "no gradients": (
+        lambda: torch.set_grad_enabled(False),
+        torch.is_grad_enabled,
+        lambda: torch.set_grad_enabled(True),
+    ),
+    "NumPy stops at an underflow": (
+        lambda: np.seterr(all="raise"),
+        np.geterr,
+        lambda: np.seterr(divide="warn", over="warn", under="ignore", invalid="warn"),
+    ),
+    "pandas copies on write": (
+        set_pandas_options,
+        lambda: pd.get_option("mode.copy_on_write"),
+        lambda: pd.reset_option("mode|display|future"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "now", "back"), SETTINGS.values(), ids=SETTINGS)
+def test_settings_of_the_session_change_no_answer_and_are_left_as_found(tmp_path, usual, change, now, back):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        change()
+        try:
+            before = now()
+            found = answers(tmp_path)
+            assert now() == before
+        finally:
+            warnings.simplefilter("ignore")
+            back()
+    for ours, theirs in zip(found, usual, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
