@@ -132,3 +132,27 @@ def test_bars_are_silenced_in_the_block_alone(monkeypatch, before):
         inside = os.environ["TQDM_DISABLE"]
     assert inside == "1"
     assert os.environ.get("TQDM_DISABLE") == before
+
+
+def test_whole_numbers_may_come_as_fractions_and_widths_as_a_list():
+    assert TrainConfig(max_epochs=25.0, seed=3.0) == TrainConfig(max_epochs=25, seed=3)
+    assert ModelConfig(gene_hidden=[64.0, 32]) == ModelConfig(gene_hidden=(64, 32))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"seed": None}, "seed must be a whole number, got None"),
+        ({"max_epochs": 2.5}, "max_epochs must be a whole number, got 2.5"),
+        ({"batch_size": "128"}, "batch_size must be a whole number, got '128'"),
+        ({"learning_rate": "fast"}, "learning_rate must be a number, got 'fast'"),
+    ],
+)
+def test_a_setting_of_another_type_is_refused_in_words(settings, said):
+    with pytest.raises(ValueError, match=said):
+        TrainConfig(**settings)
+
+
+def test_a_width_alone_is_refused_in_words():
+    with pytest.raises(ValueError, match="gene_hidden must be whole numbers in brackets, got 128"):
+        ModelConfig(gene_hidden=128)

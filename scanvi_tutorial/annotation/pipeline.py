@@ -113,12 +113,12 @@ def annotate(
     if model is not None:
         is_saved(model)  # refuses what must not be replaced before anything is computed
     columns = Columns(labels_key, unlabeled_category, layer, batch_key)
-    plain, doubts = strip_to_inputs(adata, columns)
-    for doubt in doubts:
-        warnings.warn(doubt, InputWarning, stacklevel=3)
+    plain, warned = strip_to_inputs(adata, columns)
+    for text in warned:
+        warnings.warn(text, InputWarning, stacklevel=3)
     cells, notes = chosen_genes(plain, adata.uns.get("markers"), genes)
     names, codes = check_labels(cells, labels_key)
-    notes += [*doubts, *quality_warnings(names, codes, genes=cells.n_vars)]
+    notes += [*warned, *quality_warnings(names, codes, genes=cells.n_vars)]
     if batch_key is not None and len(cells.obs[batch_key].cat.categories) == 1:
         notes.append(f"All cells are of one batch in obs[{batch_key!r}], so there is none to correct for.")
         batch_key = None

@@ -48,7 +48,7 @@ _LABELS = [
         "unlabeled_category",
         default=UNLABELED,
         metavar="VALUE",
-        help='The value of that column for cells without a label, beside "Unknown".',
+        help='The value of that column for cells without a label, beside "Unknown", "NA" and such.',
     ),
     LAYER,
     click.option("--batch", "batch_key", metavar="COLUMN", help="A column of obs with runs or donors to correct for."),

@@ -77,7 +77,7 @@ def confounding(names: Sequence[str], codes: np.ndarray, batches: pd.Categorical
     )
 
 
-def batch_doubts(names: Sequence[str], codes: np.ndarray, batches: pd.Categorical) -> list[str]:
+def batch_warnings(names: Sequence[str], codes: np.ndarray, batches: pd.Categorical) -> list[str]:
     """Return a sentence for what hidden labels cannot test: batches without a label, types labeled in one of several.
 
     Args:

@@ -8,11 +8,11 @@ import pandas as pd
 from anndata import AnnData
 
 from scanvi_tutorial.config import UNLABELED
-from scanvi_tutorial.inputs.batches import batch_doubts, check_batches
+from scanvi_tutorial.inputs.batches import batch_warnings, check_batches
 from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import InputError, refuse_repeated
 from scanvi_tutorial.inputs.genes import only_genes
-from scanvi_tutorial.inputs.labels import check_labels, label_doubts, label_name, means_no_label, refuse_no_types
+from scanvi_tutorial.inputs.labels import check_labels, label_warnings, label_name, means_no_label, refuse_no_types
 
 _WRITTEN = ("scanvi_label", "scanvi_probability")  # columns that an answer is written to
 
@@ -51,7 +51,7 @@ def check_cells(adata: AnnData) -> None:
 
 
 def strip_to_inputs(adata: AnnData, columns: Columns) -> tuple[AnnData, list[str]]:
-    """Return new cells with what a method reads and nothing else, and a sentence for each doubt about it.
+    """Return new cells with what a method reads and nothing else, and a sentence for each warning about it.
 
     The cells have counts of genes in `X`, labels or none, and batches. What is quick to look at is looked at first.
 
@@ -69,11 +69,11 @@ def strip_to_inputs(adata: AnnData, columns: Columns) -> tuple[AnnData, list[str
         raise InputError(f"{batch_key!r} is named both as the column of labels and as that of batches. Name two.")
     names, codes = check_labels(adata, labels_key, unlabeled_category=columns.unlabeled_category)
     refuse_no_types(adata, labels_key, names, codes)
-    doubts = label_doubts(adata, labels_key, unlabeled_category=columns.unlabeled_category)
+    warned = label_warnings(adata, labels_key, unlabeled_category=columns.unlabeled_category)
     obs = pd.DataFrame({labels_key: pd.Categorical.from_codes(codes, names)}, index=adata.obs_names)
     if batch_key is not None:
         obs[batch_key] = check_batches(adata, batch_key)
-        doubts += batch_doubts(names, codes, obs[batch_key].array)
+        warned += batch_warnings(names, codes, obs[batch_key].array)
     genes, left_out = only_genes(adata)
     counts = check_counts(genes, columns.layer)
-    return AnnData(counts, obs=obs, var=pd.DataFrame(index=genes.var_names)), [*left_out, *doubts]
+    return AnnData(counts, obs=obs, var=pd.DataFrame(index=genes.var_names)), [*left_out, *warned]

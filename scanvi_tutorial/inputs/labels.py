@@ -135,7 +135,7 @@ def refuse_no_types(adata: AnnData, column: str, names: Sequence[str], codes: np
         )
 
 
-def label_doubts(adata: AnnData, column: str, *, unlabeled_category: object = UNLABELED) -> list[str]:
+def label_warnings(adata: AnnData, column: str, *, unlabeled_category: object = UNLABELED) -> list[str]:
     """Return a sentence for everything about the names in a column that may be meant otherwise than it is taken.
 
     Args:

@@ -37,7 +37,7 @@ def write_file(
 
     Raises `PersistenceError` as `is_saved` does, and where the file cannot be written.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     is_saved(path, kind=kind)
     header = json.dumps({"schema": SCHEMA, "kind": kind, "versions": versions(), "about": dict(about)})
     data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {_HEADER: header})
@@ -54,7 +54,7 @@ def read_file(path: str | Path, *, kind: Kind = "model") -> tuple[dict[str, Tens
 
     Raises `PersistenceError` where the file is missing, damaged, of another kind, of a newer schema or not ours.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.exists():
         raise PersistenceError(f"There is no file {path} (looked in {path.absolute().parent}). Check the spelling.")
     try:
@@ -87,7 +87,7 @@ def is_saved(path: str | Path, *, kind: Kind = "model") -> bool:
 
     Raises `PersistenceError` where there is something else, which must not be replaced, or no folder to write to.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.absolute().parent.is_dir():
         raise PersistenceError(f"There is no folder {path.absolute().parent} to write {path.name} to. Make it.")
     return path.exists() and bool(read_file(path, kind=kind))

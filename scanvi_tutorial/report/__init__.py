@@ -24,7 +24,7 @@ _NEEDED = {"held_out", "parameters", "best_epoch", "history", "genes", "label_na
 
 def write_report(adata: AnnData, path: str | Path, *, title: str = "Annotated cells", seed: int = 0) -> Path:
     """Write the page of `report_page` to `path`, whole or not at all, and return the path."""
-    path = Path(path)
+    path = Path(path).expanduser()
     page = report_page(adata, title=title, seed=seed).encode(errors="replace")
     try:
         with write_atomically(path) as part:

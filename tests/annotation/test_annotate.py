@@ -1,5 +1,6 @@
 """One call names cells, says how it came to that, and leaves alone what it was not asked to change."""
 
+import warnings
 from dataclasses import replace
 
 import anndata
@@ -358,3 +359,39 @@ def test_an_answer_that_cannot_be_taken_leaves_nothing_of_it(tmp_path):
     with pytest.raises(InputError, match=r"obs_names\.name = None"):
         annotate(named, "kind", **QUICK)
     assert "scanvi_label" not in named.obs
+
+
+def test_names_that_files_do_not_take_are_written_and_read_as_they_were(tmp_path):
+    adata = cells()
+    names = {"type A": "T", "type B": "T/NK", "type C": "a|b", "type D": "a/b"}
+    adata.obs["kind"] = adata.obs["kind"].map(names)
+    annotate(adata, "kind", **QUICK)
+    assert set(adata.obs["scanvi_label"]) <= set(names.values())
+    assert sorted(adata.uns["scanvi"]["label_names"]) == sorted(names.values())
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zarr's, of its own next version
+        adata.write_zarr(tmp_path / "a.zarr")
+        stores = anndata.read_h5ad(tmp_path / "a.h5ad"), anndata.read_zarr(tmp_path / "a.zarr")
+    for again in stores:
+        pd.testing.assert_frame_equal(again.obsm["scanvi_probabilities"], adata.obsm["scanvi_probabilities"])
+        assert list(again.obs["scanvi_label"]) == list(adata.obs["scanvi_label"])
+
+
+def test_colors_of_an_earlier_annotation_do_not_stay_with_other_labels():
+    adata = cells()
+    annotate(adata, "kind", **QUICK)
+    first = list(adata.obs["scanvi_label"].cat.categories)
+    adata.uns["scanvi_label_colors"] = ["#000000", "#111111", "#222222", "#333333"][: len(first)]
+    annotate(adata, "kind", **QUICK)
+    assert "scanvi_label_colors" in adata.uns
+    adata.obs["kind"] = adata.obs["kind"].replace({"type A": "type B"})
+    annotate(adata, "kind", **QUICK)
+    assert "scanvi_label_colors" not in adata.uns
+
+
+@pytest.mark.parametrize("given", [{"seed": 0.0, "genes": 40.0, "fits": 2.0}, {"jobs": 1.0}])
+def test_whole_numbers_may_come_as_fractions(pair, given):
+    adata = cells()
+    annotate(adata, "kind", **(QUICK | given))
+    np.testing.assert_array_equal(adata.obsm["X_scanvi"], pair[1].obsm["X_scanvi"])

@@ -1,5 +1,7 @@
 """What a user may hand over, and what is said where it cannot be used."""
 
+import re
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -25,6 +27,7 @@ from scanvi_tutorial.inputs import (
     read_h5ad,
     strip_to_inputs,
 )
+from scanvi_tutorial.inputs.batches import batch_warnings
 from scanvi_tutorial.inputs.cells import Columns
 
 COUNTS = np.array([[3, 0, 1], [0, 2, 0], [7, 0, 0], [1, 1, 1]])
@@ -110,6 +113,37 @@ def test_counts_are_accepted_exactly_where_every_value_is_one(matrix):
         np.testing.assert_array_equal(check_counts(cells(matrix)).toarray(), matrix)
     else:
         refused(check_counts, cells(matrix))
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
+def test_counts_that_are_whole_but_for_rounding_are_refused_with_what_mends_them(form):
+    total = COUNTS.sum(1, keepdims=True)
+    back = np.expm1(np.log1p(COUNTS * 100 / total * 1e4).astype(np.float32)) * total / 1e4
+    adata = cells(form(back.astype(np.float32)))
+    text = refused(check_counts, adata)
+    shown = float(re.search(r" is ([-0-9.e+]+), which is not a whole number", text)[1])
+    assert shown != round(shown)
+    mended = re.search(r"rounding: adata.X = (.*) is all", text)[1]
+    adata.X = eval(mended, {"adata": adata, "numpy": np})
+    np.testing.assert_array_equal(check_counts(adata).toarray(), COUNTS * 100)
+    assert "rounding" not in refused(check_counts, cells(form(COUNTS * 0.87)))
+
+
+def test_a_gap_of_a_join_is_no_normalization():
+    matrix = COUNTS.astype(np.float32)
+    matrix[2, 1] = np.nan
+    text = refused(check_counts, cells(matrix))
+    assert "fill_value=0" in text
+    assert "normaliz" not in text
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
+def test_counts_that_dask_holds_are_computed_block_by_block(form):
+    array = pytest.importorskip("dask.array")
+    lazy = array.from_array(COUNTS.astype(np.float32), chunks=(2, 2))
+    adata = cells(lazy.rechunk((2, -1)).map_blocks(form) if form is sparse.csr_matrix else lazy)
+    np.testing.assert_array_equal(check_counts(adata).toarray(), COUNTS)
+    assert isinstance(adata.X, array.Array)
 
 
 def test_logarithms_are_refused_and_the_layer_with_the_counts_is_named():
@@ -358,6 +392,24 @@ def test_many_donors_with_few_labels_are_not_taken_for_confounded_by_accident():
     assert confounding(names, codes, pd.Categorical(donors)) is None
     own = np.char.add(codes.astype(str), rng.integers(10, size=40).astype(str))  # thirty donors, each of one type
     assert "labeled in one batch" in confounding(names, codes, pd.Categorical(own))
+
+
+def test_batches_that_hidden_labels_cannot_test_are_named():
+    codes = np.array([*np.repeat([0, 1], 20), *np.repeat(-1, 30)])
+    batches = pd.Categorical([*["reference"] * 40, *["query"] * 30])
+    (said,) = batch_warnings(["A", "B"], codes, batches)
+    assert "No cell is labeled in query (30 cells)" in said
+    assert batch_warnings(["A", "B"], codes[:40], batches[:40]) == []
+
+
+def test_a_type_that_is_labeled_in_one_of_several_batches_is_named():
+    codes = np.repeat([0, 1, 2], 20)
+    batches = np.tile(["x", "y"], 30)
+    batches[codes == 2] = "y"
+    (said,) = batch_warnings(["A", "B", "C"], codes, pd.Categorical(batches))
+    assert "Labeled in one batch alone: C." in said
+    few = np.r_[codes, 3, 3]  # two cells may be of one batch by chance
+    assert "D" not in " ".join(batch_warnings([*"ABCD"], few, pd.Categorical([*batches, "x", "x"])))
 
 
 def test_a_warning_is_given_where_there_is_cause_and_not_elsewhere():

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from scanvi_tutorial.inputs import InputError, check_labels, label_doubts, strip_to_inputs
+from scanvi_tutorial.inputs import InputError, check_labels, label_warnings, strip_to_inputs
 from scanvi_tutorial.inputs.cells import Columns
 
 
@@ -72,15 +72,15 @@ def test_whole_numbers_of_any_kind_are_labels(values):
 
 
 def test_words_taken_for_none_are_counted_and_those_documented_are_not():
-    assert label_doubts(cells(["T", "B", "Unknown", "", "-1", None, "T", "B"]), "kind") == []
-    (said,) = label_doubts(cells(["T", "B", "?", "NA", "NA"]), "kind")
+    assert label_warnings(cells(["T", "B", "Unknown", "", "-1", None, "T", "B"]), "kind") == []
+    (said,) = label_warnings(cells(["T", "B", "?", "NA", "NA"]), "kind")
     assert said.startswith("3 cells called '?', 'NA'")
-    assert label_doubts(cells(["T", "B", "NA"]), "kind", unlabeled_category="NA") == []
+    assert label_warnings(cells(["T", "B", "NA"]), "kind", unlabeled_category="NA") == []
 
 
 @pytest.mark.parametrize("name", ["doublet/unknown", "Unknown 2", "low quality", "not sorted", "other", "Unassigned_3"])
 def test_a_type_that_sounds_like_none_is_doubted_with_a_remedy(name):
-    (said,) = label_doubts(cells(["T", "B", name]), "kind")
+    (said,) = label_warnings(cells(["T", "B", name]), "kind")
     assert f"unlabeled_category={name!r}" in said
 
 
@@ -92,20 +92,20 @@ APART = [("CD4+", "CD4-"), ("CD4+ T", "CD8+ T"), ("c1.1", "c11"), ("1", "11"), (
 def test_one_type_written_in_two_ways_is_doubted_and_stays_two(one, other):
     adata = cells([one, other, "something else"])
     assert len(check_labels(adata, "kind")[0]) == 3
-    (said,) = label_doubts(adata, "kind")
+    (said,) = label_warnings(adata, "kind")
     assert repr(one) in said
     assert repr(other) in said
 
 
 @pytest.mark.parametrize(("one", "other"), APART)
 def test_types_that_differ_are_not_doubted(one, other):
-    assert label_doubts(cells([one, other]), "kind") == []
+    assert label_warnings(cells([one, other]), "kind") == []
 
 
 def test_spellings_that_differ_by_blanks_are_one_type_and_said():
     adata = cells(["T cell", "T cell ", "T\xa0cell", "B"])
     assert check_labels(adata, "kind")[0] == ["B", "T cell"]
-    (said,) = label_doubts(adata, "kind")
+    (said,) = label_warnings(adata, "kind")
     assert said.startswith("T cell: written in several ways")
 
 

@@ -277,6 +277,22 @@ def test_history_survives_json(tiny):
     assert back.frame.attrs == history.frame.attrs
 
 
+@pytest.mark.parametrize("name", ["gpu", "cuda:0", "cuda", "cpu:x", "tpu", "", None, 3])
+def test_a_device_that_is_not_there_is_refused_with_those_that_are(name, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    with pytest.raises(InputError, match=f"no device {name!r} here. TrainConfig.device is .* one of cpu"):
+        choose_device(name)
+
+
+def test_a_gpu_is_the_one_there_is(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    assert choose_device("gpu") == choose_device("auto") == torch.device("mps")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert choose_device("gpu") == torch.device("cuda")
+
+
 def test_a_named_device_is_taken_at_its_word():
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device("auto").type in {"cpu", "cuda", "mps"}
