@@ -11,7 +11,7 @@ from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import InputError, InputWarning, did_you_mean, listed
 from scanvi_tutorial.inputs.files import read_h5ad
 from scanvi_tutorial.inputs.genes import LEAST_OVERLAP, align_genes, check_genes
-from scanvi_tutorial.inputs.labels import check_labels, label_warnings, label_name, means_no_label, quality_warnings
+from scanvi_tutorial.inputs.labels import check_labels, label_name, label_warnings, means_no_label, quality_warnings
 
 __all__ = [
     "LEAST_OVERLAP",
@@ -26,8 +26,8 @@ __all__ = [
     "check_labels",
     "confounding",
     "did_you_mean",
-    "label_warnings",
     "label_name",
+    "label_warnings",
     "listed",
     "means_no_label",
     "quality_warnings",

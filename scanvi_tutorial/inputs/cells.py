@@ -12,7 +12,7 @@ from scanvi_tutorial.inputs.batches import batch_warnings, check_batches
 from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import InputError, refuse_repeated
 from scanvi_tutorial.inputs.genes import only_genes
-from scanvi_tutorial.inputs.labels import check_labels, label_warnings, label_name, means_no_label, refuse_no_types
+from scanvi_tutorial.inputs.labels import check_labels, label_name, label_warnings, means_no_label, refuse_no_types
 
 _WRITTEN = ("scanvi_label", "scanvi_probability")  # columns that an answer is written to
 

@@ -114,11 +114,15 @@ def first_fault(matrix: object) -> tuple[int, int, float, str] | None:
         return None
     if float(stored.min()) >= 0 and float(stored.max()) <= _LARGEST and _whole(stored):  # false for what is no number
         return None
-    entries = sparse.coo_matrix(matrix)
-    x = entries.data.astype(np.float64)  # half precision cannot even hold the bound
-    bad = np.flatnonzero(~np.isfinite(x) | (x < 0) | (x > _LARGEST) | (x != np.trunc(x)))
-    first = bad[np.lexsort((entries.col[bad], entries.row[bad]))[0]]
-    value = float(x[first])
+    start, places = 0, []
+    for block in _blocks(stored):
+        x = block.astype(np.float64)  # half precision cannot even hold the bound
+        places.append(start + np.flatnonzero(~np.isfinite(x) | (x < 0) | (x > _LARGEST) | (x != np.trunc(x))))
+        start += len(block)
+    bad = np.concatenate(places)
+    rows, columns = _rows_and_columns(matrix, bad)
+    first = np.lexsort((columns, rows))[0]
+    value = float(stored.ravel()[bad[first]])
     if np.isnan(value):
         kind = _MISSING
     elif not np.isfinite(value):
@@ -129,20 +133,37 @@ def first_fault(matrix: object) -> tuple[int, int, float, str] | None:
         kind = f"more than {_LARGEST:,}, beyond which single molecules are lost to rounding"
     else:
         kind = _FRACTION
-    return int(entries.row[first]), int(entries.col[first]), value, kind
+    return int(rows[first]), int(columns[first]), value, kind
 
 
-def _whole(numbers: np.ndarray, at_once: int = 1 << 20) -> bool:
-    """Return whether all numbers are whole, in blocks: the counts of many cells are not to be held twice."""
-    blocks = np.array_split(numbers.ravel(), -(-numbers.size // at_once))
-    return all((block == np.trunc(block)).all() for block in blocks)
+def _blocks(numbers: np.ndarray, at_once: int = 1 << 20) -> list[np.ndarray]:
+    """Return numbers in blocks: what is computed of the counts of many cells is not to be held at once."""
+    return np.array_split(numbers.ravel(), -(-numbers.size // at_once))
+
+
+def _rows_and_columns(matrix: object, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return in which rows and columns some of the stored numbers are."""
+    if not sparse.issparse(matrix):
+        return np.unravel_index(places, np.shape(matrix))
+    if matrix.format not in ("csr", "csc"):
+        entries = matrix.tocoo()
+        return entries.row[places], entries.col[places]
+    major, minor = np.searchsorted(matrix.indptr, places, side="right") - 1, matrix.indices[places]
+    return (major, minor) if matrix.format == "csr" else (minor, major)
+
+
+def _whole(numbers: np.ndarray) -> bool:
+    return all((block == np.trunc(block)).all() for block in _blocks(numbers))
 
 
 def _nearly_whole(matrix: object) -> bool:
     """Return whether nothing but the rounding of float32 keeps all values from being counts."""
-    x = _stored(matrix).astype(np.float64).ravel()
-    whole = np.rint(x)
-    return bool(np.isfinite(x).all() and (whole >= 0).all() and (abs(x - whole) <= 1e-5 * np.maximum(x, 10)).all())
+    for block in _blocks(_stored(matrix)):
+        x = block.astype(np.float64)
+        whole = np.rint(x)
+        if not (np.isfinite(x).all() and (whole >= 0).all() and (abs(x - whole) <= 1e-5 * np.maximum(x, 10)).all()):
+            return False
+    return True
 
 
 def _rounded(matrix: object, where: str) -> str:

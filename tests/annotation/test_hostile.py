@@ -29,7 +29,9 @@ def test_any_cells_are_named_or_refused_by_us(number):
         event(outcomes[-1])
 
     look()
-    assert sum(outcome.startswith("named") for outcome in outcomes) > 0.2 * len(outcomes), "a package that refuses everything keeps every promise"
+    assert sum(outcome.startswith("named") for outcome in outcomes) > 0.2 * len(outcomes), (
+        "a package that refuses everything keeps every promise"
+    )
 
 
 @in_number
