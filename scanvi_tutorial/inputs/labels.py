@@ -19,9 +19,9 @@ _NO_LABEL = {  # in small letters, as all missing values of Python and pandas ar
     *("", "-1", "-1.0", "?", "nan", "nat", "none", "na", "n/a", "#n/a", "<na>", "null"),
     *("unknown", "unassigned", "not assigned", "unlabeled", "unlabelled", "unclassified", "undefined"),
 }
+_STATES = "assigned|labell?ed|classified|defined|determined|annotated|identified|specified|sorted|known"
 _LIKE_NO_LABEL = re.compile(  # part of a name, or a whole one
-    r"unknown|un-?(assign|label|class|defin|determin|annot|identif|specif|sort)|ambig|doublet|multiplet|debris"
-    r"|low.?quality|\bnot? .*(assign|label|class|defin|determin|annot|sort|known)"
+    rf"un-?({_STATES})|\bnot? .*({_STATES}|label|type)|ambiguous|doublet|multiplet|debris|low.?quality"
     r"|^(unk|tbd|nil|others?|misc|mixed|\W+)$"
 )
 _BYTES = re.compile(r"""b(['"])(.*)\1""")  # bytes that became text: b'T cell'
