@@ -181,3 +181,18 @@ def test_the_hundred_cells_that_facs_holds_out_are_named():
     commonest = pd.Series(new.obs["truth"]).value_counts(normalize=True).max()
     assert new.n_obs == 100
     assert right > max(0.6, 2 * commonest)
+
+
+def test_scanpy_ranks_genes_where_the_new_cells_lack_a_type(reference, query):
+    import scanpy as sc
+
+    model = SCANVI.from_anndata(reference, SMALL)
+    predict(model, query)
+    assert (query.obs["scanvi_label"].value_counts() > 0).all()
+    one = query[query.obs["scanvi_label"] == query.obs["scanvi_label"].iloc[0]].copy()
+    predict(model, one)
+    assert list(one.obs["scanvi_label"].cat.categories) == [one.obs["scanvi_label"].iloc[0]]
+    assert list(one.obsm["scanvi_probabilities"]) == model.label_names
+    named = query.obs["scanvi_label"].value_counts()
+    sc.pp.log1p(query)
+    sc.tl.rank_genes_groups(query, "scanvi_label", groups=list(named.index[named > 1]))

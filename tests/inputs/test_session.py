@@ -1,7 +1,10 @@
 """Whatever the caller has set in other libraries, the answer is the same, and the settings are left as found."""
 
+import sys
 import warnings
+from pathlib import Path
 
+import numba
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,18 +15,20 @@ from scanvi_tutorial.annotation.new_cells import predict
 from scanvi_tutorial.annotation.pipeline import annotate
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.data import load
+from scanvi_tutorial.inputs.session import scanpy_module
 
 SMALL = ModelConfig(n_latent=3, gene_hidden=(8,), label_hidden=(8,), classifier_hidden=(8,))
 QUICK = {"model_config": SMALL, "train_config": TrainConfig(max_epochs=2, batch_size=32), "fits": 2}
 
 
 def answers(folder):
-    """Return what is said of the cells by annotate, and then by predict."""
+    """Return what is said of the cells by annotate, then by predict, and how right simpler methods were."""
     adata = load("simulated", cells=80, genes=30, per_label=6)
     annotate(adata, model=folder / "model", **QUICK)
     new = load("simulated", cells=80, genes=30)
     predict(folder / "model", new)
-    return [cells.obsm["scanvi_probabilities"].to_numpy() for cells in (adata, new)]
+    compared = pd.DataFrame(adata.uns["scanvi"]["compared"]).to_numpy()
+    return [*(cells.obsm["scanvi_probabilities"].to_numpy() for cells in (adata, new)), compared]
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +90,21 @@ def test_settings_of_the_session_change_no_answer_and_are_left_as_found(tmp_path
             back()
     for ours, theirs in zip(found, usual, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_scanpy_is_imported_where_numba_finds_no_folder_for_compiled_functions(monkeypatch):
+    class Scanpy:
+        """Is imported as long as numba has a folder."""
+
+        @staticmethod
+        def find_spec(name, *_):
+            if name == "scanpy" and not numba.config.CACHE_DIR:
+                raise RuntimeError("cannot cache function 'sum': no locator available")
+            return
+
+    with monkeypatch.context() as patch:
+        patch.delitem(sys.modules, "scanpy", raising=False)
+        patch.setattr(numba.config, "CACHE_DIR", "")
+        patch.setattr(sys, "meta_path", [Scanpy, *sys.meta_path])
+        assert scanpy_module().__name__ == "scanpy"
+        assert Path(numba.config.CACHE_DIR).is_dir()
