@@ -20,8 +20,7 @@ from anndata import AnnData
 from scanvi_tutorial.config import UNLABELED, no_progress
 from scanvi_tutorial.data.download import DownloadError
 from scanvi_tutorial.inputs.errors import InputError, InputWarning
-from scanvi_tutorial.inputs.files import write_atomically
-from scanvi_tutorial.inputs.writing import nullable_strings_too
+from scanvi_tutorial.inputs.writing import nullable_strings_too, write_atomically
 from scanvi_tutorial.model.persistence import PersistenceError
 
 

@@ -7,20 +7,25 @@ they are used.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
+import anndata
+import h5py
 import numpy as np
 from anndata import AnnData
+from anndata.io import read_elem, sparse_dataset
 from scipy import sparse
 
 from scanvi_tutorial.config import progress_bar
 from scanvi_tutorial.data.selection import best_genes
 from scanvi_tutorial.inputs.counts import check_counts, csr_float32, first_fault, in_memory
 from scanvi_tutorial.inputs.errors import InputError, InputWarning, listed, whole_number
-from scanvi_tutorial.inputs.files import array_in, existing, matrix_of, opened, part_of, refuse_other_formats, tables_of
+from scanvi_tutorial.inputs.files import existing, opened, refuse_other_formats
 from scanvi_tutorial.inputs.genes import gene_features, only_genes
 
 _CELLS_AT_ONCE = 2_000
@@ -52,7 +57,7 @@ def read_selected(
     if path.suffix.lower() != ".zarr":
         refuse_other_formats(path)
     with opened(path) as store:
-        tables = tables_of(store)
+        tables = _tables_of(store)
         _, left_out = only_genes(tables)
         genes = np.flatnonzero(gene_features(tables.var))
         counts = _on_disk(store, layer, path)
@@ -67,7 +72,7 @@ def read_selected(
 def _on_disk(store: Any, layer: str | None, path: Path) -> Any:
     """Return the counts, still on disk."""
     place = "X" if layer is None else f"layers/{layer}"
-    if (counts := matrix_of(store, place)) is not None:
+    if (counts := _matrix_of(store, place)) is not None:
         return counts
     layers = list(store["layers"]) if "layers" in store else []
     remedy = f"pass one that holds raw counts, layer={layers[0]!r}" if layers else "put raw counts into adata.X"
@@ -79,10 +84,10 @@ def _parts(counts: Any, genes: np.ndarray, what: str) -> Iterator[tuple[Any, sli
     cells = counts.shape[0]
     if _by_gene(counts):
         for some in progress_bar(_slices(len(genes), max(1, _NUMBERS_AT_ONCE // max(cells, 1))), what, unit="block"):
-            yield part_of(counts, (slice(None), genes[some])), slice(0, cells), some
+            yield _part_of(counts, (slice(None), genes[some])), slice(0, cells), some
     else:
         for rows in progress_bar(_slices(cells, _CELLS_AT_ONCE), what, unit="block"):
-            part = part_of(counts, rows)
+            part = _part_of(counts, rows)
             yield part if len(genes) == part.shape[1] else part[:, genes], rows, slice(0, len(genes))
 
 
@@ -134,10 +139,10 @@ def _whole(store: Any, names: AnnData, genes: np.ndarray, rows: slice) -> AnnDat
 
 def _rows(store: Any, place: str, rows: slice, genes: np.ndarray | None = None) -> Any:
     """Return some cells of a matrix, or None where there is none."""
-    if (matrix := matrix_of(store, place)) is None:
+    if (matrix := _matrix_of(store, place)) is None:
         return None
     if not _by_gene(matrix):
-        part = part_of(matrix, rows)
+        part = _part_of(matrix, rows)
     else:
         parts = _parts(matrix, np.arange(matrix.shape[1]), "looking for counts")
         part = sparse.hstack([sparse.csr_matrix(part)[rows] for part, _, _ in parts], format="csr")
@@ -147,7 +152,7 @@ def _rows(store: Any, place: str, rows: slice, genes: np.ndarray | None = None) 
 def _filled(counts: Any, kept: np.ndarray, entries: int, folder: str | Path | None) -> sparse.csr_matrix:
     """Return the counts of the genes that are kept."""
     place = np.int32 if entries <= np.iinfo(np.int32).max else np.int64  # another than SciPy wants would be copied
-    data, indices = array_in(folder, entries, np.float32), array_in(folder, entries, place)
+    data, indices = _array_in(folder, entries, np.float32), _array_in(folder, entries, place)
     starts = np.zeros(counts.shape[0] + 1, dtype=np.int64)
     if _by_gene(counts):
         for part, _, _ in _parts(counts, kept, "measuring cells"):
@@ -163,3 +168,52 @@ def _filled(counts: Any, kept: np.ndarray, entries: int, folder: str | Path | No
         data[to], indices[to] = found.data, found.indices + which.start
         taken[rows] += lengths
     return sparse.csr_matrix((data, indices, starts), (counts.shape[0], len(kept)))
+
+
+def _tables_of(store: Any) -> AnnData:
+    """Return an AnnData of `obs`, `var` and `uns`, as anndata reads them from an open store."""
+    if not isinstance(store["obs"], h5py.Dataset):
+        parts = {name: read_elem(store[name]) for name in ("obs", "var", "uns") if name in store}
+        return AnnData(**parts)
+    with TemporaryDirectory() as place:  # before 0.7 the tables had their categories in `uns`; anndata puts them back
+        with h5py.File(Path(place) / "tables.h5ad", "w") as tables:
+            for name in ("obs", "var", "uns"):
+                if name in store:
+                    store.copy(name, tables)
+        return anndata.read_h5ad(Path(place) / "tables.h5ad")
+
+
+def _matrix_of(store: Any, place: str) -> Any:
+    """Return what gives a part of a matrix when it is sliced, or None."""
+    matrix = store.get(place)
+    if hasattr(matrix, "keys"):  # a group of HDF5 or Zarr
+        return sparse_dataset(matrix)
+    return matrix if len(getattr(matrix, "shape", None) or ()) == 2 else None  # what is None is stored without a shape
+
+
+def _part_of(matrix: Any, which: Any) -> Any:
+    """Return a part of what `_matrix_of` gave."""
+    part = matrix[which]
+    if sparse.issparse(part):
+        try:
+            part.check_format()  # compiled code would crash on indices that point outside
+        except ValueError as error:
+            raise OSError(f"indices in {matrix.group.name} point outside the table: {error}") from None
+    return part
+
+
+def _array_in(folder: str | Path | None, length: int, dtype: type) -> np.ndarray:
+    """Return room for numbers: in memory, or in a file of `folder` that has no name and goes when the array goes."""
+    if folder is None or not length:  # an empty file cannot be mapped
+        return np.empty(length, dtype)
+    size = length * np.dtype(dtype).itemsize
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder) as file:  # the mapping keeps it open
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)  # else a full disk would kill the process, later
+            return np.memmap(file, dtype, "w+", shape=(length,))
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot take {size / 1e9:.3g} GB of counts ({error}). Name a folder on a disk with more room."
+        ) from error

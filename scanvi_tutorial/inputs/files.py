@@ -1,30 +1,22 @@
-"""Files: reading `.h5ad`, errors about files that cannot be read, writing all of a file or nothing."""
+"""Files: reading `.h5ad`, opening it and Zarr, and errors about files that cannot be read."""
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 import anndata
 import h5py
-import numpy as np
 import zarr
 from anndata import AnnData
-from anndata.io import read_elem, sparse_dataset
-from scipy import sparse
 
 from scanvi_tutorial.inputs.errors import InputError
 
-_A_DAY = 86_400  # seconds
 _NO_LOCK = (11, 35, 37, 38, 95)  # what Linux and macOS say of a file that is locked, or cannot be
 _KEY = re.compile(r"reading key '(.*)' of ")  # anndata notes with an error which element it was reading
 _OTHER_READERS = {  # how a file of another format becomes an AnnData
@@ -90,38 +82,6 @@ def opened(path: Path) -> Iterator[Any]:
             raise InputError(_cause(path, error)) from error
 
 
-def tables_of(store: Any) -> AnnData:
-    """Return an AnnData of `obs`, `var` and `uns`, as anndata reads them from an open store."""
-    if not isinstance(store["obs"], h5py.Dataset):
-        parts = {name: read_elem(store[name]) for name in ("obs", "var", "uns") if name in store}
-        return AnnData(**parts)
-    with TemporaryDirectory() as place:  # before 0.7 the tables had their categories in `uns`; anndata puts them back
-        with h5py.File(Path(place) / "tables.h5ad", "w") as tables:
-            for name in ("obs", "var", "uns"):
-                if name in store:
-                    store.copy(name, tables)
-        return anndata.read_h5ad(Path(place) / "tables.h5ad")
-
-
-def matrix_of(store: Any, place: str) -> Any:
-    """Return what gives a part of a matrix when it is sliced, or None."""
-    matrix = store.get(place)
-    if hasattr(matrix, "keys"):  # a group of HDF5 or Zarr
-        return sparse_dataset(matrix)
-    return matrix if len(getattr(matrix, "shape", None) or ()) == 2 else None  # what is None is stored without a shape
-
-
-def part_of(matrix: Any, which: Any) -> Any:
-    """Return a part of what `matrix_of` gave."""
-    part = matrix[which]
-    if sparse.issparse(part):
-        try:
-            part.check_format()  # compiled code would crash on indices that point outside
-        except ValueError as error:
-            raise OSError(f"indices in {matrix.group.name} point outside the table: {error}") from None
-    return part
-
-
 def _cause(path: Path, error: Exception) -> str:
     """Return what kept a file from being read, and what to do about that."""
     key = next((found[1] for note in getattr(error, "__notes__", []) if (found := _KEY.search(note))), None)
@@ -167,41 +127,3 @@ def _damaged(error: Exception, text: str) -> bool:
     return isinstance(error, OSError | RuntimeError) and not isinstance(
         error, FileNotFoundError | NotADirectoryError | NotImplementedError
     )
-
-
-@contextmanager
-def write_atomically(path: Path) -> Iterator[Path]:
-    """Yield another file to write to, which takes the place of `path` at the end; an error leaves `path` as it was.
-
-    That file lies beside `path` under a hidden name. If a kill leaves it there, a later write to the same folder
-    removes it, but only after a day: until then another process may be writing it.
-    """
-    for left in path.absolute().parent.glob(".*.scanvi-part*"):
-        with suppress(OSError):  # another process removed it first, or it is another user's
-            if time.time() - left.stat().st_mtime > _A_DAY:
-                left.unlink()
-    part = path.with_name(f".{secrets.token_hex(4)}.scanvi-part{path.suffix}")
-    try:
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())  # lest the disk put the renaming before the writing
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def array_in(folder: str | Path | None, length: int, dtype: type) -> np.ndarray:
-    """Return room for numbers: in memory, or in a file of `folder` that has no name and goes when the array goes."""
-    if folder is None or not length:  # an empty file cannot be mapped
-        return np.empty(length, dtype)
-    size = length * np.dtype(dtype).itemsize
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder) as file:  # the mapping keeps it open
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)  # else a full disk would kill the process, later
-            return np.memmap(file, dtype, "w+", shape=(length,))
-    except OSError as error:
-        raise InputError(
-            f"{folder} cannot take {size / 1e9:.3g} GB of counts ({error}). Name a folder on a disk with more room."
-        ) from error

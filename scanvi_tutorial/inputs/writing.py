@@ -1,12 +1,15 @@
-"""What an `.h5ad` file can hold of an AnnData: found out before a long computation, and not after it."""
+"""Writing: all of a file or nothing, and what a file can hold of an AnnData, found before a long computation."""
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
+import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import anndata
@@ -18,6 +21,7 @@ from scipy import sparse
 
 from scanvi_tutorial.inputs.errors import InputError, InputWarning
 
+_A_DAY = 86_400  # seconds
 _PLACE = re.compile(r"writing key (.+) of <class .*> to (.+)$")  # in the notes of anndata's errors
 
 
@@ -90,3 +94,24 @@ def _first_rows(part: Any) -> Any:
     if isinstance(part, Mapping):
         return {key: _first_rows(value) for key, value in part.items()}
     return part[:2] if (isinstance(part, np.ndarray) and part.ndim) or sparse.issparse(part) else part
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[Path]:
+    """Yield another file to write to, which takes the place of `path` at the end; an error leaves `path` as it was.
+
+    That file lies beside `path` under a hidden name. If a kill leaves it there, a later write to the same folder
+    removes it, but only after a day: until then another process may be writing it.
+    """
+    for left in path.absolute().parent.glob(".*.scanvi-part*"):
+        with suppress(OSError):  # another process removed it first, or it is another user's
+            if time.time() - left.stat().st_mtime > _A_DAY:
+                left.unlink()
+    part = path.with_name(f".{secrets.token_hex(4)}.scanvi-part{path.suffix}")
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())  # lest the disk put the renaming before the writing
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from scanvi_tutorial.inputs.files import write_atomically
+from scanvi_tutorial.inputs.writing import write_atomically
 
 SCHEMA = 1  # raised whenever an older reader would misread a newer file
 Kind = Literal["model", "checkpoint"]

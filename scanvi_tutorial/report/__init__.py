@@ -14,7 +14,7 @@ from anndata import AnnData
 
 from scanvi_tutorial.evaluation import scores
 from scanvi_tutorial.inputs.errors import InputError
-from scanvi_tutorial.inputs.files import write_atomically
+from scanvi_tutorial.inputs.writing import write_atomically
 from scanvi_tutorial.report.figures import figures_of, held_out_of, in_words, labels_of
 
 __all__ = ["report_page", "write_report"]

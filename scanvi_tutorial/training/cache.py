@@ -23,9 +23,9 @@ from anndata import AnnData
 
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.inputs.counts import check_counts
-from scanvi_tutorial.inputs.files import write_atomically
 from scanvi_tutorial.inputs.labels import check_labels
 from scanvi_tutorial.inputs.session import usual_settings
+from scanvi_tutorial.inputs.writing import write_atomically
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.history import History
 from scanvi_tutorial.training.loop import fit

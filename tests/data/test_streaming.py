@@ -183,7 +183,7 @@ def test_what_cannot_be_streamed_is_refused_with_advice(adata, tmp_path):
 
 @pytest.mark.parametrize(("form", "most"), [("csr", 50 * 40), ("csc", 120 * 7), ("dense", 50 * 40)])
 def test_no_block_larger_than_asked_for_is_ever_read(adata, tmp_path, monkeypatch, form, most):
-    sizes, original = [], streaming.part_of
+    sizes, original = [], streaming._part_of
     adata.X = adata.X.toarray() if form == "dense" else adata.X.asformat(form)
     adata.write_h5ad(tmp_path / "cells.h5ad")
 
@@ -192,7 +192,7 @@ def test_no_block_larger_than_asked_for_is_ever_read(adata, tmp_path, monkeypatc
         sizes.append(part.shape[0] * part.shape[1])
         return part
 
-    monkeypatch.setattr(streaming, "part_of", watched)
+    monkeypatch.setattr(streaming, "_part_of", watched)
     read_selected(tmp_path / "cells.h5ad", 25)
     assert max(sizes) == most
     assert sizes.count(120 * 40) == 0
