@@ -16,13 +16,13 @@ import anndata
 import h5py
 import numpy as np
 from anndata import AnnData
-from anndata.io import write_elem
+from anndata.io import read_elem, write_elem
 from scipy import sparse
 
 from scanvi_tutorial.inputs.errors import InputError, InputWarning
 
 _A_DAY = 86_400  # seconds
-_PLACE = re.compile(r"writing key (.+) of <class .*> to (.+)$")  # in the notes of anndata's errors
+_PLACE = re.compile(r"ing key (.+) of <class .*> (?:to|from) (.+)$")  # in the notes of anndata's errors
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def _warn(text: str) -> None:
 
 
 def refuse_unwritable(adata: AnnData) -> None:
-    """Raise `InputError` where anndata cannot write a part of `adata` to a file; the part is named.
+    """Raise `InputError` where anndata cannot write a part of `adata` to a file and read it; the part is named.
 
     Tables are written to a file in memory, and of matrices the first rows, for what fails is a name or a type.
     """
@@ -72,6 +72,7 @@ def _try_to_write(where: str, name: str, part: Any) -> None:
     try:
         with nullable_strings_too(), h5py.File("in memory", "w", driver="core", backing_store=False) as file:
             write_elem(file, name, _first_rows(part))
+            read_elem(file[name])  # names that differ in Python can be one in a file
     except Exception as error:  # what anndata raises depends on the part
         reason = str(error).strip().splitlines()[0].rstrip(".")
         for note in getattr(error, "__notes__", ()):
@@ -84,7 +85,7 @@ def _try_to_write(where: str, name: str, part: Any) -> None:
         else:
             remedy = f"del {where}"
         raise InputError(
-            f"{where} cannot be written to an .h5ad file ({reason}). Mend the file once in Python: adata = "
+            f"{where} cannot be kept in an .h5ad file ({reason}). Mend the file once in Python: adata = "
             f"anndata.read_h5ad(...); {remedy}; adata.write_h5ad(...)."
         ) from error
 

@@ -322,7 +322,7 @@ def test_what_cannot_be_written_is_refused_before_the_fits(file, tmp_path, monke
     adata.obs["mixed"] = [1, "a"] * 50
     monkeypatch.setattr(commands, "read_h5ad", lambda _path: adata)
     for words in (["annotate", file, "--labels", "kind"], ["predict", file, "--model", file]):
-        assert "adata.obs['mixed'] cannot be written" in run(*words, "--out", tmp_path / "out.h5ad", code=1)
+        assert "adata.obs['mixed'] cannot be kept" in run(*words, "--out", tmp_path / "out.h5ad", code=1)
 
 
 @pytest.mark.parametrize("compression", ["gzip", "lzf", None])

@@ -30,6 +30,7 @@ FAULTS = {
     "adata.obs['day']": lambda adata: adata.obs.insert(0, "day", pd.to_datetime(["2024-01-01", "2024-01-02"])),
     "adata.raw.var['s']": lambda adata: adata.raw.var.insert(0, "s", [1, "text"]),
     "adata.uns['a']['b']": lambda adata: adata.uns.__setitem__("a", {"b": object()}),
+    "adata.obs['two']": lambda adata: adata.obs.insert(0, "two", pd.Categorical(["T", b"T"])),
     "adata.obs.index": lambda adata: setattr(adata.obs, "index", pd.Index(["x", np.nan], dtype=object)),
     "adata.layers['l']": lambda adata: adata.layers.__setitem__("l", np.array([[1, "a"], [2, "b"]], dtype=object)),
 }
@@ -43,7 +44,7 @@ def test_a_part_that_cannot_be_written_is_named(adata, tmp_path, where, spoil):
         can_be_written(adata, tmp_path / "a.h5ad")  # else we would refuse too much
     with pytest.raises(InputError) as refused:
         refuse_unwritable(adata)
-    assert str(refused.value).startswith(f"{where} cannot be written")
+    assert str(refused.value).startswith(f"{where} cannot be kept")
 
 
 @pytest.mark.parametrize("table", ["obs", "var", "raw.var"])
