@@ -9,10 +9,11 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
+import numpy as np
 from tqdm.auto import tqdm
 
 DATASETS = ("simulated", "pbmc68k", "facs", "facs-t", "pbmc")
@@ -72,7 +73,7 @@ class TrainConfig:
     held_out: float = 0.1  #: share of the unlabeled cells kept aside to watch the bound
     patience: int = 20  #: epochs without a better held-out bound before the run ends
     engine: Literal["fast", "pyro"] = "fast"  #: who works the bound out; both give the same
-    device: str = "auto"  #: "auto" takes CUDA, then MPS, then the CPU; else "cpu", "cuda", "cuda:1", "mps" …
+    device: str = "auto"  #: "auto" takes CUDA, then MPS, then the CPU; else "cpu", "cuda", "cuda:1", "mps"
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -163,18 +164,20 @@ def _check_types(settings: ModelConfig | TrainConfig) -> None:
         if get_origin(kind) is Literal:
             _check(settings, name, value in get_args(kind), f"one of {', '.join(get_args(kind))}")
         elif kind is int:
-            _check(settings, name, _is_whole(value), "a whole number")
+            _check(settings, name, is_whole(value), "a whole number")
             object.__setattr__(settings, name, int(value))
         elif kind is float:
             _check(settings, name, isinstance(value, Real), "a number")
         elif get_origin(kind) is tuple:
-            of_numbers = isinstance(value, list | tuple) and all(map(_is_whole, value))
-            _check(settings, name, of_numbers, "whole numbers in brackets")
+            of_numbers = isinstance(value, list | tuple) and all(map(is_whole, value))
+            _check(settings, name, of_numbers, "a list of whole numbers, such as (128,)")
             object.__setattr__(settings, name, tuple(map(int, value)))
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, Real) and float(value).is_integer()
+def is_whole(value: object) -> bool:
+    """Return whether a value is a whole number, of whatever type: 10 and 10.0, and not True."""
+    of_integers = isinstance(value, Integral) and not isinstance(value, bool)
+    return of_integers or (isinstance(value, float | np.floating) and float(value).is_integer())
 
 
 def _check(settings: ModelConfig | TrainConfig, name: str, holds: bool, what: str) -> None:

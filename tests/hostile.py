@@ -22,11 +22,11 @@ from scanvi_tutorial.cli.shared import write
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.data import load
 from scanvi_tutorial.inputs import InputError, read_h5ad
+from scanvi_tutorial.inputs.cells import probabilities_of
 from scanvi_tutorial.inputs.writing import refuse_unwritable
 from scanvi_tutorial.model.persistence import PersistenceError
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.plotting import figure6, probability_plot
-from scanvi_tutorial.plotting.embedding import probabilities_of
 from scanvi_tutorial.report import report_page
 from scanvi_tutorial.training.loop import fit
 

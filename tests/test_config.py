@@ -143,6 +143,7 @@ def test_whole_numbers_may_come_as_fractions_and_widths_as_a_list():
     ("settings", "said"),
     [
         ({"seed": None}, "seed must be a whole number, got None"),
+        ({"max_epochs": True}, "max_epochs must be a whole number, got True"),
         ({"max_epochs": 2.5}, "max_epochs must be a whole number, got 2.5"),
         ({"batch_size": "128"}, "batch_size must be a whole number, got '128'"),
         ({"learning_rate": "fast"}, "learning_rate must be a number, got 'fast'"),
@@ -154,5 +155,5 @@ def test_a_setting_of_another_type_is_refused_in_words(settings, said):
 
 
 def test_a_width_alone_is_refused_in_words():
-    with pytest.raises(ValueError, match="gene_hidden must be whole numbers in brackets, got 128"):
+    with pytest.raises(ValueError, match=r"gene_hidden must be a list of whole numbers, .* got 128"):
         ModelConfig(gene_hidden=128)

@@ -25,8 +25,8 @@ from scanvi_tutorial.evaluation import fit_on_seeds, label_spreading, linear_cla
 from scanvi_tutorial.inference.predictions import label_probabilities, latent
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning, check_batches, confounding
 from scanvi_tutorial.inputs.cells import Columns, strip_to_inputs
-from scanvi_tutorial.inputs.errors import InputError, listed
-from scanvi_tutorial.inputs.labels import check_labels, label_name
+from scanvi_tutorial.inputs.errors import InputError, listed, warn_of, whole_number
+from scanvi_tutorial.inputs.labels import check_labels
 from scanvi_tutorial.inputs.session import usual_settings
 from scanvi_tutorial.model.networks import Classifier
 from scanvi_tutorial.model.scanvi import SCANVI
@@ -106,8 +106,9 @@ class Ensemble:
     jobs: int = 1  # how many fits run side by side, each in a process of its own
 
     def __post_init__(self) -> None:
-        if (self.fits is not None and self.fits < 1) or self.jobs < 1:
-            raise InputError(f"At least one fit and one job are needed; got fits={self.fits}, jobs={self.jobs}.")
+        object.__setattr__(self, "jobs", whole_number(self.jobs, "jobs", 1))
+        if self.fits is not None:
+            object.__setattr__(self, "fits", whole_number(self.fits, "fits", 1))
 
     def __call__(self, adata: AnnData, *, labels_key: str = "label", seed: int = 0) -> pd.DataFrame:
         """Return probabilities (cells, labels)."""
@@ -167,8 +168,9 @@ def recommended(
     Raises:
         InputError: Where counts, labels or batches cannot be used.
     """
-    if layer is not None or label_name(unlabeled_category) != UNLABELED:
-        adata, _ = strip_to_inputs(adata, Columns(labels_key, unlabeled_category, layer, batch_key))
+    adata, notes = strip_to_inputs(adata, Columns(labels_key, unlabeled_category, layer, batch_key))
+    warn_of(notes)
+    batch_key = batch_key if batch_key in adata.obs else None
     settings = {"fits": fits, "batch_key": batch_key, "folder": folder, "jobs": jobs}
     return Ensemble(model or ModelConfig(), train or TrainConfig(), **settings)(adata, labels_key=labels_key, seed=seed)
 

@@ -16,7 +16,7 @@ from scanvi_tutorial.inference.predictions import label_probabilities, latent
 from scanvi_tutorial.inputs.cells import check_cells
 from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import InputError, check_seed
-from scanvi_tutorial.inputs.genes import align_genes, only_genes
+from scanvi_tutorial.inputs.genes import align_genes, gene_features
 from scanvi_tutorial.inputs.session import usual_settings
 from scanvi_tutorial.model.scanvi import SCANVI
 
@@ -44,8 +44,9 @@ def predict(model: SCANVI | str | Path, adata: AnnData, *, layer: str | None = N
     seed = check_seed(seed)
     model = model if isinstance(model, SCANVI) else SCANVI.load(model)
     check_cells(adata)
-    genes, notes = only_genes(adata)
-    counts, found, hints = align_genes(check_counts(genes, layer), genes.var, model.genes)
+    known = gene_features(adata.var) | adata.var_names.isin(model.genes)
+    cells = adata if known.all() else adata[:, known]
+    counts, found, notes = align_genes(check_counts(cells, layer), cells.var, model.genes)
     silent = np.flatnonzero(np.diff(counts.indptr) == 0)
     if len(silent):
         raise InputError(
@@ -57,5 +58,5 @@ def predict(model: SCANVI | str | Path, adata: AnnData, *, layer: str | None = N
         counts, obs=pd.DataFrame(index=adata.obs_names), var=pd.DataFrame(index=list(model.genes)), layers=names
     )
     table = label_probabilities(model, cells, seed=seed)
-    about = {"genes_found": found, "seed": seed, "warnings": [*hints, *notes]}
+    about = {"genes_found": found, "seed": seed, "warnings": notes}
     write_answer(adata, table, latent(model, cells), about=about)

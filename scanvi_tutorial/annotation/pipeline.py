@@ -38,7 +38,7 @@ from scanvi_tutorial.evaluation import (
 from scanvi_tutorial.inference.predictions import latent
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning, confounding
 from scanvi_tutorial.inputs.cells import Columns, check_cells, strip_to_inputs
-from scanvi_tutorial.inputs.errors import InputError, InputWarning, check_seed, listed, whole_number
+from scanvi_tutorial.inputs.errors import InputError, check_seed, listed, warn_of, whole_number
 from scanvi_tutorial.inputs.labels import check_labels, quality_warnings
 from scanvi_tutorial.inputs.session import usual_settings
 from scanvi_tutorial.model.persistence import is_saved
@@ -109,25 +109,20 @@ def annotate(
     """
     check_cells(adata)
     genes, seed = whole_number(genes, "genes", 1), check_seed(seed)
-    fits = None if fits is None else whole_number(fits, "fits", 1)
     if model is not None:
         is_saved(model)  # refuses what must not be replaced before anything is computed
     columns = Columns(labels_key, unlabeled_category, layer, batch_key)
     plain, warned = strip_to_inputs(adata, columns)
-    for text in warned:
-        warnings.warn(text, InputWarning, stacklevel=3)
+    warn_of(warned)
+    batch_key = batch_key if batch_key in plain.obs else None
     cells, notes = chosen_genes(plain, adata.uns.get("markers"), genes)
     names, codes = check_labels(cells, labels_key)
     notes += [*warned, *quality_warnings(names, codes, genes=cells.n_vars)]
-    if batch_key is not None and len(cells.obs[batch_key].cat.categories) == 1:
-        notes.append(f"All cells are of one batch in obs[{batch_key!r}], so there is none to correct for.")
-        batch_key = None
     if batch_key is not None and (text := confounding(names, codes, cells.obs[batch_key].array)):
         notes.insert(0, text)
         warnings.warn(text, ConfoundedBatchWarning, stacklevel=3)
     if jobs is None:
         jobs = joblib.cpu_count() if cells.n_obs >= _MANY_CELLS else 1
-    jobs = whole_number(jobs, "jobs", 1)
     model_config, train_config = model_config or ModelConfig(), train_config or TrainConfig()
     ensemble = Ensemble(model_config, train_config, fits=fits, batch_key=batch_key, keep=False, jobs=jobs)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from scanvi_tutorial.cli.shared import (
     QUIET,
     SEED,
     answer_kept,
+    compression_of,
     errors_to_exit_code,
     labeled,
     notes_at_once,
@@ -29,7 +29,7 @@ from scanvi_tutorial.cli.shared import (
 from scanvi_tutorial.config import TrainConfig
 from scanvi_tutorial.data.selection import chosen_genes
 from scanvi_tutorial.inputs.cells import Columns, strip_to_inputs
-from scanvi_tutorial.inputs.errors import InputWarning
+from scanvi_tutorial.inputs.errors import warn_of
 from scanvi_tutorial.inputs.files import read_h5ad
 from scanvi_tutorial.inputs.writing import make_writable
 from scanvi_tutorial.model.persistence import is_saved
@@ -73,11 +73,11 @@ def annotate(
     """  # noqa: D301 (\b tells click to leave the lines below as they are)
     with errors_to_exit_code(quiet, source):
         refuse_to_overwrite([out, csv, report, model], overwrite, kept=source, out=out)
-        adata = read_h5ad(source)
-        with answer_kept(adata, out) as written, notes_at_once(quiet) as said:
+        adata, compression = read_h5ad(source), compression_of(source)
+        with answer_kept(adata, out) as written, notes_at_once() as said:
             make_writable(adata)
             annotate_cells(adata, keep_labels=keep, model=model, **options)
-            write_answer_to(adata, out, csv, like=source, written=written)
+            write_answer_to(adata, out, csv, compression=compression, written=written)
             if report is not None:
                 write_report(adata, report, title=source.name)
         say_result(adata, [out, csv, report, model], quiet, said)
@@ -112,14 +112,11 @@ def train(
         refuse_to_overwrite([rest["model"]], rest["overwrite"], kept=source)
         is_saved(rest["model"])  # refuses what must not be replaced before anything is computed
         adata = read_h5ad(source)
-        with notes_at_once(rest["quiet"]):
+        with notes_at_once():
             plain, notes = strip_to_inputs(adata, Columns(labels_key, unlabeled_category, layer, batch_key))
             cells, of_genes = chosen_genes(plain, adata.uns.get("markers"), genes)
-            if batch_key is not None and len(cells.obs[batch_key].cat.categories) == 1:
-                notes.append(f"All cells are of one batch in obs[{batch_key!r}], so there is none to correct for.")
-                batch_key = None
-            for note in [*notes, *of_genes]:
-                warnings.warn(note, InputWarning, stacklevel=1)
+            warn_of([*notes, *of_genes])
+            batch_key = batch_key if batch_key in cells.obs else None
             fitted = SCANVI.from_anndata(cells, labels_key=labels_key, batch_key=batch_key, seed=rest["seed"])
         history = fit(fitted, cells, TrainConfig(seed=rest["seed"]))
         fitted.save(rest["model"])
@@ -151,9 +148,9 @@ def predict(
     """  # noqa: D301 (\b tells click to leave the lines below as they are)
     with errors_to_exit_code(quiet, source):
         refuse_to_overwrite([out, csv], overwrite, kept=source, out=out)
-        adata = read_h5ad(source)
-        with answer_kept(adata, out) as written, notes_at_once(quiet) as said:
+        adata, compression = read_h5ad(source), compression_of(source)
+        with answer_kept(adata, out) as written, notes_at_once() as said:
             make_writable(adata)
             predict_cells(model, adata, layer=layer, seed=seed)
-            write_answer_to(adata, out, csv, like=source, written=written)
+            write_answer_to(adata, out, csv, compression=compression, written=written)
         say_result(adata, [out, csv], quiet, said)

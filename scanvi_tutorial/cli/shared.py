@@ -19,7 +19,9 @@ from anndata import AnnData
 
 from scanvi_tutorial.config import UNLABELED, no_progress
 from scanvi_tutorial.data.download import DownloadError
-from scanvi_tutorial.inputs.errors import InputError, InputWarning
+from scanvi_tutorial.inputs.cells import probabilities_of
+from scanvi_tutorial.inputs.errors import InputError, InputWarning, first_line
+from scanvi_tutorial.inputs.files import home_path
 from scanvi_tutorial.inputs.writing import nullable_strings_too, write_atomically
 from scanvi_tutorial.model.persistence import PersistenceError
 
@@ -28,7 +30,7 @@ class _Path(click.Path):
     """A path with ~ for the home, which shells leave in --out=~/named.h5ad."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        return super().convert(Path(value).expanduser(), param, ctx)
+        return super().convert(home_path(value), param, ctx)
 
 
 IN = click.argument("source", metavar="IN.h5ad", type=_Path(path_type=Path))
@@ -116,38 +118,39 @@ def refuse_to_overwrite(
             ) from error
 
 
-def write(adata: AnnData, out: Path, *, like: Path | None = None) -> None:
-    """Write the cells as `.h5ad`, beside its place and then renamed, compressed where the file `like` is."""
+def write(adata: AnnData, out: Path, compression: str | None = None) -> None:
+    """Write the cells as `.h5ad`, beside its place and then renamed."""
     try:
         with write_atomically(out) as part, nullable_strings_too():
-            adata.write_h5ad(part, compression=None if like is None else _compression(like))
+            adata.write_h5ad(part, compression=compression)
     except Exception as error:  # what anndata raises depends on what in the user's own tables it cannot write
-        reason = (str(getattr(error, "strerror", None) or error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{out} could not be written ({reason}). Choose another place.") from error
+        advice = " Choose another place." if isinstance(error, OSError) else ""
+        raise InputError(f"{out} could not be written ({first_line(error)}).{advice}") from error
 
 
-def _compression(path: Path) -> str | None:
-    """Return how the counts of an `.h5ad` file are compressed."""
+def compression_of(path: Path) -> str | None:
+    """Return how an `.h5ad` file is compressed: as the first of its parts that is."""
     with h5py.File(path) as file:
-        found: list[str] = []
-        file.visititems(lambda _, item: found.append(getattr(item, "compression", None)))
-    return next((name for name in found if name in ("gzip", "lzf")), None)
+        found = file.visititems(lambda _, part: getattr(part, "compression", None))
+    return found if found in ("gzip", "lzf") else None
 
 
-def write_answer_to(adata: AnnData, out: Path, csv: Path | None, *, like: Path, written: list[Path]) -> None:
+def write_answer_to(
+    adata: AnnData, out: Path, csv: Path | None, *, compression: str | None, written: list[Path]
+) -> None:
     """Write the table of labels, then the cells, and add what is written to `written`."""
     if csv is not None:
         write_csv(adata, csv)
         written.append(csv)
-    write(adata, out, like=like)
+    write(adata, out, compression)
     written.append(out)
 
 
 def write_csv(adata: AnnData, csv: Path) -> None:
     """Write labels and probabilities as a table, a row a cell, beside its place and then renamed."""
-    answer, names = adata.obs[["scanvi_label", "scanvi_probability"]], adata.uns["scanvi"]["label_names"]
-    clear = [f"label {name}" if name in ("cell", *answer) else name for name in names]
-    table = answer.join(adata.obsm["scanvi_probabilities"].set_axis(clear, axis=1))
+    answer, table = adata.obs[["scanvi_label", "scanvi_probability"]], probabilities_of(adata)
+    clear = [f"label {name}" if name in ("cell", *answer) else name for name in table]
+    table = answer.join(table.set_axis(clear, axis=1))
     with write_atomically(csv) as part:
         table.to_csv(part, index_label="cell", encoding="utf-8", errors="backslashreplace")
 
@@ -169,8 +172,9 @@ def answer_kept(adata: AnnData, out: Path) -> Iterator[list[Path]]:
         if not isinstance(error, Exception):
             click.echo(kept, err=True)
             raise
-        reason = str(error) if isinstance(error, InputError | PersistenceError) else f"{type(error).__name__}: {error}."
-        raise InputError(f"{reason} {kept}") from error
+        if isinstance(error, InputError | PersistenceError):
+            raise type(error)(f"{error} {kept}") from error
+        raise click.ClickException(f"{type(error).__name__}: {first_line(error)}. {kept}") from error
 
 
 def _write_csv_somewhere(adata: AnnData, out: Path) -> Path | None:
@@ -179,14 +183,14 @@ def _write_csv_somewhere(adata: AnnData, out: Path) -> Path | None:
         place = folder / f"{out.stem}_labels.csv"
         if place.exists():
             place = folder / f"{out.stem}_labels_{secrets.token_hex(4)}.csv"
-        with suppress(OSError):
+        with suppress(Exception):  # the next folder may take it, and the first error is the one to report
             write_csv(adata, place)
             return place
     return None
 
 
 @contextmanager
-def notes_at_once(quiet: bool) -> Iterator[set[str]]:
+def notes_at_once() -> Iterator[set[str]]:
     """Print what is said of the data before a long computation when it is said; yield what has been printed so far.
 
     Other warnings are not printed.
@@ -196,8 +200,7 @@ def notes_at_once(quiet: bool) -> Iterator[set[str]]:
     def say(message: Warning | str, category: type[Warning], *_: Any) -> None:
         if issubclass(category, InputWarning) and str(message) not in said:
             said.add(str(message))
-            if not quiet:
-                click.echo(f"Note: {in_shell(str(message))}", err=True)
+            click.echo(f"Note: {in_shell(str(message))}", err=True)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")

@@ -24,9 +24,10 @@ from scipy import sparse
 from scanvi_tutorial.config import progress_bar
 from scanvi_tutorial.data.selection import best_genes
 from scanvi_tutorial.inputs.counts import check_counts, csr_float32, first_fault, in_memory
-from scanvi_tutorial.inputs.errors import InputError, InputWarning, listed, whole_number
-from scanvi_tutorial.inputs.files import existing, opened, refuse_other_formats
+from scanvi_tutorial.inputs.errors import InputError, InputWarning, listed, refuse_repeated, whole_number
+from scanvi_tutorial.inputs.files import existing, home_path, opened, refuse_other_formats
 from scanvi_tutorial.inputs.genes import gene_features, only_genes
+from scanvi_tutorial.inputs.markers import check_markers
 
 _CELLS_AT_ONCE = 2_000
 _NUMBERS_AT_ONCE = 5_000_000  # of a store that is read gene by gene
@@ -61,6 +62,8 @@ def read_selected(
         _, left_out = only_genes(tables)
         genes = np.flatnonzero(gene_features(tables.var))
         counts = _on_disk(store, layer, path)
+        check_markers(tables.uns.get("markers"))  # before the file is read
+        refuse_repeated(AnnData(var=tables.var.iloc[genes, :0]), "var")
         detected = _detected(store, tables, genes, counts, layer)
         kept = genes[best_genes(detected.astype(np.float64), tables.var_names[genes], tables.uns.get("markers"), n)]
         matrix = _filled(counts, kept, int(detected[np.isin(genes, kept)].sum()), folder)
@@ -208,7 +211,8 @@ def _array_in(folder: str | Path | None, length: int, dtype: type) -> np.ndarray
         return np.empty(length, dtype)
     size = length * np.dtype(dtype).itemsize
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        folder = home_path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder) as file:  # the mapping keeps it open
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)  # else a full disk would kill the process, later

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from scanvi_tutorial.evaluation.baselines import Baseline
 from scanvi_tutorial.evaluation.metrics import METRICS, all_metrics, largest_class_scores
+from scanvi_tutorial.inputs.cells import probabilities_of
 from scanvi_tutorial.inputs.errors import InputError, column_of
 from scanvi_tutorial.inputs.labels import check_labels
 
@@ -64,7 +65,7 @@ def scores(
         return all_metrics(truth, probabilities)
     adata, scored = truth, scored_cells(truth, labels_key, truth_key)
     if probabilities is None:
-        probabilities = adata.obsm.get("scanvi_probabilities")
+        probabilities = probabilities_of(adata)
     if not isinstance(probabilities, pd.DataFrame) or not probabilities.index.equals(adata.obs_names):
         raise InputError(
             "Probabilities must be a table with one row for each cell of the AnnData, in its order. Pass what "

@@ -1,7 +1,8 @@
-"""The table of cells: which of its columns are read, whether it can take results, and a copy of what is read."""
+"""The table of cells: which of its columns are read, whether it can take results, and the results in it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -13,6 +14,7 @@ from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import InputError, refuse_repeated
 from scanvi_tutorial.inputs.genes import only_genes
 from scanvi_tutorial.inputs.labels import check_labels, label_name, label_warnings, means_no_label, refuse_no_types
+from scanvi_tutorial.inputs.writing import names_in_file
 
 _WRITTEN = ("scanvi_label", "scanvi_probability")  # columns that an answer is written to
 
@@ -53,7 +55,8 @@ def check_cells(adata: AnnData) -> None:
 def strip_to_inputs(adata: AnnData, columns: Columns) -> tuple[AnnData, list[str]]:
     """Return new cells with what a method reads and nothing else, and a sentence for each warning about it.
 
-    The cells have counts of genes in `X`, labels or none, and batches. What is quick to look at is looked at first.
+    The cells have counts of genes in `X`, labels or none, and batches where there are several.
+    What is quick to look at is looked at first.
 
     Raises:
         InputError: Where counts, labels or batches cannot be used.
@@ -72,8 +75,34 @@ def strip_to_inputs(adata: AnnData, columns: Columns) -> tuple[AnnData, list[str
     warned = label_warnings(adata, labels_key, unlabeled_category=columns.unlabeled_category)
     obs = pd.DataFrame({labels_key: pd.Categorical.from_codes(codes, names)}, index=adata.obs_names)
     if batch_key is not None:
-        obs[batch_key] = check_batches(adata, batch_key)
-        warned += batch_warnings(names, codes, obs[batch_key].array)
+        batches = check_batches(adata, batch_key)
+        if len(batches.categories) > 1:
+            obs[batch_key] = batches
+            warned += batch_warnings(names, codes, batches)
+        else:
+            warned.append(f"All cells are of one batch in obs[{batch_key!r}], so there is none to correct for.")
     genes, left_out = only_genes(adata)
     counts = check_counts(genes, columns.layer)
     return AnnData(counts, obs=obs, var=pd.DataFrame(index=genes.var_names)), [*left_out, *warned]
+
+
+def probabilities_of(adata: AnnData) -> pd.DataFrame:
+    """Return `obsm["scanvi_probabilities"]`, (cells, labels), under the names that the labels have.
+
+    In the table, some names have another form, for files do not take them all: see `names_in_file`.
+
+    Raises:
+        InputError: Where it is no table, or one without cells.
+    """
+    table = adata.obsm.get("scanvi_probabilities")
+    if not isinstance(table, pd.DataFrame):
+        found = "is missing" if table is None else f"is of type {type(table).__name__} and so does not name its labels"
+        raise InputError(
+            f'obsm["scanvi_probabilities"] {found}. Write the table of probabilities there first: '
+            'adata.obsm["scanvi_probabilities"] = st.label_probabilities(model, adata).'
+        )
+    if table.empty:
+        raise InputError('There are no cells in obsm["scanvi_probabilities"]. Pass some that have been annotated.')
+    about = adata.uns.get("scanvi")
+    names = [str(name) for name in about.get("label_names", ())] if isinstance(about, Mapping) else []
+    return table.set_axis(names, axis=1) if names_in_file(names) == list(table.columns) else table

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
-from numbers import Real
 from typing import Literal
 
 import pandas as pd
 from anndata import AnnData
 from pandas.api.types import is_hashable
+
+from scanvi_tutorial.config import is_whole
 
 
 class InputError(ValueError):
@@ -18,6 +20,18 @@ class InputError(ValueError):
 
 class InputWarning(UserWarning):
     """Something about the data given can be used, and is worth a look before a long computation is over."""
+
+
+def warn_of(sentences: Iterable[str]) -> None:
+    """Give an `InputWarning` of each sentence, at the line that called a function with `usual_settings`."""
+    for text in sentences:
+        warnings.warn(text, InputWarning, stacklevel=4)
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says in one line and without a full stop; its kind, where it says nothing."""
+    text = str(getattr(error, "strerror", None) or error).strip()
+    return (text or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def listed(names: Iterable[object], most: int = 8) -> str:
@@ -50,7 +64,7 @@ def column_of(adata: AnnData, column: str, advice: str) -> pd.Series:
 
 def whole_number(value: object, name: str, least: int, most: int | None = None) -> int:
     """Return a whole number, which may come as 10.0; raise `InputError` where it is none or out of bounds."""
-    number = int(value) if isinstance(value, Real) and float(value).is_integer() else None
+    number = int(value) if is_whole(value) else None
     if number is None or number < least or (most is not None and number > most):
         bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise InputError(f"{name} must be a whole number {bounds}, got {value!r}.")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from anndata import AnnData
 
 from scanvi_tutorial.inputs.errors import InputError
 
-_NO_LOCK = (11, 35, 37, 38, 95)  # what Linux and macOS say of a file that is locked, or cannot be
+_NO_LOCK = {errno.EAGAIN, errno.EDEADLK, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 _KEY = re.compile(r"reading key '(.*)' of ")  # anndata notes with an error which element it was reading
 _OTHER_READERS = {  # how a file of another format becomes an AnnData
     "": "a 10x folder is read by scanpy.read_10x_mtx(folder)",
@@ -38,11 +39,17 @@ def read_h5ad(path: str | Path) -> AnnData:
         return anndata.read_h5ad(path)
 
 
+def home_path(path: str | Path) -> Path:
+    """Return a path with `~` written out; a file may be called ~something where nobody has that name."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def existing(path: str | Path) -> Path:
     """Return a path with `~` written out; raise `InputError` where there is no such file or folder."""
-    path = Path(path)
-    with suppress(RuntimeError):  # a file may be called ~something, and nobody have that name
-        path = path.expanduser()
+    path = home_path(path)
     try:
         path.stat()
     except PermissionError as error:

@@ -29,13 +29,19 @@ def gene_features(var: pd.DataFrame) -> np.ndarray:
     10x files mix genes with antibodies, guides, hashtags or peaks and say so in `feature_types`. Without such a column
     all features are genes, as are those of which it says nothing.
     """
-    genes = np.ones(len(var), dtype=bool)
+    return np.logical_and.reduce([np.ones(len(var), dtype=bool), *(~others for others in _others(var).values())])
+
+
+def _others(var: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return, for each column that says so of any, which features are no genes."""
+    found = {}
     for column in var.columns.intersection(_KIND_COLUMNS):
         kinds = var[column].map(label_name).astype(str).str.casefold()
         named = kinds.isin(_OF_GENES)
-        others = kinds.isin(_OF_OTHERS) | (named.any() & ~named & ~kinds.map(means_no_label))
-        genes &= ~others.to_numpy()
-    return genes
+        others = kinds.isin(_OF_OTHERS) | (named.any() & ~named & ~kinds.map(means_no_label).astype(bool))
+        if others.any():
+            found[column] = others.to_numpy()
+    return found
 
 
 def only_genes(adata: AnnData) -> tuple[AnnData, list[str]]:
@@ -46,9 +52,9 @@ def only_genes(adata: AnnData) -> tuple[AnnData, list[str]]:
     genes = gene_features(adata.var)
     if genes.all():
         return adata, []
-    columns = adata.var.columns.intersection(_KIND_COLUMNS)
-    kinds = listed(adata.var.loc[~genes, columns].map(label_name).stack().unique())
-    where = " or ".join(f"adata.var[{column!r}]" for column in columns)
+    others = _others(adata.var)
+    kinds = listed(dict.fromkeys(label_name(kind) for name, of in others.items() for kind in adata.var[name][of]))
+    where = " or ".join(f"adata.var[{column!r}]" for column in others)
     if not genes.any():
         raise InputError(
             f"None of the {len(genes)} features is a gene by {where} ({kinds}), and the model needs genes. "

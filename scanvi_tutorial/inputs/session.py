@@ -11,7 +11,7 @@ import numpy as np
 import sklearn
 import torch
 
-_AS_NUMPY_COMES = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+_NUMPY_DEFAULTS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def usual_settings() -> Iterator[None]:
     """Compute as in a new session, whatever the caller has set; `@usual_settings()` does so for a function.
 
     torch makes float32 on the CPU and gradients where asked, NumPy goes on after an underflow, and scikit-learn returns
-    arrays.
+    arrays. The type and the device of torch are the process's: do not call from several threads at once.
     """
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
     torch.set_default_dtype(torch.float32)
@@ -28,7 +28,7 @@ def usual_settings() -> Iterator[None]:
     try:
         with (
             sklearn.config_context(transform_output="default"),
-            np.errstate(**_AS_NUMPY_COMES),
+            np.errstate(**_NUMPY_DEFAULTS),
             torch.inference_mode(False),
             torch.enable_grad(),
         ):
@@ -47,7 +47,9 @@ def scanpy_module() -> ModuleType:
     """
     try:
         import scanpy
-    except RuntimeError:  # numba: no locator available
+    except RuntimeError as error:
+        if "no locator" not in str(error):
+            raise
         import numba
 
         numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="numba-")

@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,22 @@ from anndata import AnnData
 from anndata.io import read_elem, write_elem
 from scipy import sparse
 
-from scanvi_tutorial.inputs.errors import InputError, InputWarning
+from scanvi_tutorial.inputs.errors import InputError, first_line, warn_of
 
 _A_DAY = 86_400  # seconds
 _PLACE = re.compile(r"ing key (.+) of <class .*> (?:to|from) (.+)$")  # in the notes of anndata's errors
+
+
+def names_in_file(names: Iterable[str]) -> list[str]:
+    """Return names that HDF5 and zarr take as they are, each once: "|" for "/", which is a folder there."""
+    found: list[str] = []
+    for name in names:
+        base = name.replace("/", "|").replace("\0", "|")
+        base = f"label {base}" if base == "_index" or base.startswith("__") or not base.strip(".") else base
+        while base in found:
+            base += "'"
+        found.append(base)
+    return found
 
 
 @contextmanager
@@ -41,19 +53,17 @@ def make_writable(adata: AnnData) -> None:
     tables = {"adata.obs": adata.obs, "adata.var": adata.var}
     if adata.raw is not None:
         tables["adata.raw.var"] = adata.raw.var
+    notes = []
     for where, table in tables.items():
         if "_index" in table:  # left by SeuratDisk
             name = next(name for name in ("index", "old_index", secrets.token_hex(4)) if name not in table)
             table.rename(columns={"_index": name}, inplace=True)
-            _warn(f"{where}['_index'], a name that files keep for themselves, will be written as {where}[{name!r}].")
+            notes.append(f"{where}['_index'], a name that files keep for themselves, is written as {where}[{name!r}].")
         if (name := table.index.name) in table.columns and list(table[name]) != list(table.index):
             table.index.name = None
-            _warn(f"{where}.index.name was {name!r}, as is a column with other values; the index will have no name.")
+            notes.append(f"{where}.index.name was {name!r}, as is a column with other values: the index has none now.")
+    warn_of(notes)
     refuse_unwritable(adata)
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, InputWarning, stacklevel=3)
 
 
 def refuse_unwritable(adata: AnnData) -> None:
@@ -73,19 +83,20 @@ def _try_to_write(where: str, name: str, part: Any) -> None:
         with nullable_strings_too(), h5py.File("in memory", "w", driver="core", backing_store=False) as file:
             write_elem(file, name, _first_rows(part))
             read_elem(file[name])  # names that differ in Python can be one in a file
+    except MemoryError:
+        raise
     except Exception as error:  # what anndata raises depends on the part
-        reason = str(error).strip().splitlines()[0].rstrip(".")
         for note in getattr(error, "__notes__", ()):
             if found := _PLACE.search(note):
                 keys = f"{found[2]}/{found[1].strip(chr(39))}".strip("/").split("/")[1:]
-                where += "".join(f"[{key!r}]" for key in keys)
+                where += "".join(f"[{key!r}]" for key in (keys[:1] if name in ("obs", "var") else keys))
         where = where.replace("['_index']", ".index")
         if name in ("obs", "var") and not where.endswith(name):
             remedy = f"{where} = {where}.astype(str)"
         else:
             remedy = f"del {where}"
         raise InputError(
-            f"{where} cannot be kept in an .h5ad file ({reason}). Mend the file once in Python: adata = "
+            f"{where} cannot be kept in an .h5ad file ({first_line(error)}). Mend the file once in Python: adata = "
             f"anndata.read_h5ad(...); {remedy}; adata.write_h5ad(...)."
         ) from error
 

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from scanvi_tutorial.inputs.files import home_path
 from scanvi_tutorial.inputs.writing import write_atomically
 
 SCHEMA = 1  # raised whenever an older reader would misread a newer file
@@ -37,7 +38,7 @@ def write_file(
 
     Raises `PersistenceError` as `is_saved` does, and where the file cannot be written.
     """
-    path = Path(path).expanduser()
+    path = home_path(path)
     is_saved(path, kind=kind)
     header = json.dumps({"schema": SCHEMA, "kind": kind, "versions": versions(), "about": dict(about)})
     data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {_HEADER: header})
@@ -54,7 +55,7 @@ def read_file(path: str | Path, *, kind: Kind = "model") -> tuple[dict[str, Tens
 
     Raises `PersistenceError` where the file is missing, damaged, of another kind, of a newer schema or not ours.
     """
-    path = Path(path).expanduser()
+    path = home_path(path)
     if not path.exists():
         raise PersistenceError(f"There is no file {path} (looked in {path.absolute().parent}). Check the spelling.")
     try:
@@ -87,7 +88,7 @@ def is_saved(path: str | Path, *, kind: Kind = "model") -> bool:
 
     Raises `PersistenceError` where there is something else, which must not be replaced, or no folder to write to.
     """
-    path = Path(path).expanduser()
+    path = home_path(path)
     if not path.absolute().parent.is_dir():
         raise PersistenceError(f"There is no folder {path.absolute().parent} to write {path.name} to. Make it.")
     return path.exists() and bool(read_file(path, kind=kind))

@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from scanvi_tutorial.inputs.cells import probabilities_of
 from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.inputs.labels import check_labels, label_name
 from scanvi_tutorial.inputs.session import scanpy_module
@@ -212,28 +213,6 @@ def _mark(name: str, color: str, size: float) -> Line2D:
         markeredgewidth=0,
         label=shown(name, 24, lines=4),
     )
-
-
-def probabilities_of(adata: AnnData) -> pd.DataFrame:
-    """Return obsm["scanvi_probabilities"] (cells, labels) under the names that `annotate` was given.
-
-    Files take no slash in the name of a column, so that names may stand there in another form than in `label_names`.
-
-    Raises:
-        InputError: Where it is no table, or one without cells.
-    """
-    table = adata.obsm.get("scanvi_probabilities")
-    if not isinstance(table, pd.DataFrame):
-        found = "is missing" if table is None else f"is of type {type(table).__name__} and so does not name its labels"
-        raise InputError(
-            f'obsm["scanvi_probabilities"] {found}. Write the table of probabilities there first: '
-            'adata.obsm["scanvi_probabilities"] = st.label_probabilities(model, adata).'
-        )
-    if table.empty:
-        raise InputError("There are no cells to draw. Pass some that have been annotated.")
-    about = adata.uns.get("scanvi")
-    names = about.get("label_names", ()) if isinstance(about, Mapping) else ()
-    return table.set_axis(list(map(str, names)), axis=1) if len(names) == table.shape[1] else table
 
 
 def _html(data: Mapping[str, Any], colors: Mapping[str, str]) -> str:

@@ -52,9 +52,9 @@ def history_plot(history: pd.DataFrame, *, best_epoch: int | None = None) -> Fig
         for axes, column, color, name in (
             (bound, "bound_train", BLUE, "training cells"),
             (bound, "bound_held_out", ORANGE, "held-out cells"),
-            (kl, "kl_z", BLUE, "z₁ and z₂"),
-            (kl, "kl_l", ORANGE, "ℓ"),
-            (kl, "kl_y", GREEN, "y"),
+            (kl, "kl_z", BLUE, "$z_1$ and $z_2$"),
+            (kl, "kl_l", ORANGE, r"$\ell$"),
+            (kl, "kl_y", GREEN, "$y$"),
             (schedule, "kl_weight", ORANGE, "weight of the KL terms"),
         ):
             axes.plot(epochs, history[column], color=color, label=name)
@@ -217,7 +217,7 @@ def label_weight_plot(table: pd.DataFrame, *, marks: Mapping[str, float] | None 
         right.set_title("Expected calibration error")
         right.set_ylim(0, table["calibration_error"].max() * (1.65 if marks else 1.05))  # names stand above the data
         for axes in (left, right):
-            axes.set(xscale="log", xlabel="label weight w")
+            axes.set(xscale="log", xlabel="label weight $w$")
             axes.grid(axis="y")
         named = pd.Series(marks or {}, dtype=float)
         for weight, names in named[named.between(means.index.min(), means.index.max())].groupby(named):

@@ -5,7 +5,6 @@ Pyplot makes figures, so that a notebook shows and closes those of a cell; a bar
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -24,7 +23,6 @@ from matplotlib.backend_bases import RendererBase
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import Formatter, LogFormatterMathtext
 from matplotlib.transforms import BboxBase
 from numpy.typing import NDArray
 
@@ -41,7 +39,6 @@ ORANGE = "#d55e00"
 GREEN = "#009e73"
 BAND = "#d8dee4"  # where chance alone would put a point
 UNLABELED_COLOR = "#d3d3d3"
-_RAISED = str.maketrans("-.0123456789", "⁻·⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 # Ten of the twelve colors of Paul Tol's qualitative scheme (Colour Schemes, SRON/EPS/TN/09-002), in an order that keeps
 # the first four to seven furthest apart, seen with or without a color vision deficiency.
@@ -104,7 +101,7 @@ def shown(name: object, width: int = 36, lines: int = 2) -> str:
     found = wrap(" ".join(str(name).split()), width)
     if len(found) > lines:
         found[lines - 1 :] = [f"{found[lines - 1][: width - 1]}…"]
-    return "\n".join(found)
+    return "\n".join(found).replace("$", r"\$")  # which would begin mathematics
 
 
 def book_style() -> AbstractContextManager[None]:
@@ -112,32 +109,11 @@ def book_style() -> AbstractContextManager[None]:
     return plt.style.context(["default", STYLE])
 
 
-class PlainPowers(Formatter):
-    """Writes what a logarithmic axis says, 10², without mathematics, which is off in the book's style."""
-
-    def __init__(self, formatter: LogFormatterMathtext) -> None:
-        self.formatter = formatter
-
-    def set_locs(self, locs: list[float]) -> None:
-        """Tell which ticks there are, on which it depends whether those between powers have a label."""
-        self.formatter.set_locs(locs)
-
-    def __call__(self, x: float, pos: int | None = None) -> str:
-        """Return the label of a tick."""
-        text = re.sub(r"\$|\\mathdefault|[{}]", "", self.formatter(x, pos)).replace(r"\times", "×")
-        power, raised, exponent = text.partition("^")
-        return power.replace("-", "−") + (exponent.translate(_RAISED) if raised else "")
-
-
 class Sheet(Figure):
     """A figure that has the book's style whenever it is drawn: ticks are made, and fonts chosen, that late."""
 
     def draw(self, renderer: RendererBase) -> None:
         """Draw everything."""
-        for axis in (axis for axes in self.axes for axis in (axes.xaxis, axes.yaxis)):
-            for ticks in (axis.major, axis.minor):
-                if isinstance(ticks.formatter, LogFormatterMathtext):
-                    ticks.formatter = PlainPowers(ticks.formatter)
         with book_style(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph")  # letters that the font lacks
             super().draw(renderer)

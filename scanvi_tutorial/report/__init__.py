@@ -14,6 +14,7 @@ from anndata import AnnData
 
 from scanvi_tutorial.evaluation import scores
 from scanvi_tutorial.inputs.errors import InputError
+from scanvi_tutorial.inputs.files import home_path
 from scanvi_tutorial.inputs.writing import write_atomically
 from scanvi_tutorial.report.figures import figures_of, held_out_of, in_words, labels_of
 
@@ -24,7 +25,7 @@ _NEEDED = {"held_out", "parameters", "best_epoch", "history", "genes", "label_na
 
 def write_report(adata: AnnData, path: str | Path, *, title: str = "Annotated cells", seed: int = 0) -> Path:
     """Write the page of `report_page` to `path`, whole or not at all, and return the path."""
-    path = Path(path).expanduser()
+    path = home_path(path)
     page = report_page(adata, title=title, seed=seed).encode(errors="replace")
     try:
         with write_atomically(path) as part:

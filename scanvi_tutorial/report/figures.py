@@ -18,10 +18,10 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from scanvi_tutorial.evaluation import confusion, reliability
+from scanvi_tutorial.inputs.cells import probabilities_of
 from scanvi_tutorial.inputs.errors import InputError, column_of
 from scanvi_tutorial.inputs.labels import label_name, means_no_label
 from scanvi_tutorial.plotting import confusion_plot, history_plot, palette, probability_plot, reliability_diagram, umap
-from scanvi_tutorial.plotting.embedding import probabilities_of
 from scanvi_tutorial.plotting.style import (
     BLUE,
     FAINT,

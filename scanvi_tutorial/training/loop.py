@@ -210,22 +210,15 @@ class _Fit:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device called `name`; "auto" is CUDA where there is one, then MPS, then the CPU, and "gpu" no CPU.
+    """Return the device called `name`; "auto" is CUDA where there is one, then MPS, then the CPU.
 
     Raises `InputError` where there is no such device.
     """
-    there = [torch.cuda.is_available() * "cuda", torch.backends.mps.is_available() * "mps", "cpu"]
-    best = next(filter(None, there))
-    try:
-        device = torch.device(best if name in ("auto", "gpu") else name)
-    except (RuntimeError, TypeError):
-        device = None
-    if device is None or device.type not in there or (name == "gpu" and best == "cpu"):
-        raise InputError(
-            f'There is no device {name!r} here. TrainConfig.device is "auto" or one of {listed(filter(None, there))}, '
-            'and "cuda:1" is a second GPU.'
-        )
-    return device
+    there = ["cuda", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    there = [*(there if torch.cuda.is_available() else ()), *["mps"] * torch.backends.mps.is_available(), "cpu"]
+    if name not in ("auto", *there):
+        raise InputError(f'There is no device {name!r} here. TrainConfig.device is "auto" or one of {listed(there)}.')
+    return torch.device(there[0] if name == "auto" else name)
 
 
 _DISPERSION_PACE = 10  # Adam moves a parameter by about its rate a step, and log θ starts decades from where it ends

@@ -115,7 +115,7 @@ def test_many_cells_are_fitted_less_often(cells, fits, monkeypatch):
 
 @pytest.mark.parametrize("settings", [{"fits": 0}, {"fits": -1}, {"jobs": 0}])
 def test_no_fit_is_no_ensemble(settings):
-    with pytest.raises(InputError, match="At least one fit and one job"):
+    with pytest.raises(InputError, match="must be a whole number of at least 1"):
         Ensemble(**settings)
 
 

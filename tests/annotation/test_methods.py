@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from scanvi_tutorial.annotation.methods import SingleFit
+from scanvi_tutorial.annotation.methods import SingleFit, recommended
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.evaluation import largest_class_rate, scored_cells, scores
+from scanvi_tutorial.inputs import InputWarning
 
 SHORT = TrainConfig(max_epochs=15, batch_size=64, warmup=0.25)
 SMALL = ModelConfig(n_latent=4, gene_hidden=(32,), label_hidden=(16,), classifier_hidden=(16,))
@@ -27,3 +29,16 @@ def test_one_fit_beats_chance_and_never_sees_the_truth(adata, objective, tmp_pat
 def test_another_seed_is_another_fit(adata, tmp_path):
     method = SingleFit(SMALL, SHORT, folder=tmp_path)
     assert not np.allclose(method(adata, seed=0), method(adata, seed=1), atol=0.01)
+
+
+def test_counts_in_a_layer_give_what_counts_in_x_give(adata, tmp_path):
+    adata = adata[:, :40].copy()
+    adata.var["feature_types"] = ["Gene Expression"] * 35 + ["Antibody Capture"] * 5
+    layered = adata.copy()
+    layered.layers["umi"], layered.X = layered.X.copy(), layered.X.log1p()
+    settings = {"model": SMALL, "train": TrainConfig(max_epochs=2), "fits": 1, "folder": tmp_path}
+    with pytest.warns(InputWarning, match="5 of 40 features are no genes"):
+        plain = recommended(adata, **settings)
+    with pytest.warns(InputWarning, match="5 of 40"):
+        from_layer = recommended(layered, layer="umi", **settings)
+    pd.testing.assert_frame_equal(plain, from_layer)

@@ -196,3 +196,15 @@ def test_scanpy_ranks_genes_where_the_new_cells_lack_a_type(reference, query):
     named = query.obs["scanvi_label"].value_counts()
     sc.pp.log1p(query)
     sc.tl.rank_genes_groups(query, "scanvi_label", groups=list(named.index[named > 1]))
+
+
+def test_antibodies_that_the_model_was_fitted_on_are_read_and_others_are_not(reference, query):
+    reference = reference.copy()
+    kinds = ["Gene Expression"] * 30 + ["Antibody Capture"] * 10
+    for adata in (reference, query):
+        adata.var["feature_types"] = kinds
+    model = SCANVI.from_anndata(reference[:, :35].copy(), SMALL)
+    predict(model, query)
+    assert query.uns["scanvi"]["genes_found"] == 1
+    expected = label_probabilities(model, query[:, :35].copy())
+    np.testing.assert_array_equal(query.obsm["scanvi_probabilities"], expected)

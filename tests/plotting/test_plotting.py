@@ -473,9 +473,9 @@ def test_history_draws_every_column_under_its_name(history):
     for axes, name, column in (
         (bound, "training cells", "bound_train"),
         (bound, "held-out cells", "bound_held_out"),
-        (kl, "z₁ and z₂", "kl_z"),
-        (kl, "ℓ", "kl_l"),
-        (kl, "y", "kl_y"),
+        (kl, "$z_1$ and $z_2$", "kl_z"),
+        (kl, r"$\ell$", "kl_l"),
+        (kl, "$y$", "kl_y"),
         (schedule, "weight of the KL terms", "kl_weight"),
     ):
         np.testing.assert_array_equal(curves(axes)[name].get_ydata(), history[column])

@@ -327,7 +327,7 @@ def test_figures_bear_names_as_they_are_under_any_settings(named, text, monkeypa
     original = Figure.savefig
 
     def save(figure, *args, **kwargs):
-        said.update(found.get_text() for found in figure.findobj(Text))
+        said.update(found.get_text().replace(r"\$", "$") for found in figure.findobj(Text))
         original(figure, *args, **kwargs)
 
     monkeypatch.setattr(Figure, "savefig", save)

@@ -277,7 +277,7 @@ def test_history_survives_json(tiny):
     assert back.frame.attrs == history.frame.attrs
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:0", "cuda", "cpu:x", "tpu", "", None, 3])
+@pytest.mark.parametrize("name", ["gpu", "cuda:0", "cuda", "cpu:3", "tpu", "", None, 3])
 def test_a_device_that_is_not_there_is_refused_with_those_that_are(name, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
@@ -285,12 +285,13 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(name, monkeyp
         choose_device(name)
 
 
-def test_a_gpu_is_the_one_there_is(monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
-    assert choose_device("gpu") == choose_device("auto") == torch.device("mps")
+def test_the_second_of_two_gpus_is_a_device_and_the_third_is_none(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert choose_device("gpu") == torch.device("cuda")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert choose_device("auto") == torch.device("cuda")
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(InputError, match="one of cuda, cuda:0, cuda:1, cpu"):
+        choose_device("cuda:2")
 
 
 def test_a_named_device_is_taken_at_its_word():
