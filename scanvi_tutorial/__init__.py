@@ -11,10 +11,11 @@ from scanvi_tutorial.data.selection import select_genes
 from scanvi_tutorial.data.streaming import read_selected
 from scanvi_tutorial.inference.predictions import label_probabilities, latent, posterior_predictive
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning
-from scanvi_tutorial.inputs.errors import InputError
+from scanvi_tutorial.inputs.errors import InputError, InputWarning
 from scanvi_tutorial.inputs.files import read_h5ad
 from scanvi_tutorial.inputs.markers import marker_scores
 from scanvi_tutorial.model.bound import bound_terms
+from scanvi_tutorial.model.persistence import PersistenceError
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.plotting import figure6
 from scanvi_tutorial.report import write_report
@@ -27,7 +28,9 @@ __all__ = [
     "ConfoundedBatchWarning",
     "History",
     "InputError",
+    "InputWarning",
     "ModelConfig",
+    "PersistenceError",
     "RunConfig",
     "TrainConfig",
     "annotate",

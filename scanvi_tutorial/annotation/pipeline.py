@@ -109,6 +109,13 @@ def annotate(
     """
     check_cells(adata)
     genes, seed = whole_number(genes, "genes", 1), check_seed(seed)
+    for name, value, kinds in (
+        ("keep_labels", keep_labels, (bool, np.bool_)),
+        ("model_config", model_config, (ModelConfig, type(None))),
+        ("train_config", train_config, (TrainConfig, type(None))),
+    ):
+        if not isinstance(value, kinds):
+            raise InputError(f"{name} must be of type {kinds[0].__name__}, and is of type {type(value).__name__}.")
     if model is not None:
         is_saved(model)  # refuses what must not be replaced before anything is computed
     columns = Columns(labels_key, unlabeled_category, layer, batch_key)

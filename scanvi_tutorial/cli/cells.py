@@ -147,7 +147,7 @@ def predict(
       scanvi-tutorial predict new.h5ad --model model.safetensors --out new_named.h5ad
     """  # noqa: D301 (\b tells click to leave the lines below as they are)
     with errors_to_exit_code(quiet, source):
-        refuse_to_overwrite([out, csv], overwrite, kept=source, out=out)
+        refuse_to_overwrite([out, csv], overwrite, kept=source, out=out, model=model)
         adata, compression = read_h5ad(source), compression_of(source)
         with answer_kept(adata, out) as written, notes_at_once() as said:
             make_writable(adata)

@@ -90,15 +90,22 @@ def in_shell(text: str) -> str:
 
 
 def refuse_to_overwrite(
-    paths: list[Path | None], overwrite: bool, *, kept: Path | None = None, out: Path | None = None
+    paths: list[Path | None],
+    overwrite: bool,
+    *,
+    kept: Path | None = None,
+    out: Path | None = None,
+    model: Path | None = None,
 ) -> None:
     """Stop before anything is computed, if a result would replace a file or another one, or cannot be written.
 
-    `kept`, the file that is read, can be replaced by `out` alone.
+    `kept`, the file that is read, can be replaced by `out` alone, and `model` by nothing.
     """
     if out is not None and out.suffix.lower() != ".h5ad":
         raise click.ClickException(f"{out} is not an .h5ad file, by its name. Give it that ending.")
     taken = {} if kept is None else {kept.resolve(): "the file that is read"}
+    if model is not None:
+        taken[model.resolve()] = "the model that is read"
     for path in paths:
         if path is None:
             continue
@@ -106,6 +113,8 @@ def refuse_to_overwrite(
         if place in taken and not (path == out and taken[place] == "the file that is read"):
             raise click.ClickException(f"{path} is {taken[place]} already. Give every result a name of its own.")
         taken[place] = "the name of another result"
+        if path.exists() and not path.is_file():
+            raise click.ClickException(f"{path} is no regular file. Choose another name.")
         if path.exists() and not overwrite:
             raise click.ClickException(f"{path} exists already. Choose another name, or say --overwrite.")
         if not path.absolute().parent.is_dir():

@@ -23,8 +23,10 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from scanvi_tutorial.inputs.errors import InputError, InputWarning, column_of, listed, refuse_unknown
+from scanvi_tutorial.inputs.labels import label_name
 
 _CONFOUNDED = 0.5  # adjusted mutual information: two types in two batches reach it when nine in ten keep to one
+_NO_BATCH = ("", "nan", "None", "<NA>", "NaT")
 _ENOUGH = 10  # labels of a type that would be spread over batches by chance
 _LEAST_SCALE = 0.01  # a density needs some width, even if all totals agree
 
@@ -40,12 +42,23 @@ def check_batches(adata: AnnData, column: str) -> pd.Categorical:
         InputError: Where there is no such column, or where a cell's batch is missing.
     """
     values = column_of(adata, column, "Name the one that says which run or donor a cell is from.")
-    if missing := int(values.isna().sum()):
+    values = values.map(label_name).astype(object)
+    if missing := int((values.isna() | values.isin(_NO_BATCH)).sum()):
         raise InputError(
             f"{missing} of {len(values)} cells have no batch in adata.obs[{column!r}]. Say which run they are from, or "
             "leave them out."
         )
-    return pd.Categorical(np.asarray(values.astype(str), dtype=object))
+    return pd.Categorical(np.asarray(values, dtype=object))
+
+
+def refuse_names_of_cells(batches: pd.Categorical, column: str) -> None:
+    """Raise `InputError` where a column of batches holds nearly as many as there are cells."""
+    names = batches.categories
+    if 2 * len(names) > len(batches):
+        raise InputError(
+            f"adata.obs[{column!r}] holds {len(names)} different values for {len(batches)} cells ({listed(names, 3)}), "
+            "and a batch is a group of cells. Name the column of donors, runs or protocols."
+        )
 
 
 def confounding(names: Sequence[str], codes: np.ndarray, batches: pd.Categorical) -> str | None:
@@ -134,11 +147,7 @@ class Batches:
                 f"adata.obs[{key!r}] holds one batch ({listed(names)}), so there is nothing to correct for. "
                 "Leave batch_key out, or name the column that tells the batches apart."
             )
-        if 2 * len(names) > len(values):
-            raise InputError(
-                f"adata.obs[{key!r}] holds {len(names)} different values for {len(values)} cells ({listed(names, 3)}), "
-                "and a batch is a group of cells. Name the column of donors, runs or protocols."
-            )
+        refuse_names_of_cells(values, key)
         moments = [log_total_moments(log_totals[values == name]) for name in names]
         return cls(key, tuple(names), *zip(*moments, strict=True))
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 from anndata import AnnData
+from pandas.api.types import is_hashable
 
 from scanvi_tutorial.config import UNLABELED
-from scanvi_tutorial.inputs.batches import batch_warnings, check_batches
+from scanvi_tutorial.inputs.batches import batch_warnings, check_batches, refuse_names_of_cells
 from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import InputError, refuse_repeated
 from scanvi_tutorial.inputs.genes import only_genes
@@ -29,16 +30,16 @@ class Columns:
     batch_key: str | None = None  # column of `obs` with the batches, if they are to be told apart
 
     def __post_init__(self) -> None:
+        for name in ("labels_key", "layer", "batch_key"):
+            if not is_hashable(value := getattr(self, name)):
+                raise InputError(f"{name} must be one name, and it is of type {type(value).__name__}.")
         none = self.unlabeled_category
         object.__setattr__(self, "unlabeled_category", UNLABELED if means_no_label(none) else label_name(none))
 
 
 def check_cells(adata: AnnData) -> None:
     """Raise `InputError` for what cannot take results: no AnnData, a part of a backed one, cells of one name."""
-    if not isinstance(adata, AnnData):
-        raise InputError(
-            f"An AnnData is needed here, and this is a {type(adata).__name__}. Read a file with st.read_h5ad(path)."
-        )
+    refuse_other_types(adata)
     if not isinstance(adata.obs, pd.DataFrame):
         raise InputError(
             "This AnnData was read lazily, and its cells are still on disk. Call .to_memory() on it first."
@@ -50,6 +51,14 @@ def check_cells(adata: AnnData) -> None:
             f"The names of the cells are called {adata.obs_names.name!r}. Set adata.obs_names.name = None."
         )
     refuse_repeated(adata, "obs")
+
+
+def refuse_other_types(adata: object) -> None:
+    """Raise `InputError` for what is no AnnData."""
+    if not isinstance(adata, AnnData):
+        raise InputError(
+            f"An AnnData is needed here, and this is a {type(adata).__name__}. Read a file with st.read_h5ad(path)."
+        )
 
 
 def strip_to_inputs(adata: AnnData, columns: Columns) -> tuple[AnnData, list[str]]:
@@ -68,7 +77,7 @@ def strip_to_inputs(adata: AnnData, columns: Columns) -> tuple[AnnData, list[str
                 f"adata.obs[{column!r}] is where answers are written, so what is in it would be lost. Copy it first: "
                 f"adata.obs['checked'] = adata.obs[{column!r}]."
             )
-    if batch_key == labels_key:
+    if batch_key is not None and batch_key == labels_key:
         raise InputError(f"{batch_key!r} is named both as the column of labels and as that of batches. Name two.")
     names, codes = check_labels(adata, labels_key, unlabeled_category=columns.unlabeled_category)
     refuse_no_types(adata, labels_key, names, codes)
@@ -76,6 +85,7 @@ def strip_to_inputs(adata: AnnData, columns: Columns) -> tuple[AnnData, list[str
     obs = pd.DataFrame({labels_key: pd.Categorical.from_codes(codes, names)}, index=adata.obs_names)
     if batch_key is not None:
         batches = check_batches(adata, batch_key)
+        refuse_names_of_cells(batches, batch_key)
         if len(batches.categories) > 1:
             obs[batch_key] = batches
             warned += batch_warnings(names, codes, batches)
@@ -94,6 +104,7 @@ def probabilities_of(adata: AnnData) -> pd.DataFrame:
     Raises:
         InputError: Where it is no table, or one without cells.
     """
+    refuse_other_types(adata)
     table = adata.obsm.get("scanvi_probabilities")
     if not isinstance(table, pd.DataFrame):
         found = "is missing" if table is None else f"is of type {type(table).__name__} and so does not name its labels"
@@ -103,6 +114,11 @@ def probabilities_of(adata: AnnData) -> pd.DataFrame:
         )
     if table.empty:
         raise InputError('There are no cells in obsm["scanvi_probabilities"]. Pass some that have been annotated.')
+    if table.isna().any(axis=None):
+        raise InputError(
+            'obsm["scanvi_probabilities"] says nothing of some cells: two annotations of other labels were joined, or '
+            "cells were added. Call st.annotate on all cells, or take those that have been annotated."
+        )
     about = adata.uns.get("scanvi")
     names = [str(name) for name in about.get("label_names", ())] if isinstance(about, Mapping) else []
     return table.set_axis(names, axis=1) if names_in_file(names) == list(table.columns) else table

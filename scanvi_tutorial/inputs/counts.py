@@ -5,6 +5,7 @@ from __future__ import annotations
 import h5py
 import numpy as np
 from anndata import AnnData
+from pandas.api.types import is_hashable
 from scipy import sparse
 
 from scanvi_tutorial.inputs.errors import InputError, listed, refuse_repeated
@@ -29,7 +30,7 @@ def check_counts(adata: AnnData, layer: str | None = None) -> sparse.csr_matrix:
             count at all.
     """
     where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-    if layer is not None and layer not in adata.layers:
+    if layer is not None and (not is_hashable(layer) or layer not in adata.layers):
         raise InputError(f"There is no layer {layer!r}. {_layers(adata)}")
     matrix = in_memory(adata.X if layer is None else adata.layers[layer])
     if matrix is None:

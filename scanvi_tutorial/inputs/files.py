@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,11 @@ _OTHER_READERS = {  # how a file of another format becomes an AnnData
     ".tsv": "a table is read by anndata.io.read_text(path)",
     ".loom": "Loom is read by anndata.io.read_loom(path)",
     ".zarr": "Zarr is read by anndata.read_zarr(path)",
-    ".gz": "unpack it first, with gunzip",
+    ".h5mu": "MuData is read by mudata.read_h5mu(path), and .mod['rna'] is its AnnData of genes",
+}
+_OTHER_STORES = {  # what lies in a file under the name of another format
+    "matrix": _OTHER_READERS[".h5"],
+    "mod": _OTHER_READERS[".h5mu"],
 }
 
 
@@ -41,6 +46,10 @@ def read_h5ad(path: str | Path) -> AnnData:
 
 def home_path(path: str | Path) -> Path:
     """Return a path with `~` written out; a file may be called ~something where nobody has that name."""
+    if not isinstance(path, str | PathLike):
+        raise InputError(f"The path of a file is needed here, and this is of type {type(path).__name__}.")
+    if "://" in str(path):
+        raise InputError(f"{path} is an address, and files are read from disk. Download it first.")
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -63,12 +72,17 @@ def existing(path: str | Path) -> Path:
 
 def refuse_other_formats(path: Path) -> None:
     """Raise `InputError` where a path is not that of an `.h5ad` file, and name what reads it."""
-    if path.is_dir() or path.suffix.lower() != ".h5ad":
-        raise InputError(
-            f"{path} is {'a folder' if path.is_dir() else 'not an .h5ad file, by its name'}. This book reads AnnData "
-            f"files (.h5ad): {_OTHER_READERS.get(path.suffix.lower(), 'read it with the tool that made it')}, then "
-            "save it with adata.write_h5ad(...)."
-        )
+    suffix = path.suffix.lower()
+    if path.is_dir() or suffix != ".h5ad":
+        reader = _OTHER_READERS.get(suffix, "read it with the tool that made it")
+        remedy = f"{reader}, then save it with adata.write_h5ad(...)"
+        if suffix == ".gz":
+            remedy = "unpack it with gunzip"
+        elif path.is_file() and h5py.is_hdf5(path):
+            with h5py.File(path) as file:
+                remedy = "this is one, so call it .h5ad" if "obs" in file and "mod" not in file else remedy
+        kind = "a folder" if path.is_dir() else "not an .h5ad file, by its name"
+        raise InputError(f"{path} is {kind}. This book reads AnnData files (.h5ad): {remedy}.")
 
 
 @contextmanager
@@ -82,6 +96,9 @@ def opened(path: Path) -> Iterator[Any]:
         warnings.simplefilter("ignore")
         try:
             with nullcontext(zarr.open_group(path, mode="r")) if of_zarr else h5py.File(path) as store:
+                for part, reader in _OTHER_STORES.items():
+                    if part in store and "X" not in store:
+                        raise InputError(f"{path} is no AnnData inside, but another kind of file: {reader}.")
                 yield store
         except InputError:
             raise
@@ -106,6 +123,9 @@ def _cause(path: Path, error: Exception) -> str:
     if isinstance(error, MemoryError):
         return f"{path} does not fit into memory ({reason}). Read it with st.read_selected(path, folder=...)."
     if path.suffix.lower() != ".zarr" and not h5py.is_hdf5(path):
+        with path.open("rb") as file:
+            if file.read(2) in (b"\x1f\x8b", b"PK"):
+                return f"{path} is a gzip or zip file inside. Unpack it, and read what is in it."
         return (
             f"{path} is called .h5ad but is not HDF5 inside ({path.stat().st_size:,} bytes): a download cut short, a "
             "web page saved under that name, or a pointer that Git LFS left. Fetch it again."

@@ -14,12 +14,12 @@ from scanvi_tutorial.inputs.errors import InputError, listed, refuse_repeated
 from scanvi_tutorial.inputs.labels import label_name, means_no_label
 
 LEAST_OVERLAP = 0.5  # share of the model's genes that other cells must have
-_ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})(\.\d+)?")
-_KIND_COLUMNS = ("feature_types", "feature_type", "modality", "feature_biotype")  # 10x, CellBender, MuData, CELLxGENE
-_OF_GENES = {"gene expression", "gene", "genes", "rna", "gex"}
+_ENSEMBL = re.compile(r"(?:.*\W|.*_)?(ENS[A-Z]*G\d{11})(?:\.\d+)?(?:[\W_].*)?", re.IGNORECASE)
+_KIND_COLUMNS = {"featuretypes", "featuretype", "modality", "featurebiotype"}  # 10x, CellBender, MuData, CELLxGENE
+_OF_GENES = {"geneexpression", "gene", "genes", "rna", "mrna", "gex"}
 _OF_OTHERS = {
-    *("antibody capture", "antigen capture", "crispr guide capture", "multiplexing capture", "custom", "peaks"),
-    *("antibody", "protein", "prot", "adt", "hto", "hashtag", "crispr", "guide", "grna", "atac", "peak", "spike-in"),
+    *("antibodycapture", "antigencapture", "crisprguidecapture", "multiplexingcapture", "custom", "peaks", "abseq"),
+    *("antibody", "protein", "prot", "adt", "hto", "hashtag", "crispr", "guide", "grna", "atac", "peak", "spikein"),
 }
 
 
@@ -35,13 +35,20 @@ def gene_features(var: pd.DataFrame) -> np.ndarray:
 def _others(var: pd.DataFrame) -> dict[str, np.ndarray]:
     """Return, for each column that says so of any, which features are no genes."""
     found = {}
-    for column in var.columns.intersection(_KIND_COLUMNS):
-        kinds = var[column].map(label_name).astype(str).str.casefold()
-        named = kinds.isin(_OF_GENES)
-        others = kinds.isin(_OF_OTHERS) | (named.any() & ~named & ~kinds.map(means_no_label).astype(bool))
-        if others.any():
-            found[column] = others.to_numpy()
+    for column, values in var.items():
+        if _letters(column) in _KIND_COLUMNS:
+            kinds = values.map(label_name).astype(object).map(_letters)
+            others = kinds.isin(_OF_OTHERS)
+            if (kinds == "geneexpression").any():  # 10x: of a kind that we do not know, it is no gene either
+                others |= ~kinds.isin(_OF_GENES) & values.notna() & ~kinds.map(means_no_label).astype(bool)
+            if others.any():
+                found[column] = others.to_numpy()
     return found
+
+
+def _letters(text: object) -> str:
+    """Return a name without blanks, points and lines, in small letters: Gene.Expression is Gene Expression."""
+    return re.sub(r"[\W_]+", "", str(text)).casefold()
 
 
 def only_genes(adata: AnnData) -> tuple[AnnData, list[str]]:
@@ -53,7 +60,11 @@ def only_genes(adata: AnnData) -> tuple[AnnData, list[str]]:
     if genes.all():
         return adata, []
     others = _others(adata.var)
-    kinds = listed(dict.fromkeys(label_name(kind) for name, of in others.items() for kind in adata.var[name][of]))
+    kinds = listed(
+        dict.fromkeys(
+            label_name(kind) for name, of in others.items() for kind in adata.var.loc[of, [name]].to_numpy().ravel()
+        )
+    )
     where = " or ".join(f"adata.var[{column!r}]" for column in others)
     if not genes.any():
         raise InputError(
@@ -90,9 +101,9 @@ def align_genes(
 ) -> tuple[sparse.csr_matrix, float, list[str]]:
     """Return counts (cells, genes) of `genes`, in that order, the share of them that is there, and what to say of it.
 
-    An Ensembl id that is missing is taken from the one id of another version (ENSG00000153563.15 for .17). A gene that
-    is missing counts zero in every cell. The encoder reads each gene's share of the cell's counts, so the shares of the
-    others rise by what is missing: a few percent are harmless, and below half we refuse.
+    An Ensembl id that is missing is taken from the one gene with that id in another form, such as another version. A
+    gene that is missing counts zero in every cell. The encoder reads each gene's share of the cell's counts, so the
+    shares of the others rise by what is missing: a few percent are harmless, and below half we refuse.
 
     Args:
         counts: (cells, their own genes), as `check_counts` returns them.
@@ -104,7 +115,7 @@ def align_genes(
     """
     names, wanted = var.index, pd.Index(genes)
     exact = names.get_indexer(wanted)
-    place = np.where(exact >= 0, exact, _other_versions(names, wanted))
+    place = np.where(exact >= 0, exact, _other_forms(names, wanted))
     found = place >= 0
     share = float(found.mean())
     if share < LEAST_OVERLAP:
@@ -115,9 +126,7 @@ def align_genes(
         )
     notes = []
     if renamed := int((found & (exact < 0)).sum()):
-        notes.append(
-            f"{renamed} of the model's {len(found)} genes were found under another version of their Ensembl id."
-        )
+        notes.append(f"{renamed} of the model's {len(found)} genes were found under another form of their Ensembl id.")
     if not found.all():
         notes.append(
             f"{1 - share:.1%} of the model's genes are missing here and were taken as zero: {listed(wanted[~found])}."
@@ -129,12 +138,9 @@ def align_genes(
     return (counts @ pick).tocsr().astype(np.float32), share, notes
 
 
-def _other_versions(names: pd.Index, wanted: pd.Index) -> np.ndarray:
-    """Return where in `names` each of `wanted` has an Ensembl id of another version, -1 for nowhere or twice."""
-    ours, theirs = (
-        pd.Index([id_[1] if (id_ := _ENSEMBL.fullmatch(str(name))) else None for name in index], dtype=object)
-        for index in (wanted, names)
-    )
+def _other_forms(names: pd.Index, wanted: pd.Index) -> np.ndarray:
+    """Return where in `names` each of `wanted` has its Ensembl id in another form, -1 for nowhere or twice."""
+    ours, theirs = (pd.Index([_ensembl_id(name) for name in index], dtype=object) for index in (wanted, names))
     once = ~theirs.duplicated(keep=False) & theirs.notna()
     place = pd.Series(np.flatnonzero(once), theirs[once]).reindex(ours).fillna(-1).to_numpy(dtype=np.int64)
     return np.where(ours.duplicated(keep=False) | ours.isna(), -1, place)
@@ -142,17 +148,25 @@ def _other_versions(names: pd.Index, wanted: pd.Index) -> np.ndarray:
 
 def _remedy(var: pd.DataFrame, genes: Sequence[str]) -> str:
     """Guess why the names differ."""
-    names, wanted = var.index, set(genes)
+    names, wanted, ids = var.index, set(genes), set(filter(None, map(_ensembl_id, genes)))
     for column in var.columns:
-        if _share(var[column].astype(str), wanted) >= LEAST_OVERLAP:
+        values = var[column].astype(str)
+        if max(_share(values, wanted), _share(map(_ensembl_id, values), ids) if ids else 0) >= LEAST_OVERLAP:
             return (
                 f"adata.var[{column!r}] holds the model's names: set adata.var_names = adata.var[{column!r}].astype("
                 "str), then adata.var_names_make_unique()."
             )
-    if (ours := _ensembl(genes)) != _ensembl(names):
+    if len(wanted.intersection(names)) >= LEAST_OVERLAP * len(names):
         return (
-            f"{'The model' if ours else 'These cells'} name genes by Ensembl ids and the other by symbols: translate "
-            "them, for example with scanpy.queries.biomart_annotations, and put the result into adata.var_names."
+            f"These cells keep {len(names)} genes alone: take all that were measured, which adata.raw.to_adata() has "
+            "where adata.raw was kept."
+        )
+    ours, theirs = 2 * len(ids) > len(wanted), 2 * sum(_ensembl_id(name) is not None for name in names) > len(names)
+    if ours != theirs:
+        by_id, by_symbol = ("The model names", "these cells") if ours else ("These cells name", "the model")
+        return (
+            f"{by_id} genes by Ensembl ids, and {by_symbol} by symbols: translate them, for example with "
+            "scanpy.queries.biomart_annotations, and put the result into adata.var_names."
         )
     if _share((name.upper() for name in names), {name.upper() for name in wanted}) >= LEAST_OVERLAP:
         return "They agree but for capitals, as genes of mouse and human do: fit a model on cells of this species."
@@ -163,6 +177,7 @@ def _share(names: Iterable[str], wanted: set[str]) -> float:
     return len(wanted.intersection(names)) / len(wanted)
 
 
-def _ensembl(names: Iterable[str]) -> bool:
-    names = [str(name) for name in names]
-    return sum(bool(_ENSEMBL.fullmatch(name)) for name in names) > len(names) / 2
+def _ensembl_id(name: object) -> str | None:
+    """Return the Ensembl id in a name, without version, prefix of a genome or symbol beside it, or None."""
+    found = _ENSEMBL.fullmatch(str(name))
+    return found[1].upper() if found else None

@@ -17,14 +17,18 @@ from scanvi_tutorial.inputs.errors import InputError, column_of, did_you_mean, l
 
 _NO_LABEL = {  # in small letters, as all missing values of Python and pandas are written, too
     *("", "-1", "-1.0", "?", "nan", "nat", "none", "na", "n/a", "#n/a", "<na>", "null"),
-    *("unknown", "unassigned", "not assigned", "unlabeled", "unlabelled", "unclassified", "undefined"),
+    *("unknown", "unassigned", "not assigned", "unlabeled", "unlabelled", "no label", "unclassified", "undefined"),
+    *("unannotated", "not annotated", "no annotation", "not available", "n.a.", "\\n"),
 }
 _STATES = "assigned|labell?ed|classified|defined|determined|annotated|identified|specified|sorted|known"
 _LIKE_NO_LABEL = re.compile(  # part of a name, or a whole one
-    rf"un-?({_STATES})|\bnot? .*({_STATES}|label|type)|ambiguous|doublet|multiplet|debris|low.?quality"
-    r"|^(unk|tbd|nil|others?|misc|mixed|\W+)$"
+    rf"un-?({_STATES}|resolved)|\bnot? .*({_STATES}|label|type)|ambiguous|indeterminate|inconclusive|to be determined"
+    r"|doublet|multiplet|debris|low.?quality|failed|none of|^(unk|und|tbd|nil|others?|misc|mixed|missing|empty|filtered"
+    r"|excluded|pruned|query|negative|unspecific|\W+)$"
 )
 _BYTES = re.compile(r"""b(['"])(.*)\1""")  # bytes that became text: b'T cell'
+_SEPARATORS = re.compile(r"(?<=\w)[-_ ]+(?=\w)")
+_NO_WIDTH = re.compile("[\u200b\u2060\ufeff]")
 _HYPHEN = re.compile(r"(?<=\w)[-\u2010-\u2015\u2212](?=\w)")  # and no minus, as in CD4-
 _BLANK = re.compile(r"(?<!\d) | (?!\d)")  # between two digits it counts
 _FEW_SEEDS = 10  # per type; the book's comparisons begin with five, where draws differ by several points
@@ -95,7 +99,10 @@ def label_name(value: object) -> str:
         value = value.decode(errors="replace")
     if isinstance(value, float | np.floating) and float(value).is_integer():
         value = int(value)
-    text = " ".join(str(value).split())
+    text = str(value)
+    if not text.isascii():  # one letter may be written in two ways, and some blanks have no width
+        text = unicodedata.normalize("NFC", _NO_WIDTH.sub("", text))
+    text = " ".join(text.split())
     return text if (quoted := _BYTES.fullmatch(text)) is None else quoted[2]
 
 
@@ -105,7 +112,7 @@ def means_no_label(value: object) -> bool:
     >>> [means_no_label(value) for value in (None, float("nan"), "-1.0", "UNKNOWN ", "T cell")]
     [True, True, True, True, False]
     """
-    return label_name(value).casefold() in _NO_LABEL
+    return _SEPARATORS.sub(" ", label_name(value)).casefold() in _NO_LABEL
 
 
 def refuse_no_types(adata: AnnData, column: str, names: Sequence[str], codes: np.ndarray) -> None:
@@ -160,11 +167,9 @@ def label_warnings(adata: AnnData, column: str, *, unlabeled_category: object = 
         notes.append(
             f"{listed(joined)}: written in several ways ({listed(map(repr, spellings[joined[0]]))}), taken as one type."
         )
-    if strange := [name for name in types if _LIKE_NO_LABEL.search(name.casefold())]:
-        notes.append(
-            f"{listed(strange)}: learned as a type, though the name sounds like 'no label'. If it means that, pass "
-            f"unlabeled_category={strange[0]!r}."
-        )
+    if strange := [name for name in types if _LIKE_NO_LABEL.search(_SEPARATORS.sub(" ", name.casefold()))]:
+        remedy = f"pass unlabeled_category={strange[0]!r}" if len(strange) == 1 else "leave those cells empty"
+        notes.append(f"{listed(strange)}: learned as a type, though it sounds like 'no label'. If it is, {remedy}.")
     alike: dict[str, list[str]] = defaultdict(list)
     for name in types:
         alike[_skeleton(name)].append(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -115,7 +116,8 @@ def write_atomically(path: Path) -> Iterator[Path]:
     That file lies beside `path` under a hidden name. If a kill leaves it there, a later write to the same folder
     removes it, but only after a day: until then another process may be writing it.
     """
-    for left in path.absolute().parent.glob(".*.scanvi-part*"):
+    path = path.resolve()  # a link stays one, and its target is written
+    for left in path.parent.glob(".*.scanvi-part*"):
         with suppress(OSError):  # another process removed it first, or it is another user's
             if time.time() - left.stat().st_mtime > _A_DAY:
                 left.unlink()
@@ -124,6 +126,8 @@ def write_atomically(path: Path) -> Iterator[Path]:
         yield part
         with part.open("rb+") as file:
             os.fsync(file.fileno())  # lest the disk put the renaming before the writing
+        if path.exists():
+            shutil.copymode(path, part)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

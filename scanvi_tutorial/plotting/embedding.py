@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from scanvi_tutorial.inputs.cells import probabilities_of
 from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.inputs.labels import check_labels, label_name
-from scanvi_tutorial.inputs.session import scanpy_module
+from scanvi_tutorial.inputs.session import scanpy_module, usual_settings
 from scanvi_tutorial.plotting.style import UNLABELED_COLOR, palette_of, panels_in_a_row, probability_cmap, sheet, shown
 
 Places = NDArray[np.floating] | None  # places of cells on a map, (cells, 2); None makes a map of obsm["X_scanvi"]
@@ -39,6 +39,7 @@ _MARGIN = 25
 _MOST = 3_000  # cells on one map: more would be a heavy page and a gray one
 
 
+@usual_settings()
 def umap(adata: AnnData, *, use_rep: str = "X_scanvi", seed: int = 0) -> NDArray[np.float32]:
     """Return a UMAP (cells, 2) of `adata.obsm[use_rep]`, which stays as it is; equal seeds give equal maps.
 

@@ -13,7 +13,8 @@ import numpy as np
 from anndata import AnnData
 
 from scanvi_tutorial.evaluation import scores
-from scanvi_tutorial.inputs.errors import InputError
+from scanvi_tutorial.inputs.cells import probabilities_of, refuse_other_types
+from scanvi_tutorial.inputs.errors import InputError, check_seed
 from scanvi_tutorial.inputs.files import home_path
 from scanvi_tutorial.inputs.writing import write_atomically
 from scanvi_tutorial.report.figures import figures_of, held_out_of, in_words, labels_of
@@ -47,12 +48,19 @@ def report_page(adata: AnnData, *, title: str = "Annotated cells", seed: int = 0
     Raises:
         InputError: Where `annotate` has not been here, or no cell is left.
     """
+    refuse_other_types(adata)
     about = adata.uns.get("scanvi")
     whole = isinstance(about, dict) and about.keys() >= _NEEDED
     if not whole or not {*adata.obs, *adata.obsm} >= {"scanvi_label", "scanvi_probability", "scanvi_probabilities"}:
         raise InputError(
             "There is no annotation to report on, or a part of it is gone: call st.annotate(adata, labels_key=...)."
         )
+    if list(probabilities_of(adata)) != [str(name) for name in about["label_names"]]:
+        raise InputError(
+            'obsm["scanvi_probabilities"] has other labels than uns["scanvi"] names: two annotations were joined, or '
+            "columns were moved. Report on each part by itself, or call st.annotate on all cells."
+        )
+    seed = check_seed(seed)
     given, probabilities = held_out_of(adata)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("scanvi_tutorial", "report"), autoescape=True, undefined=jinja2.StrictUndefined

@@ -285,7 +285,11 @@ REFUSED = {
     "a seed below zero": ({"seed": -1}, "seed must be a whole number"),
     "no seed": ({"seed": None}, "seed must be a whole number from 0 to"),
     "half a fit": ({"fits": 1.5}, "fits must be a whole number"),
-    "two columns": ({"labels_key": ["kind"]}, "One column of adata.obs is needed"),
+    "two columns": ({"labels_key": ["kind"]}, "labels_key must be one name"),
+    "two layers": ({"layer": ["a", "b"]}, "layer must be one name"),
+    "a word for no": ({"keep_labels": "no"}, "keep_labels must be of type bool"),
+    "settings of another kind": ({"train_config": {"seed": 1}}, "train_config must be of type TrainConfig"),
+    "no labels": ({"labels_key": None}, "no column None"),
 }
 
 

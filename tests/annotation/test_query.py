@@ -103,10 +103,15 @@ def test_a_hint_says_why_no_gene_is_found(model, query):
     symbols = list(query.var_names)
     with pytest.raises(InputError, match=r"adata.var\['symbol'\] holds the model's names"):
         predict(model, renamed(query, ids, symbol=symbols))
-    with pytest.raises(InputError, match="These cells name genes by Ensembl ids and the other by symbols"):
+    with pytest.raises(InputError, match="These cells name genes by Ensembl ids, and the model by symbols"):
         predict(model, renamed(query, ids))
     with pytest.raises(InputError, match="agree but for capitals"):
         predict(model, renamed(query, [name.upper() for name in symbols]))
+    ours = SCANVI.from_anndata(renamed(query, [f"{name}.2" for name in ids]), SMALL)
+    with pytest.raises(InputError, match=r"adata.var\['gene_id'\] holds the model's names"):
+        predict(ours, renamed(query, symbols, gene_id=[f"{name}.3" for name in ids]))
+    with pytest.raises(InputError, match="These cells keep 10 genes alone"):
+        predict(model, query[:, :10].copy())
     with pytest.raises(InputError, match="Check species and reference"):
         predict(model, renamed(query, [f"x{g}" for g in range(40)]))
 
@@ -119,13 +124,14 @@ def test_versions_of_ensembl_ids_are_seen_through(reference, query):
         predict(model, adata)
     np.testing.assert_array_equal(other.obsm["X_scanvi"], plain.obsm["X_scanvi"])
     assert other.uns["scanvi"]["genes_found"] == 1
-    assert any(
-        "40 of the model's 40 genes were found under another version" in t for t in other.uns["scanvi"]["warnings"]
-    )
+    assert any("40 of the model's 40 genes were found under another form" in t for t in other.uns["scanvi"]["warnings"])
+    joined = renamed(query, [f"GRCh38_{name.lower()}" for name in ids])
+    predict(model, joined)
+    np.testing.assert_array_equal(joined.obsm["X_scanvi"], plain.obsm["X_scanvi"])
     twice = renamed(query, [*(f"{name}.7" for name in ids[:-1]), f"{ids[0]}.8"])
     predict(model, twice)  # which of the two versions is meant cannot be said
     assert twice.uns["scanvi"]["genes_found"] == pytest.approx(38 / 40)
-    with pytest.raises(InputError, match="The model name genes by Ensembl"):
+    with pytest.raises(InputError, match="The model names genes by Ensembl"):
         predict(model, query)
 
 

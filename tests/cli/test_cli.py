@@ -351,3 +351,27 @@ def test_the_home_may_be_written_as_a_tilde(file, tmp_path, monkeypatch):
     words = ["--labels", "kind", "--unlabeled", "not sorted", "--out=~/out.h5ad", "--csv=~/out.csv"]
     run("annotate", f"~/{file.name}", *words)
     assert {"out.h5ad", "out.csv"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_model_that_is_read_and_what_is_no_file_are_not_replaced(file, tmp_path):
+    model = tmp_path / "m.safetensors"
+    run("train", file, "--labels", "kind", "--unlabeled", "not sorted", "--model", model)
+    before = model.read_bytes()
+    words = ["predict", file, "--model", model, "--out", tmp_path / "out.h5ad", "--overwrite", "--csv"]
+    assert "is the model that is read" in run(*words, model, code=1)
+    os.mkfifo(tmp_path / "pipe")
+    assert "no regular file" in run(*words, tmp_path / "pipe", code=1)
+    assert model.read_bytes() == before
+
+
+def test_a_link_stays_a_link_and_a_private_file_stays_private(file, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "real.h5ad").touch(mode=0o600)
+    (elsewhere / "real.h5ad").chmod(0o600)
+    link = tmp_path / "out.h5ad"
+    link.symlink_to(elsewhere / "real.h5ad")
+    write(anndata.read_h5ad(file), link)
+    assert link.is_symlink()
+    assert anndata.read_h5ad(elsewhere / "real.h5ad").n_obs == 100
+    assert (elsewhere / "real.h5ad").stat().st_mode & 0o777 == 0o600

@@ -361,6 +361,10 @@ def test_batches_are_text_and_none_is_missing():
     assert list(check_batches(adata, "run")) == ["2", "1", "2", "1"]
     adata.obs["run"] = pd.Categorical(["a", None, "b", "a"], categories=["a", "b", "c"])
     assert "1 of 4 cells have no batch" in refused(check_batches, adata, "run")
+    adata.obs["run"] = ["a", "nan", "", "a "]
+    assert "2 of 4 cells have no batch" in refused(check_batches, adata, "run")
+    adata.obs["run"] = ["a", "b ", "b", b"a"]
+    assert list(check_batches(adata, "run").categories) == ["a", "b"]
     adata.obs["run"] = pd.Categorical(["a", "b", "b", "a"], categories=["a", "b", "c"])
     assert list(check_batches(adata, "run").categories) == ["a", "b"]
     assert "did you mean 'run'?" in refused(check_batches, adata, "rum")

@@ -1,6 +1,7 @@
 """Files of every age and form are read, whole and in blocks; of one that cannot be read, the cause is told."""
 
 import errno
+import gzip
 import os
 import shutil
 import subprocess
@@ -210,7 +211,7 @@ def by_a_newer_anndata(path):
 
 def by_another_program(path):
     with h5py.File(path, "w") as file:
-        file["matrix"] = np.ones(3)
+        file["counts"] = np.ones(3)
 
 
 def by_an_unknown_filter(path):
@@ -286,3 +287,18 @@ def test_a_file_larger_than_memory_is_to_be_read_in_blocks(tmp_path, monkeypatch
 
     monkeypatch.setattr(anndata, "read_h5ad", fail)
     assert "st.read_selected" in refused(read_h5ad, tmp_path / "a.h5ad")
+
+
+def test_a_file_under_another_name_is_refused_with_what_reads_it(tmp_path):
+    cells = AnnData(np.ones((2, 2), dtype=np.float32))
+    cells.write_h5ad(tmp_path / "a.h5")
+    assert "this is one, so call it .h5ad" in refused(read_h5ad, tmp_path / "a.h5")
+    (tmp_path / "b.h5ad").write_bytes(gzip.compress((tmp_path / "a.h5").read_bytes()))
+    assert "gzip or zip" in refused(read_h5ad, tmp_path / "b.h5ad")
+    (tmp_path / "b.h5ad").rename(tmp_path / "b.h5ad.gz")
+    assert "unpack it with gunzip." in refused(read_h5ad, tmp_path / "b.h5ad.gz")
+    with h5py.File(tmp_path / "c.h5ad", "w") as file:
+        file.create_group("matrix")
+    assert "read_10x_h5" in refused(read_h5ad, tmp_path / "c.h5ad")
+    assert "Download it first" in refused(read_h5ad, "https://example.org/cells.h5ad")
+    assert "is of type int" in refused(read_h5ad, 7)

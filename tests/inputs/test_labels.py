@@ -56,6 +56,7 @@ KINDS = {
     "numpy bytes": np.array([b"T", b"B", b""], dtype="S1"),
     "nullable text": pd.array(["T", "B", None], dtype="string"),
     "blanks": ["T ", "\xa0B", "\t"],
+    "blanks without a width": ["T\u200b", "\ufeffB", ""],
 }
 
 
@@ -78,7 +79,20 @@ def test_words_taken_for_none_are_counted_and_those_documented_are_not():
     assert label_warnings(cells(["T", "B", "NA"]), "kind", unlabeled_category="NA") == []
 
 
-@pytest.mark.parametrize("name", ["doublet/unknown", "Unknown 2", "low quality", "not sorted", "other", "Unassigned_3"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "doublet/unknown",
+        "missing",
+        "Failed QC",
+        "Negative",
+        "Unknown 2",
+        "low quality",
+        "not sorted",
+        "other",
+        "Unassigned_3",
+    ],
+)
 def test_a_type_that_sounds_like_none_is_doubted_with_a_remedy(name):
     (said,) = label_warnings(cells(["T", "B", name]), "kind")
     assert f"unlabeled_category={name!r}" in said
