@@ -7,19 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
-import numpy as np
 import sklearn
 import torch
-
-_NUMPY_DEFAULTS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 
 
 @contextmanager
 def usual_settings() -> Iterator[None]:
     """Compute as in a new session, whatever the caller has set; `@usual_settings()` does so for a function.
 
-    torch makes float32 on the CPU and gradients where asked, NumPy goes on after an underflow, and scikit-learn returns
-    arrays. The type and the device of torch are the process's: do not call from several threads at once.
+    torch makes float32 on the CPU and gradients where asked, and scikit-learn returns arrays. The type and the device
+    of torch are the process's: do not call from several threads at once.
     """
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
     torch.set_default_dtype(torch.float32)
@@ -28,7 +25,6 @@ def usual_settings() -> Iterator[None]:
     try:
         with (
             sklearn.config_context(transform_output="default"),
-            np.errstate(**_NUMPY_DEFAULTS),
             torch.inference_mode(False),
             torch.enable_grad(),
         ):

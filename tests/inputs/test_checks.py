@@ -10,6 +10,7 @@ from anndata import AnnData
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from refused import refused
 from scipy import sparse
 
 from scanvi_tutorial.inputs import (
@@ -48,16 +49,6 @@ def cells(matrix=COUNTS, label=None, **parts):
     if label is not None:
         obs["label"] = label
     return AnnData(matrix, obs=obs, var=pd.DataFrame(index=[f"g{g}" for g in range(matrix.shape[1])]), **parts)
-
-
-def refused(function, *arguments, **options) -> str:
-    """Return the text with which `function` refuses its input; it must be one paragraph of whole sentences."""
-    with pytest.raises(InputError) as caught:
-        function(*arguments, **options)
-    text = str(caught.value)
-    assert "\n" not in text
-    assert text.endswith((".", ")"))
-    return text
 
 
 # counts

@@ -17,11 +17,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from refused import refused as words_of
 from scipy import sparse
 
 from scanvi_tutorial.data.selection import select_genes
 from scanvi_tutorial.data.streaming import read_selected
-from scanvi_tutorial.inputs import InputError, read_h5ad
+from scanvi_tutorial.inputs import read_h5ad
 
 COUNTS = np.random.default_rng(0).poisson(0.6, (30, 12)) + np.eye(30, 12, dtype=int)[:, ::-1]
 COUNTS[:, 0] += 1  # no cell is empty
@@ -37,14 +38,9 @@ def cells(matrix=COUNTS, **parts):
     return AnnData(matrix, obs=obs, var=pd.DataFrame(index=GENES), **parts)
 
 
-def refused(function, *arguments, **options) -> str:
-    """Return the text with which `function` refuses its input; it must be one paragraph of whole sentences."""
-    with pytest.raises(InputError) as caught:
-        function(*arguments, **options)
-    text = str(caught.value)
-    assert "\n" not in text
-    assert text.endswith((".", ")"))
-    return text.replace(str(arguments[0]), "PATH")
+def refused(read, path, **options):
+    """Return the text with which `path` is refused, with PATH in its place."""
+    return words_of(read, path, **options).replace(str(path), "PATH")
 
 
 def written(path, matrix=COUNTS, **options):

@@ -109,10 +109,10 @@ def test_a_tie_after_rounding_goes_to_the_higher_probability(adata, xy):
 
 
 def test_what_is_no_number_is_refused(adata, xy):
-    with pytest.raises(InputError, match=r"finite number|says nothing of some cells"):
+    with pytest.raises(InputError, match="not a finite number"):
         cell_probe(adata, coordinates=np.full_like(xy, np.nan))
     adata.obsm["scanvi_probabilities"].iloc[3, 1] = np.nan
-    with pytest.raises(InputError, match=r"finite number|says nothing of some cells"):
+    with pytest.raises(InputError, match="says nothing of some cells"):
         cell_probe(adata, coordinates=xy)
 
 
