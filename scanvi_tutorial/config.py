@@ -16,7 +16,7 @@ from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 import numpy as np
 from tqdm.auto import tqdm
 
-DATASETS = ("simulated", "pbmc68k", "facs", "facs-t", "pbmc")
+DATASETS = ("simulated", "pbmc68k", "facs", "facs-t", "worm", "pbmc")
 UNLABELED = "Unknown"  # the category of a cell without a known type
 #: What a labeled cell adds to the loss. With "labels" it adds L and its cross-entropy; with "everywhere" U, as if it
 #: had no label, and its cross-entropy; with "unlabeled" U alone, so that no label is looked at.
@@ -42,6 +42,13 @@ class ModelConfig:
     norm: Literal["batch", "layer", "none"] = "batch"  #: normalization inside hidden layers only
     dropout_rate: float = 0.1  #: share of hidden units silenced while training
     label_weight: float = 50.0  #: w, the weight of the mean cross-entropy
+    shares: Literal["equal", "learned"] = (
+        "equal"  #: how common types are: all alike, or learned under a Dirichlet prior
+    )
+    label_noise: float = 0.0  #: share of labels that are expected to be wrong; 0 takes every label for right
+    confusion: Literal["given", "learned"] = (
+        "given"  #: are wrong labels spread evenly, or is it learned which they are?
+    )
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -50,6 +57,11 @@ class ModelConfig:
         _check(self, "n_latent", self.n_latent >= 1, "at least 1")
         _check(self, "label_weight", self.label_weight >= 0, "at least 0")
         _check(self, "dropout_rate", 0 <= self.dropout_rate < 1, "in [0, 1)")
+        _check(self, "label_noise", 0 <= self.label_noise <= 0.5, "in [0, 0.5]")
+        if self.shares == "learned":  # BatchNorm takes the mean of a minibatch away, and with it what is common there
+            _check(self, "norm", self.norm != "batch", '"layer" or "none" where shares is "learned"')
+        if self.confusion == "learned":
+            _check(self, "label_noise", self.label_noise > 0, 'above 0 where confusion is "learned"')
 
     @classmethod
     def tutorial(cls) -> ModelConfig:

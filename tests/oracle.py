@@ -48,7 +48,8 @@ def minus_bound(model, x, noise, y=None, kl_weight=1.0, depth=None, batch=None):
     """Return the sum over cells of −U (without y) or −(L + α log q(y | z2)) (with y).
 
     `noise` holds standard-normal draws: z2 (cells latent), l (cells 1), z1 (labels cells latent), or (cells latent)
-    where y is given. `batch` holds the number of each cell's batch.
+    where y is given and exact. `batch` holds the number of each cell's batch. Where labels are coarse or may be wrong,
+    `y` holds the types that a label allows, and the type is summed over.
     """
     config = model.config
     n = len(x)
@@ -87,16 +88,44 @@ def minus_bound(model, x, noise, y=None, kl_weight=1.0, depth=None, batch=None):
         zero, one = torch.zeros_like(z1), torch.ones_like(z1)
         return normal(z1, zero, one) + normal(z2, p_loc, scale_of(p_raw)) - normal(z1, z1_loc, z1_scale)
 
-    if y is None:
+    shares, confusion, prior = label_parameters(model, x)
+    prior = n / model.n_cells * prior
+    alpha = model.config.label_weight / model.labeled_fraction
+    if y is None or model.columns.coarse or config.label_noise > 0:
+        p_label = None if y is None else sum(y[:, [s]] * confusion[:, s] for s in range(k))  # (cells labels)
+        log_q = log_q_y if y is None else log_softmax(logits + p_label.clamp(min=1e-30).log(), -1)
         every = torch.eye(k, dtype=x.dtype)[:, None].expand(k, n, k)
         inner = type_terms(every, noise["z1"]).T  # (cells labels)
-        kl = kl - (log_q_y.exp() * (inner - math.log(k) - log_q_y)).sum(-1)
-        return -(log_likelihood - kl_weight * kl).sum()
+        kl = kl - (log_q.exp() * (inner + shares.log() - log_q)).sum(-1)
+        bound = log_likelihood - kl_weight * kl
+        if y is not None:  # the label is observed, so no KL weight touches it
+            bound = bound + (log_q.exp() * p_label.clamp(min=1e-30).log()).sum(-1)
+            bound = bound + alpha * (log_q_y.exp() * p_label).sum(-1).log()
+        return -bound.sum() - prior
     inner = type_terms(y, noise["z1"])
     log_label = (log_q_y * y).sum(-1)
-    # y is observed, so no KL weight touches log p(y) = −log K
-    bound = log_likelihood - kl_weight * (kl - inner) - math.log(k)
-    return -(bound + model.config.label_weight / model.labeled_fraction * log_label).sum()
+    # y is observed, so no KL weight touches log p(y)
+    bound = log_likelihood - kl_weight * (kl - inner) + (y * shares.log()).sum(-1)
+    return -(bound + alpha * log_label).sum() - prior
+
+
+def label_parameters(model, x):
+    """Return p(y), p(label | y) and the log-density of their priors: ten cells and a hundred labels of each type."""
+    k, noise = len(model.label_names), model.config.label_noise
+    expected = torch.full((k, k), noise / (k - 1), dtype=x.dtype)
+    expected[range(k), range(k)] = 1 - noise
+    shares, confusion, prior = torch.full((k,), 1 / k, dtype=x.dtype), expected, torch.zeros((), dtype=x.dtype)
+
+    def dirichlet(p, a):
+        return torch.lgamma(a.sum()) - torch.lgamma(a).sum() + ((a - 1) * p.log()).sum()
+
+    if model.config.shares == "learned":
+        shares = model.share_logits.softmax(-1)
+        prior = prior + dirichlet(shares, torch.full((k,), 11.0, dtype=x.dtype))
+    if model.config.confusion == "learned":
+        confusion = model.confusion_logits.softmax(-1)
+        prior = prior + sum(dirichlet(row, 1 + 100 * about) for row, about in zip(confusion, expected, strict=True))
+    return shares, confusion, prior
 
 
 def noise_of(guide):

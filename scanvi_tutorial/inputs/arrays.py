@@ -15,12 +15,12 @@ from anndata import AnnData
 from jaxtyping import Float
 from scipy.sparse import csr_matrix
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from scanvi_tutorial.inputs.batches import Batches
 from scanvi_tutorial.inputs.cells import Columns
+from scanvi_tutorial.inputs.coarse import allowed_types
 from scanvi_tutorial.inputs.counts import check_counts
-from scanvi_tutorial.inputs.errors import refuse_unknown
+from scanvi_tutorial.inputs.errors import InputError, listed
 from scanvi_tutorial.inputs.genes import check_genes
 from scanvi_tutorial.inputs.labels import check_labels
 
@@ -29,12 +29,14 @@ from scanvi_tutorial.inputs.labels import check_labels
 class Cells:
     """Counts, label codes and batches of many cells, checked once.
 
-    `counts` is CSR (cells, genes); `codes` is (cells,) with -1 for a cell without a label; `batch_codes` is (cells,).
+    `counts` is CSR (cells, genes); `codes` is (cells,) with -1 for a cell without a label, and a coarse label has a
+    code behind those of the types; `allowed` says which types each code allows; `batch_codes` is (cells,).
     """
 
     counts: csr_matrix
     codes: np.ndarray
     label_names: tuple[str, ...]
+    allowed: np.ndarray | None = None  # (labels, types) of bool
     batches: Batches | None = None
     batch_codes: np.ndarray | None = None
 
@@ -57,13 +59,19 @@ class Cells:
         batch_codes = None if batches is None else batches.codes(adata)
         counts = check_counts(adata, columns.layer)
         if label_names is None:
-            return cls(counts, np.full(adata.n_obs, -1), (), batches, batch_codes)
+            return cls(counts, np.full(adata.n_obs, -1), (), None, batches, batch_codes)
         labels_key = columns.labels_key
         names, codes = check_labels(adata, labels_key, unlabeled_category=columns.unlabeled_category, least=1)
-        advice = "Make a new model with SCANVI.from_anndata, or leave those cells out."
-        refuse_unknown(names, label_names, labels_key, advice)
-        ours = np.array([*map(list(label_names).index, names), -1])  # the last entry keeps -1 where it is
-        return cls(counts, ours[codes], tuple(label_names), batches, batch_codes)
+        known = [*label_names, *columns.coarse]
+        if new := [name for name in names if name not in known]:
+            first = adata.obs_names[np.flatnonzero(codes == names.index(new[0]))[0]]
+            raise InputError(
+                f"adata.obs[{labels_key!r}] holds {listed(new)} (cell {first!r}), which the model does not know; it "
+                f"was made for {listed(known)}. Make a new model with SCANVI.from_anndata, or leave those cells out."
+            )
+        ours = np.array([*map(known.index, names), -1])  # the last entry keeps -1 where it is
+        allowed = allowed_types(known, ours[codes], columns.coarse)[2]
+        return cls(counts, ours[codes], tuple(label_names), allowed, batches, batch_codes)
 
     def without_labels(self) -> Cells:
         """Return the same cells, none of which has a label."""
@@ -78,8 +86,8 @@ class Cells:
         return dense(self.counts, rows)
 
     def y(self, rows: np.ndarray) -> Float[Tensor, "cells labels"]:
-        """Return the types of `rows`, one-hot; all of them must be labeled."""
-        return one_hot(torch.as_tensor(self.codes[rows], dtype=torch.long), len(self.label_names)).float()
+        """Return the types that the labels of `rows` allow, one-hot where exact; all of them must be labeled."""
+        return torch.from_numpy(self.allowed[self.codes[rows]]).float()
 
     def batch(self, rows: np.ndarray) -> Float[Tensor, "cells batches"] | None:
         """Return the batches of `rows`, one-hot; None where the model knows none."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
+from numpy.typing import NDArray
 from pandas.api.types import is_hashable
 
 from scanvi_tutorial.config import UNLABELED
 from scanvi_tutorial.inputs.batches import batch_warnings, check_batches, refuse_names_of_cells
+from scanvi_tutorial.inputs.coarse import Coarse, allowed_types, check_coarse, parents_in
 from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import InputError, refuse_repeated
 from scanvi_tutorial.inputs.genes import only_genes
@@ -28,6 +31,7 @@ class Columns:
     unlabeled_category: object = UNLABELED  # a further name for "without a label" in that column
     layer: str | None = None  # layer with the raw counts; None reads `X`
     batch_key: str | None = None  # column of `obs` with the batches, if they are to be told apart
+    coarse: Coarse | str | None = None  # coarse names among the labels and what they stand for, or a column of parents
 
     def __post_init__(self) -> None:
         for name in ("labels_key", "layer", "batch_key"):
@@ -35,6 +39,8 @@ class Columns:
                 raise InputError(f"{name} must be one name, and it is of type {type(value).__name__}.")
         none = self.unlabeled_category
         object.__setattr__(self, "unlabeled_category", UNLABELED if means_no_label(none) else label_name(none))
+        if not isinstance(self.coarse, str):
+            object.__setattr__(self, "coarse", check_coarse(self.coarse))
 
 
 def check_cells(adata: AnnData) -> None:
@@ -64,7 +70,8 @@ def refuse_other_types(adata: object) -> None:
 def strip_to_inputs(adata: AnnData, columns: Columns) -> tuple[AnnData, list[str]]:
     """Return new cells with what a method reads and nothing else, and a sentence for each warning about it.
 
-    The cells have counts of genes in `X`, labels or none, and batches where there are several.
+    The cells have counts of genes in `X`, exact labels or none, and batches where there are several. What coarse labels
+    allow is in `obsm["allowed"]`; see `allowed_of`.
     What is quick to look at is looked at first.
 
     Raises:
@@ -82,6 +89,13 @@ def strip_to_inputs(adata: AnnData, columns: Columns) -> tuple[AnnData, list[str
     names, codes = check_labels(adata, labels_key, unlabeled_category=columns.unlabeled_category)
     refuse_no_types(adata, labels_key, names, codes)
     warned = label_warnings(adata, labels_key, unlabeled_category=columns.unlabeled_category)
+    table = columns.coarse
+    if isinstance(table, str):
+        table, names, codes = parents_in(adata, table, names, codes)
+    names, codes, allowed = allowed_types(names, codes, table)
+    coarse = codes >= len(names)
+    obsm = {} if not table else {"allowed": np.where(coarse[:, None], allowed[codes], True)}
+    codes = np.where(coarse, -1, codes)
     obs = pd.DataFrame({labels_key: pd.Categorical.from_codes(codes, names)}, index=adata.obs_names)
     if batch_key is not None:
         batches = check_batches(adata, batch_key)
@@ -93,7 +107,19 @@ def strip_to_inputs(adata: AnnData, columns: Columns) -> tuple[AnnData, list[str
             warned.append(f"All cells are of one batch in obs[{batch_key!r}], so there is none to correct for.")
     genes, left_out = only_genes(adata)
     counts = check_counts(genes, columns.layer)
-    return AnnData(counts, obs=obs, var=pd.DataFrame(index=genes.var_names)), [*left_out, *warned]
+    return AnnData(counts, obs=obs, var=pd.DataFrame(index=genes.var_names), obsm=obsm), [*left_out, *warned]
+
+
+def allowed_of(adata: AnnData, labels_key: str = "label") -> tuple[list[str], NDArray[np.bool_]]:
+    """Return the types, and which of them each cell may be of, (cells, types): all of them without a label.
+
+    Exact labels are read off `obs[labels_key]`; what coarse labels allow is in `obsm["allowed"]`, if there are any.
+    """
+    names, codes = check_labels(adata, labels_key)
+    allowed = np.array(adata.obsm.get("allowed", np.ones((adata.n_obs, len(names)), dtype=bool)))
+    labeled = codes >= 0
+    allowed[labeled] = np.eye(len(names), dtype=bool)[codes[labeled]]
+    return names, allowed
 
 
 def probabilities_of(adata: AnnData) -> pd.DataFrame:

@@ -56,11 +56,13 @@ def bound_terms(
 ) -> dict[str, Float[Tensor, " cells"]]:
     """Return the terms of the bound of every cell, in nats, from one draw of z1, z2 and l (chapter 4).
 
-    The bound is `log_likelihood − kl_l − kl_z − kl_y`: U(x) without `y`, L(x, y) with it. The label term stands apart
-    and is not part of it. A model of several batches wants to know which, one-hot.
+    The bound is `log_likelihood − kl_l − kl_z − kl_y`: U(x) without `y`, L(x, y) with it. Where labels are coarse or
+    may be wrong, `kl_y` contains −log p(label | y), too. The label term stands apart and is not part of it. A model of
+    several batches wants to know which, one-hot.
     """
     guide, model_trace = traces(model, x, y, batch)
-    q_y = guide.nodes["y"]["log_prob"].exp() if y is None else x.new_ones(1, len(x))  # (labels cells)
+    free = "y" in guide.nodes
+    q_y = guide.nodes["y"]["log_prob"].exp() if free else x.new_ones(1, len(x))  # (labels cells)
 
     def mean_over_y(log_prob: Tensor) -> Tensor:
         return (q_y * log_prob).sum(0)
@@ -71,11 +73,12 @@ def bound_terms(
     def log_q(site: str) -> Tensor:
         return mean_over_y(guide.nodes[site]["log_prob"]) if site in guide.nodes else x.new_zeros(len(x))
 
+    of_label = log_p("r") if "r" in model_trace.nodes else 0.0
     return {
         "log_likelihood": log_p("x"),
         "kl_l": log_q("l") - log_p("l") if "l" in guide.nodes else x.new_zeros(len(x)),
         "kl_z": log_q("z2") - log_p("z2") + log_q("z1") - log_p("z1"),
-        "kl_y": log_q("y") - log_p("y"),
+        "kl_y": log_q("y") - log_p("y") - of_label,
     }
 
 

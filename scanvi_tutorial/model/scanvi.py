@@ -5,6 +5,9 @@ Derived in book/04_model.md; sketched in book/02_sketch.md; the networks are tho
     z1  (*enum cells latent)   variation within a type       y  (*enum cells labels)  one-hot cell type
     z2  (cells latent)         cell state                    l  (cells 1)             library size, in counts
     x   (cells genes)          counts                        b  (cells batches)  one-hot batch, where there are any
+
+A label says which types are allowed, (cells labels): one for an exact label, several for a coarse one. Where it is
+exact and never wrong it is y itself; otherwise y is summed over, and p(label | y) weighs the sum (book/12_labels.md).
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from scanvi_tutorial.inputs.batches import (
     log_total_moments,
 )
 from scanvi_tutorial.inputs.cells import Columns
+from scanvi_tutorial.inputs.coarse import Coarse, allowed_types
 from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import check_seed
 from scanvi_tutorial.inputs.labels import check_labels
@@ -44,7 +48,9 @@ from scanvi_tutorial.model.likelihood import count_distribution
 from scanvi_tutorial.model.networks import Classifier, XDecoder, Z1Encoder, Z2Decoder, Z2LEncoder
 from scanvi_tutorial.model.persistence import as_persistence_error, read_file, write_file
 
-_KEPT = ("genes", "label_names", "library_loc", "library_scale", "labeled_fraction")
+_KEPT = ("genes", "label_names", "library_loc", "library_scale", "labeled_fraction", "n_cells")
+_CELLS_IN_PRIOR, _LABELS_IN_PRIOR = 10.0, 100.0  # of each type: what the priors of shares and confusion weigh
+_IMPOSSIBLE = 1e-30  # p(label | y) of what cannot be, whose log is a number
 _NEARLY_POISSON = math.log(1e4)  # of log θ: beyond it a count is Poisson, and float32 loses the difference of lgammas
 
 
@@ -58,6 +64,7 @@ class SCANVI(nn.Module):
         library_loc: Mean over cells of the log total counts.
         library_scale: Standard deviation over cells of the log total counts.
         labeled_fraction: Share of the cells that carry a label, in (0, 1].
+        n_cells: How many cells there are, over which the priors of shares and confusion are spread.
         columns: Where its cells keep labels, counts and batches.
         batches: The batches that it tells apart; None where it knows none.
     """
@@ -71,6 +78,7 @@ class SCANVI(nn.Module):
         library_loc: float,
         library_scale: float,
         labeled_fraction: float,
+        n_cells: int = 1,
         columns: Columns | None = None,
         batches: Batches | None = None,
     ) -> None:
@@ -80,6 +88,7 @@ class SCANVI(nn.Module):
         self.label_names = list(label_names)
         moments = library_loc, library_scale, labeled_fraction
         self.library_loc, self.library_scale, self.labeled_fraction = map(float, moments)
+        self.n_cells = n_cells
         self.columns, self.batches = columns or Columns(), batches
         self.z2_decoder = Z2Decoder(len(label_names), config)
         self.x_decoder = XDecoder(len(genes), config, 0 if batches is None else len(batches.names))
@@ -88,6 +97,11 @@ class SCANVI(nn.Module):
         self.classifier = Classifier(len(label_names), config)
         free = None if config.gene_likelihood == "poisson" else nn.Parameter(torch.full((len(genes),), 10.0).log())
         self.register_parameter("log_inverse_dispersion", free)
+        types = len(label_names)
+        learned = nn.Parameter(torch.zeros(types)) if config.shares == "learned" else None
+        self.register_parameter("share_logits", learned)
+        learned = nn.Parameter(self.expected_confusion().log()) if config.confusion == "learned" else None
+        self.register_parameter("confusion_logits", learned)
         self.z2l_encoder.start_library_at_total(library_scale)
 
     @classmethod
@@ -101,6 +115,7 @@ class SCANVI(nn.Module):
         unlabeled_category: object = UNLABELED,
         layer: str | None = None,
         batch_key: str | None = None,
+        coarse: Coarse | None = None,
         seed: int = 0,
     ) -> SCANVI:
         """Make an untrained model of the right sizes for `adata`, its weights drawn with `seed`.
@@ -112,6 +127,7 @@ class SCANVI(nn.Module):
             unlabeled_category: Category of the cells without a type; missing values count as such too.
             layer: Where the counts are, if not in `X`.
             batch_key: Column of `obs` with the batch of every cell, whose effect on the counts stays out of the states.
+            coarse: Names in the column of labels that stand for several types, such as {"T": ["CD4 T", "CD8 T"]}.
             seed: Of the initial weights; no global generator is touched.
 
         Raises:
@@ -122,10 +138,13 @@ class SCANVI(nn.Module):
         """
         seed = check_seed(seed)
         counts = check_counts(adata, layer)
+        columns = Columns(labels_key, unlabeled_category, layer, batch_key, coarse)
         names, codes = check_labels(adata, labels_key, unlabeled_category=unlabeled_category)
+        names, codes, _ = allowed_types(names, codes, columns.coarse)
         log_totals = np.log(np.asarray(counts.sum(axis=1), dtype=np.float64).ravel())
         batches = None if batch_key is None else Batches.from_anndata(adata, batch_key, log_totals)
-        if batch_key is not None and (text := confounding(names, codes, check_batches(adata, batch_key))):
+        exact = np.where(codes < len(names), codes, -1)
+        if batch_key is not None and (text := confounding(names, exact, check_batches(adata, batch_key))):
             warnings.warn(text, ConfoundedBatchWarning, stacklevel=3)
         loc, scale = log_total_moments(log_totals)
         with torch.random.fork_rng():
@@ -137,7 +156,8 @@ class SCANVI(nn.Module):
                 library_loc=loc,
                 library_scale=scale,
                 labeled_fraction=(codes >= 0).mean(),
-                columns=Columns(labels_key, unlabeled_category, layer, batch_key),
+                n_cells=adata.n_obs,
+                columns=columns,
                 batches=batches,
             )
         totals = np.asarray(counts.sum(axis=0), dtype=np.float64).ravel() + 0.5  # a gene never seen is not impossible
@@ -153,6 +173,51 @@ class SCANVI(nn.Module):
     def capped_log_theta(self) -> Float[Tensor, " genes"] | None:
         """Log θ as the likelihood sees it, held below where float32 loses it. None for the Poisson."""
         return None if (free := self.log_inverse_dispersion) is None else free.clamp(max=_NEARLY_POISSON)
+
+    @property
+    def exact(self) -> bool:
+        """Whether every label names the type of its cell for certain."""
+        return self.config.label_noise == 0 and not self.columns.coarse
+
+    @property
+    def log_shares(self) -> Float[Tensor, " labels"]:
+        """Log p(y), how common each type is held to be."""
+        equal = next(self.parameters()).new_zeros(len(self.label_names))
+        return (equal if self.share_logits is None else self.share_logits).log_softmax(-1)
+
+    @property
+    def confusion(self) -> Float[Tensor, "labels labels"]:
+        """How probable each label is (columns) for a cell of each type (rows)."""
+        return self.expected_confusion() if self.confusion_logits is None else self.confusion_logits.softmax(-1)
+
+    def expected_confusion(self) -> Float[Tensor, "labels labels"]:
+        """Return the confusion with `label_noise` spread evenly over the other types."""
+        types, noise = len(self.label_names), self.config.label_noise
+        same = torch.eye(types).to(next(self.parameters()))
+        return same * (1 - noise) + (1 - same) * (noise / (types - 1))
+
+    def log_label(self, y: Float[Tensor, "cells labels"]) -> Float[Tensor, "cells labels"]:
+        """Return log p(label | y) for every type y, of labels that allow the types `y`."""
+        return (y @ self.confusion.T).clamp(min=_IMPOSSIBLE).log()
+
+    def label_cross_entropy(
+        self, logits: Float[Tensor, "cells labels"], y: Float[Tensor, "cells labels"]
+    ) -> Float[Tensor, " cells"]:
+        """Return −log Σ_y q(y) p(label | y) of each label, in nats; of an exact label −log q(y)."""
+        if self.exact:
+            return nn.functional.cross_entropy(logits, y, reduction="none")
+        return -(logits.log_softmax(-1) + self.log_label(y)).logsumexp(-1)
+
+    def priors(self) -> dict[str, tuple[Distribution, Tensor]]:
+        """Return the priors of learned shares and confusion, with their values, by the names of their sites."""
+        found: dict[str, tuple[Distribution, Tensor]] = {}
+        if self.share_logits is not None:
+            shares = self.log_shares.exp()
+            found["shares"] = dist.Dirichlet(torch.full_like(shares, 1 + _CELLS_IN_PRIOR)), shares
+        if self.confusion_logits is not None:
+            expected = 1 + _LABELS_IN_PRIOR * self.expected_confusion()
+            found["confusion"] = dist.Dirichlet(expected).to_event(1), self.confusion
+        return found
 
     @property
     def label_scale(self) -> float:
@@ -184,15 +249,20 @@ class SCANVI(nn.Module):
         depth: Float[Tensor, "cells 1"] | None = None,
         batch: Float[Tensor, "cells batches"] | None = None,
     ) -> Float[Tensor, "cells latent"]:
-        """Sample z1, y, z2, l and x of cells; return their states z2. `y` may be observed.
+        """Sample z1, y, z2, l and x of cells; return their states z2. `y` holds the types that a label allows.
 
         `depth`, where given, is the share of its molecules that each cell kept (chapter 5);
         `batch` is one-hot, in a model that knows batches.
         """
-        latent, n_labels = self.config.n_latent, len(self.label_names)
+        with poutine.scale(scale=len(x) / self.n_cells):  # a minibatch answers for its part of a prior
+            for name, (prior, value) in self.priors().items():
+                pyro.sample(name, prior, obs=value)
         with pyro.plate("cells", len(x)):
-            z1 = pyro.sample("z1", dist.Normal(x.new_zeros(latent), 1).to_event(1))
-            type_ = pyro.sample("y", dist.OneHotCategorical(logits=x.new_zeros(n_labels)), obs=y)
+            z1 = pyro.sample("z1", dist.Normal(x.new_zeros(self.config.n_latent), 1).to_event(1))
+            known = y if self.exact else None
+            type_ = pyro.sample("y", dist.OneHotCategorical(logits=self.log_shares), obs=known)
+            if y is not None and known is None:
+                pyro.factor("r", (type_ * self.log_label(y)).sum(-1))
             z2 = pyro.sample("z2", dist.Normal(*self.z2_decoder(z1, type_)).to_event(1))
             p_x = self.counts(z2, self.library(x, depth, batch), batch)
             pyro.sample("x", p_x.to_event(1), obs=x)
@@ -207,15 +277,15 @@ class SCANVI(nn.Module):
         depth: Float[Tensor, "cells 1"] | None = None,
         batch: Float[Tensor, "cells batches"] | None = None,
     ) -> None:
-        """Sample z2, l, y and z1 given x; y is summed over by enumeration unless it is given."""
+        """Sample z2, l, y and z1 given x; y is summed over by enumeration unless an exact label gives it."""
         with pyro.plate("cells", len(x)):
             z2_loc, z2_scale, l_loc, l_scale = self.z2l_encoder(x)
             z2 = pyro.sample("z2", dist.Normal(z2_loc, z2_scale).to_event(1))
             if self.config.library == "latent":
                 pyro.sample("l", dist.LogNormal(l_loc, l_scale).to_event(1))
-            if y is None:
-                q_y = dist.OneHotCategorical(logits=self.classifier(z2))
-                y = pyro.sample("y", q_y, infer={"enumerate": "parallel"})
+            if y is None or not self.exact:
+                logits = self.classifier(z2) if y is None else self.classifier(z2) + self.log_label(y)
+                y = pyro.sample("y", dist.OneHotCategorical(logits=logits), infer={"enumerate": "parallel"})
             pyro.sample("z1", dist.Normal(*self.z1_encoder(z2, y)).to_event(1))
 
     def library(self, x: Tensor, depth: Tensor | None = None, batch: Tensor | None = None) -> Float[Tensor, "cells 1"]:
@@ -249,10 +319,13 @@ class SCANVI(nn.Module):
         z2: Float[Tensor, "cells latent"],
         y: Float[Tensor, "cells labels"],
     ) -> None:
-        """Observe the label a second time, through the classifier: α log q(y | z2)."""
-        q_y = dist.OneHotCategorical(logits=self.classifier(z2))
+        """Observe the label a second time, through the classifier: α log Σ_y q(y | z2) p(label | y)."""
+        logits = self.classifier(z2)
         with poutine.scale(scale=self.label_scale):
-            pyro.sample("label", q_y, obs=y)
+            if self.exact:
+                pyro.sample("label", dist.OneHotCategorical(logits=logits), obs=y)
+            else:
+                pyro.factor("label", -self.label_cross_entropy(logits, y))
 
     def save(self, path: str | Path) -> Path:
         """Write parameters, running statistics, gene, label and batch names and configuration to the file `path`.

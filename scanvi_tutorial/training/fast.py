@@ -11,7 +11,7 @@ import math
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from scanvi_tutorial.inputs.arrays import SparseCounts
 from scanvi_tutorial.model.scanvi import SCANVI
@@ -43,13 +43,14 @@ class FastEngine:
         One half with labels and one without have memory of their own, so that both gradients may be asked for.
         """
         y = half.y if y_given else None
-        terms, z2, mean = self._terms(half, y, name="unlabeled" if half.y is None else "labeled")
-        known = 0.0 if y is None else terms["kl_y"].mean()  # a constant, and observed: no weight touches it
-        free = terms["kl_l"] + terms["kl_z"] + (terms["kl_y"] if y is None else 0.0)
-        bound = mean - kl_weight * free.mean() - known
+        terms, observed, z2, mean = self._terms(half, y, name="unlabeled" if half.y is None else "labeled")
+        free = terms["kl_l"] + terms["kl_z"] + (terms["kl_y"] + observed)  # what is observed has no weight
+        bound = mean - kl_weight * free.mean() + observed.mean()
+        for prior, value in self.model.priors().values():
+            bound = bound + prior.log_prob(value).sum() / self.model.n_cells
         if half.y is None or self.model.config.label_weight == 0:
             return bound, None
-        return bound, nn.functional.cross_entropy(self.model.classifier(z2), half.y)
+        return bound, self.model.label_cross_entropy(self.model.classifier(z2), half.y).mean()
 
     def terms(self, half: Half) -> dict[str, Float[Tensor, " cells"]]:
         """Return the terms of U of every cell, or of L where the half has labels, as `bound_terms` does."""
@@ -59,8 +60,8 @@ class FastEngine:
         """Return the classifier's logits at the posterior mean of z2."""
         return self.model.classifier(self._encode(half.x)[0])
 
-    def _terms(self, half: Half, y: Tensor | None, name: str = "") -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Return the terms of every cell, the states drawn, and the mean log-likelihood with its gradient.
+    def _terms(self, half: Half, y: Tensor | None, name: str = "") -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
+        """Return terms and log p(label) of every cell, the states drawn, the mean log-likelihood with its gradient.
 
         `name` keeps the memory of two calls apart whose gradients are both wanted.
         """
@@ -79,17 +80,19 @@ class FastEngine:
             kl_l = _standard(eps, l_scale) - _standard(standard, torch.ones_like(standard) * scale)
         else:
             log_l, kl_l = x.totals.clamp(min=1).log(), z2.new_zeros(len(x))
-        n_labels = len(model.label_names)
-        if y is None:
-            log_q_y = model.classifier(z2).log_softmax(-1)
-            every = torch.eye(n_labels, dtype=z2.dtype, device=z2.device)[:, None]
+        if y is None or not model.exact:
+            log_label = z2.new_zeros(()) if y is None else model.log_label(y)  # of every type
+            log_q_y = (model.classifier(z2) + log_label).log_softmax(-1)
+            every = torch.eye(len(model.label_names), dtype=z2.dtype, device=z2.device)[:, None]
             kl_z1 = self._within_type(z2, every)  # (labels cells)
             q_y = log_q_y.exp()
             kl_z = log_q_z2 + (q_y.T * kl_z1).sum(0)
-            kl_y = (q_y * (log_q_y + math.log(n_labels))).sum(-1)
+            observed = (q_y * log_label).sum(-1)
+            kl_y = (q_y * (log_q_y - model.log_shares)).sum(-1) - observed
         else:
             kl_z = log_q_z2 + self._within_type(z2, y)
-            kl_y = z2.new_full((len(x),), math.log(n_labels))
+            observed = (y * model.log_shares).sum(-1)
+            kl_y = -observed
         log_theta = model.capped_log_theta
         mean, log_prob = count_log_likelihood(
             model.config.gene_likelihood,
@@ -102,7 +105,7 @@ class FastEngine:
             workspace=self.workspace,
             name=name,
         )
-        return {"log_likelihood": log_prob, "kl_l": kl_l, "kl_z": kl_z, "kl_y": kl_y}, z2, mean
+        return {"log_likelihood": log_prob, "kl_l": kl_l, "kl_z": kl_z, "kl_y": kl_y}, observed, z2, mean
 
     def _within_type(self, z2: Tensor, y: Tensor) -> Tensor:
         """Return log q(z1 | z2, y) − log p(z1) − log p(z2 | z1, y) at a draw of z1, (*enum cells)."""

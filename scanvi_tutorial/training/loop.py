@@ -16,7 +16,6 @@ import pyro
 import torch
 from anndata import AnnData
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
@@ -194,8 +193,8 @@ class _Fit:
             row = {"bound_train": bound_of(train), "bound_held_out": bound_of(held_out), **held_out}
             if len(split.labeled_rows):
                 halves = list(self.halves(split.labeled_rows, labeled=True))
-                logits = torch.cat([self.engine.logits(half) for half in halves])
-                row["cross_entropy"] = cross_entropy(logits, torch.cat([half.y for half in halves])).item()
+                said = [self.model.label_cross_entropy(self.engine.logits(half), half.y) for half in halves]
+                row["cross_entropy"] = torch.cat(said).mean().item()
         return row
 
     def mean_terms(self, rows: np.ndarray) -> dict[str, float]:
@@ -221,13 +220,12 @@ def choose_device(name: str) -> torch.device:
     return torch.device(there[0] if name == "auto" else name)
 
 
-_DISPERSION_PACE = 10  # Adam moves a parameter by about its rate a step, and log θ starts decades from where it ends
+_PACE = 10  # Adam moves a parameter by about its rate a step, and log θ starts decades from where it ends
+_FAST = ("log_inverse_dispersion", "share_logits", "confusion_logits")  # single numbers, each with a meaning
 
 
 def parameter_groups(model: SCANVI, rate: float) -> list[dict[str, Any]]:
-    """Return the parameters with their peak learning rates; θ goes faster than the networks."""
-    networks = [p for name, p in model.named_parameters() if name != "log_inverse_dispersion"]
-    groups = [{"params": networks, "lr": rate}]
-    if model.log_inverse_dispersion is not None:
-        groups.append({"params": [model.log_inverse_dispersion], "lr": _DISPERSION_PACE * rate})
-    return groups
+    """Return the parameters with their peak learning rates; θ and what is learned of labels go faster than networks."""
+    networks = [p for name, p in model.named_parameters() if name not in _FAST]
+    others = [p for name, p in model.named_parameters() if name in _FAST]
+    return [{"params": networks, "lr": rate}, *([{"params": others, "lr": _PACE * rate}] if others else [])]
