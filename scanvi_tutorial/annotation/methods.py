@@ -6,7 +6,6 @@ Used in book/08_evaluation.md. Classifiers learn labels from the states of the l
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from itertools import cycle
@@ -20,11 +19,13 @@ import torch
 from anndata import AnnData
 from numpy.typing import ArrayLike
 
+from scanvi_tutorial.annotation.combined import answer_from_states
 from scanvi_tutorial.config import UNLABELED, ModelConfig, TrainConfig, no_progress, progress_bar
-from scanvi_tutorial.evaluation import fit_on_seeds, label_spreading, linear_classifier, neighbor_graph, pooled
+from scanvi_tutorial.evaluation import linear_classifier, principal_components
 from scanvi_tutorial.inference.predictions import label_probabilities, latent
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning, check_batches, confounding
 from scanvi_tutorial.inputs.cells import Columns, strip_to_inputs
+from scanvi_tutorial.inputs.coarse import Coarse
 from scanvi_tutorial.inputs.errors import InputError, listed, warn_of, whole_number
 from scanvi_tutorial.inputs.labels import check_labels
 from scanvi_tutorial.inputs.session import usual_settings
@@ -57,42 +58,9 @@ class SingleFit:
         return label_probabilities(fitted, adata, samples=self.samples, seed=seed)
 
 
-class StateClassifier:
-    """From states and a few labels to probabilities: a `Baseline` with fixed states.
-
-    On each set of states, logistic regression and label spreading; then the weighted
-    geometric mean of all, in which `spreading` is the share of label spreading.
-    """
-
-    def __init__(self, states: Sequence[ArrayLike], *, spreading: float = 0.2) -> None:
-        self.spreading = spreading
-        self.states = [np.asarray(z, dtype=np.float64) for z in states]  # (cells, latent)
-        self.graphs = [neighbor_graph(z) for z in states]  # whichever labels are hidden
-
-    def __call__(
-        self,
-        adata: AnnData,
-        *,
-        labels_key: str = "label",
-        seed: int = 0,
-    ) -> pd.DataFrame:
-        """Return probabilities (cells, labels); nothing is drawn at random."""
-        tables, weights = [], []
-        for z, graph in zip(self.states, self.graphs, strict=True):
-            linear = fit_on_seeds(linear_classifier(), adata, labels_key=labels_key, features=z)
-            spread = label_spreading(adata, labels_key=labels_key, graph=graph)
-            tables += [linear, spread]
-            weights += [1 - self.spreading, self.spreading]
-        return pooled(tables, weights)
-
-    def restricted(self, fits: Iterable[int]) -> StateClassifier:
-        """Return the same rules on the states of some fits alone."""
-        return StateClassifier([self.states[fit] for fit in fits], spreading=self.spreading)
-
-
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """Several fits of scANVI that are shown no label, and the `StateClassifier` of their states.
+    """Several fits of scANVI that are shown no label, and the answer that label model and rules give from their states.
 
     The fits normalize their hidden layers by cell and by minibatch in turn, whatever `model` says of that.
     """
@@ -112,8 +80,9 @@ class Ensemble:
 
     def __call__(self, adata: AnnData, *, labels_key: str = "label", seed: int = 0) -> pd.DataFrame:
         """Return probabilities (cells, labels)."""
-        fitted = self.fit(adata, labels_key, seed)
-        return StateClassifier([latent(model, adata) for model, _ in fitted])(adata, labels_key=labels_key)
+        states = [latent(model, adata) for model, _ in self.fit(adata, labels_key, seed)]
+        components = principal_components(adata)
+        return answer_from_states(states, components, adata, labels_key=labels_key, seed=seed).probabilities
 
     def fit(self, adata: AnnData, labels_key: str, seed: int) -> list[tuple[SCANVI, History]]:
         """Return the fitted models and their histories; `labels_key` only says how many types there are."""
@@ -145,6 +114,7 @@ def recommended(
     layer: str | None = None,
     unlabeled_category: object = UNLABELED,
     batch_key: str | None = None,
+    coarse: Coarse | str | None = None,
     jobs: int = 1,
 ) -> pd.DataFrame:
     """Return probabilities (cells, labels) of what the book recommends: an `Ensemble` of fits that see no label.
@@ -163,12 +133,13 @@ def recommended(
         layer: Where the counts are, if not in `X`.
         unlabeled_category: A further name for "without a label".
         batch_key: Column of `obs` with a batch that is to be corrected for.
+        coarse: What coarse names among the labels stand for, or a column of `obs` with parents; see `annotate`.
         jobs: How many fits run side by side, each in a process of its own.
 
     Raises:
         InputError: Where counts, labels or batches cannot be used.
     """
-    adata, notes = strip_to_inputs(adata, Columns(labels_key, unlabeled_category, layer, batch_key))
+    adata, notes = strip_to_inputs(adata, Columns(labels_key, unlabeled_category, layer, batch_key, coarse))
     warn_of(notes)
     batch_key = batch_key if batch_key in adata.obs else None
     settings = {"fits": fits, "batch_key": batch_key, "folder": folder, "jobs": jobs}

@@ -1,6 +1,6 @@
 """Annotate a partly labeled AnnData in one call (book/10_your_data.md).
 
-This is the recommended method of book/08_evaluation.md (`methods.recommended`), with checks before and warnings after.
+This is the recommended method (`methods.recommended`, book/12_labels.md), with checks before and warnings after.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from scanvi_tutorial.annotation.answer import write_answer
-from scanvi_tutorial.annotation.methods import Ensemble, StateClassifier, with_linear_classifier
+from scanvi_tutorial.annotation.combined import Answer, answer_from_states
+from scanvi_tutorial.annotation.methods import Ensemble, with_linear_classifier
 from scanvi_tutorial.config import UNLABELED, ModelConfig, TrainConfig
 from scanvi_tutorial.data.selection import chosen_genes
 from scanvi_tutorial.evaluation import (
@@ -38,6 +39,7 @@ from scanvi_tutorial.evaluation import (
 from scanvi_tutorial.inference.predictions import latent
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning, confounding
 from scanvi_tutorial.inputs.cells import Columns, check_cells, strip_to_inputs
+from scanvi_tutorial.inputs.coarse import Coarse
 from scanvi_tutorial.inputs.errors import InputError, check_seed, listed, warn_of, whole_number
 from scanvi_tutorial.inputs.labels import check_labels, quality_warnings
 from scanvi_tutorial.inputs.session import usual_settings
@@ -46,7 +48,8 @@ from scanvi_tutorial.model.persistence import is_saved
 _MANY_CELLS = 2_000  # from here on a fit takes longer than starting a process for it
 _MOST_COMPARED = 5_000  # labels that a comparison with a slower method rests on
 _ENOUGH = 20  # hidden labels, for what is said of all of them
-_SURE, _RULED_OUT = 0.9, 0.02  # a label is called contradicted where another is that sure, and itself that improbable
+_DOUBTFUL = 0.5  # a label is doubtful where it is less probable than this, by states and label together
+_WITHOUT_FITS = "the same on principal components"
 
 
 @usual_settings()
@@ -57,6 +60,7 @@ def annotate(
     unlabeled_category: object = UNLABELED,
     layer: str | None = None,
     batch_key: str | None = None,
+    coarse: Coarse | str | None = None,
     genes: int = 2_000,
     keep_labels: bool = True,
     model: str | Path | None = None,
@@ -74,15 +78,17 @@ def annotate(
     - `obs["scanvi_probability"]`: how probable that label is held to be.
     - `obsm["scanvi_probabilities"]`: a table (cells, labels) of all probabilities, rows summing to one.
     - `obsm["X_scanvi"]`: the latent state z2 of every cell, float32 (cells, latent), for maps and neighbors.
-    - `uns["scanvi"]`: how it came about: `history`, a row an epoch of the fit behind `X_scanvi`, kept at `best_epoch`;
-      `held_out`, the probabilities of labels while they were hidden (`cells`, `given`, `probabilities`); `compared`,
-      how right simpler methods were about the same labels; `warnings`, sentences to read first; `parameters`, `genes`,
-      `label_names`, `versions`.
+    - `uns["scanvi"]`: how it came about: `shares`, how common each type is, with an interval, beside its share among
+      the labels; `doubtful_labels` that may be wrong (`cell`, `given`, `more_probable`, `probability`); `likeness`,
+      whether labeled cells are like the others, so that hidden labels can be believed; `held_out`, the probabilities of
+      labels while they were hidden (`cells`, `given`, `probabilities`); `compared`, how right simpler methods were
+      about the same labels; `history`, a row an epoch of the fit behind `X_scanvi`, kept at `best_epoch`; `warnings`,
+      sentences to read first; `exponents`, `parameters`, `genes`, `label_names`, `versions`.
 
-    scANVI is fitted several times without a look at any label; simple rules, learned from the labeled cells, then name
-    all cells by their states (`methods.StateClassifier`). To see how far that can be trusted, each label is hidden
-    once, and the rules are learned from the others: this costs little, since no fit knows a label. Where no type has
-    two labels, nothing can be hidden, and a warning says so.
+    scANVI is fitted several times without a look at any label. A model of states and labels then learns from all cells
+    (`label_model.LabelModel`), rules learn from labeled ones, and their answers are pooled (`combined`). To see how far
+    that can be trusted, each label is hidden once, and both learn from the others: this costs little, since no fit
+    knows a label. Where no type has two labels, nothing can be hidden, and a warning says so.
 
     Args:
         adata: Raw counts, (cells, genes), of all measured genes; at least two types labeled.
@@ -90,6 +96,8 @@ def annotate(
         unlabeled_category: A further name for "without a label".
         layer: Where the counts are, if not in `X`.
         batch_key: Column of `obs` with a batch to correct for; off unless asked, and where all cells are of one batch.
+        coarse: Names in the column of labels that stand for several types, such as {"T": ["CD4 T", "CD8 T"]}: such a
+            label helps its types and is none itself. Or a column of `obs` with the parent of every cell.
         genes: How many genes the model sees: those detected in most cells, markers of `uns["markers"]` first.
         keep_labels: Whether a cell that has a label keeps it in `obs["scanvi_label"]`, whatever the model thinks.
         model: A file to save the fitted model to, for `predict` on new cells.
@@ -118,7 +126,7 @@ def annotate(
             raise InputError(f"{name} must be of type {kinds[0].__name__}, and is of type {type(value).__name__}.")
     if model is not None:
         is_saved(model)  # refuses what must not be replaced before anything is computed
-    columns = Columns(labels_key, unlabeled_category, layer, batch_key)
+    columns = Columns(labels_key, unlabeled_category, layer, batch_key, coarse)
     plain, warned = strip_to_inputs(adata, columns)
     warn_of(warned)
     batch_key = batch_key if batch_key in plain.obs else None
@@ -138,10 +146,16 @@ def annotate(
             fitted = ensemble.fit(cells, labels_key, seed)
     except FloatingPointError as error:
         raise InputError(f"The model could not be fitted to these counts. {error}") from error
-    states = [latent(one, cells) for one, _ in fitted]
-    rules = StateClassifier(states)
-    table = rules(cells, labels_key=labels_key)
-    about, hints = _tested(rules, cells, labels_key, seed)
+    states, components = [latent(one, cells) for one, _ in fitted], principal_components(cells)
+    answer = answer_from_states(states, components, cells, labels_key=labels_key, seed=seed)
+    about, hints = _tested(answer, states, components, cells, labels_key, seed)
+    doubtful = _doubtful(names, codes, answer, cells.obs_names)
+    if len(doubtful):
+        examples = [f"{cell} ({given})" for cell, given in zip(doubtful["cell"], doubtful["given"], strict=True)]
+        hints.append(
+            f"{len(doubtful)} labels are doubtful: {listed(examples, 5)}. They may be wrong, or these cells unusual. "
+            'See uns["scanvi"]["doubtful_labels"].'
+        )
     first, history = fitted[0]
     frame = history.frame.copy()
     frame.attrs = {}
@@ -162,11 +176,15 @@ def annotate(
         "history": frame,
         "best_epoch": history.best_epoch,
         "seconds_of_fits": sum(history.seconds for _, history in fitted),
+        "exponents": dict(zip(("label_model", "rules"), map(float, answer.exponents), strict=True)),
+        "shares": answer.shares,
+        "doubtful_labels": doubtful,
+        "likeness": asdict(answer.likeness) | {"in_words": answer.likeness.in_words()},
         "warnings": [*hints, *notes],
         "genes": np.array(cells.var_names, dtype=object),
         "parameters": _storable(parameters),
     }
-    write_answer(adata, table, states[0], about=about, kept=codes if keep_labels else None)
+    write_answer(adata, answer.probabilities, states[0], about=about, kept=codes if keep_labels else None)
     if model is not None:
         with_linear_classifier(first, cells, states[0], labels_key).save(model)
 
@@ -177,57 +195,79 @@ def _storable(values: dict[str, Any]) -> dict[str, Any]:
     return {name: how.get(type(value), lambda same: same)(value) for name, value in values.items() if value is not None}
 
 
-def _tested(rules: StateClassifier, cells: AnnData, labels_key: str, seed: int) -> tuple[dict[str, Any], list[str]]:
+def _tested(
+    answer: Answer,
+    states: Sequence[NDArray[np.floating]],
+    components: NDArray[np.float64],
+    cells: AnnData,
+    key: str,
+    seed: int,
+) -> tuple[dict[str, Any], list[str]]:
     """Return what is said of labels while they are hidden, by ours and by simpler methods, and what to say of it."""
-    names, codes = check_labels(cells, labels_key)
-    if np.bincount(codes[codes >= 0]).max() < 2:
-        none = np.empty(0, dtype=object)
+    names, codes = check_labels(cells, key)
+    held_out = {
+        "cells": np.array(answer.held_out.index, dtype=object),
+        "given": np.array(names, dtype=object)[answer.codes],
+        "probabilities": answer.held_out.to_numpy(),
+    }
+    if not len(answer.codes):
         note = (
             "No type has two labeled cells, so no label could be hidden: nobody has tested whether these "
             "probabilities are right as often as they say."
         )
-        return {"held_out": {"cells": none, "given": none, "probabilities": np.empty((0, len(names)))}}, [note]
-    hidden = partial(cross_fit, labels_key=labels_key, seed=seed)
-    part = hidden(rules, cells)
+        return {"held_out": held_out}, [note]
+    hidden = partial(cross_fit, labels_key=key, seed=seed)
     labeled_rows = np.flatnonzero(codes >= 0)
     if len(labeled_rows) > _MOST_COMPARED:
         labeled_rows = np.sort(np.random.default_rng(seed).choice(labeled_rows, _MOST_COMPARED, replace=False))
 
     def one_linear_rule(adata: AnnData, *, labels_key: str, seed: int) -> pd.DataFrame:
-        return fit_on_seeds(linear_classifier(), adata, labels_key=labels_key, features=rules.states[0])
+        return fit_on_seeds(linear_classifier(), adata, labels_key=labels_key, features=states[0])
+
+    def without_fits() -> CrossFit:
+        found = answer_from_states([components], None, cells, labels_key=key, seed=seed)
+        return CrossFit(found.probabilities, found.held_out, found.codes, ())
 
     others = {
+        _WITHOUT_FITS: without_fits,
         "one fit, as predict uses it": lambda: hidden(one_linear_rule, cells),
         "logistic regression": lambda: hidden(logistic_regression, cells[labeled_rows]),  # other cells teach it nothing
-        "label spreading": lambda: hidden(
-            partial(label_spreading, graph=neighbor_graph(principal_components(cells))), cells
-        ),
+        "label spreading": lambda: hidden(partial(label_spreading, graph=neighbor_graph(components)), cells),
     }
-    compared = {"this annotation": _summary(names, part)}
+    compared = {"this annotation": _summary(names, answer.held_out, answer.codes)}
+    said = []
     for name, cross_fitted in others.items():
         with suppress(ValueError, RuntimeError, ArithmeticError, np.linalg.LinAlgError), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of convergence: hidden labels tell what the answer is worth
-            compared[name] = _summary(names, cross_fitted())
-    held_out = {
-        "cells": np.array(part.held_out.index, dtype=object),
-        "given": np.array(names, dtype=object)[part.codes],
-        "probabilities": part.held_out.to_numpy(),
-    }
-    about = {"held_out": held_out, "compared": compared}
-    return about, _contradictions(names, part.codes, held_out["probabilities"], part.held_out.index)
+            part = cross_fitted()
+            compared[name] = _summary(names, part.held_out, part.codes)
+            if name == _WITHOUT_FITS:
+                said = _worth_of_fits(answer, part)
+    return {"held_out": held_out, "compared": compared}, [*_contradictions(names, answer), *said]
 
 
-def _summary(names: Sequence[str], part: CrossFit) -> dict[str, float]:
-    found = scores(np.array(names, dtype=object)[part.codes], part.held_out)
+def _summary(names: Sequence[str], held_out: pd.DataFrame, codes: NDArray[np.integer]) -> dict[str, float]:
+    found = scores(np.array(names, dtype=object)[codes], held_out)
     return found[["accuracy", "log_loss"]].to_dict()
 
 
-def _contradictions(
-    names: Sequence[str], codes: NDArray[np.integer], held_out: NDArray[np.float64], cells: pd.Index
-) -> list[str]:
-    """Say what hidden labels reveal: labels that cannot be read off counts, and single ones that look wrong."""
-    said = []
-    right = float((held_out.argmax(1) == codes).mean())
+def _worth_of_fits(answer: Answer, without: CrossFit) -> list[str]:
+    """Say where the same method without any fit finds as many hidden labels."""
+    ours, theirs = ((part.held_out.to_numpy().argmax(1) == part.codes).sum() for part in (answer, without))
+    if len(answer.codes) < _ENOUGH or ours > theirs:
+        return []
+    return [
+        f"The same method on principal components alone found {theirs} of {len(answer.codes)} hidden labels, and with "
+        f"the fits {ours}: on these cells the fits add nothing that these labels could show."
+    ]
+
+
+def _contradictions(names: Sequence[str], answer: Answer) -> list[str]:
+    """Say what hidden labels reveal: that they are not like the other cells, or cannot be read off counts."""
+    said, codes = [], answer.codes
+    if not answer.likeness.alike:
+        said.append(f"{answer.likeness.in_words()} The label model has answered alone.")
+    right = float((answer.held_out.to_numpy().argmax(1) == codes).mean())
     chance = largest_class_rate(np.array(names, dtype=object)[codes])
     by_luck = 2 * np.sqrt(chance * (1 - chance) / len(codes))
     if len(codes) >= _ENOUGH and right < chance + max(by_luck, 0.1 * (1 - chance)):
@@ -236,12 +276,23 @@ def _contradictions(
             f"most common label is right in {chance:.0%}: these labels can hardly be read off these counts. Look for "
             "labels that were shuffled or belong to other cells."
         )
-    given = held_out[np.arange(len(codes)), codes]
-    doubtful = (given < _RULED_OUT) & (held_out.max(1) > _SURE)
-    if doubtful.any():
-        examples = [f"{cell} ({names[code]})" for cell, code in zip(cells[doubtful], codes[doubtful], strict=True)]
-        said.append(
-            f"{doubtful.sum()} of {len(codes)} labels were ruled out while they were hidden: {listed(examples, 5)}. "
-            "They may be wrong, or these cells unusual."
-        )
     return said
+
+
+def _doubtful(names: Sequence[str], codes: NDArray[np.integer], answer: Answer, cells: pd.Index) -> pd.DataFrame:
+    """Return the labels that another type is more probable than, the most doubtful first."""
+    labeled = np.flatnonzero(codes >= 0)
+    p = answer.of_labels[labeled]
+    given = p[np.arange(len(labeled)), codes[labeled]]
+    order = np.argsort(given, kind="stable")
+    order = order[given[order] < _DOUBTFUL]
+    types = np.array(names, dtype=object)
+    return pd.DataFrame(
+        {
+            "cell": np.array(cells[labeled[order]], dtype=object),
+            "given": types[codes[labeled[order]]],
+            "more_probable": types[p[order].argmax(1)],
+            "probability": p[order].max(1),
+        },
+        index=[str(number) for number in range(len(order))],
+    )

@@ -10,6 +10,7 @@ import click
 from scanvi_tutorial.annotation.new_cells import predict as predict_cells
 from scanvi_tutorial.annotation.pipeline import annotate as annotate_cells
 from scanvi_tutorial.cli.shared import (
+    COARSE,
     CSV,
     FILE,
     IN,
@@ -22,9 +23,11 @@ from scanvi_tutorial.cli.shared import (
     errors_to_exit_code,
     labeled,
     notes_at_once,
+    read_coarse,
     refuse_to_overwrite,
     say_result,
     write_answer_to,
+    write_table,
 )
 from scanvi_tutorial.config import TrainConfig
 from scanvi_tutorial.data.selection import chosen_genes
@@ -43,6 +46,8 @@ from scanvi_tutorial.training.loop import fit
 @labeled
 @click.option("--out", required=True, type=FILE, metavar="OUT.h5ad", help="Where the named cells go.")
 @CSV
+@COARSE
+@click.option("--doubtful", type=FILE, metavar="OUT.csv", help="A table of labels that may be wrong.")
 @click.option("--report", type=FILE, metavar="OUT.html", help="A page with figures and warnings, to read first.")
 @click.option("--model", type=FILE, metavar="FILE", help="Keep the fitted model here, for predict.")
 @click.option("--keep/--rename", default=True, show_default=True, help="Whether cells that have a label keep it.")
@@ -54,6 +59,8 @@ def annotate(
     source: Path,
     out: Path,
     csv: Path | None,
+    coarse: str | None,
+    doubtful: Path | None,
     report: Path | None,
     model: Path | None,
     overwrite: bool,
@@ -72,15 +79,19 @@ def annotate(
           --layer counts --out named.h5ad --csv named.csv --report report.html --model model.safetensors
     """  # noqa: D301 (\b tells click to leave the lines below as they are)
     with errors_to_exit_code(quiet, source):
-        refuse_to_overwrite([out, csv, report, model], overwrite, kept=source, out=out)
+        results = [out, csv, doubtful, report, model]
+        refuse_to_overwrite(results, overwrite, kept=source, out=out)
+        table = read_coarse(coarse)
         adata, compression = read_h5ad(source), compression_of(source)
         with answer_kept(adata, out) as written, notes_at_once() as said:
             make_writable(adata)
-            annotate_cells(adata, keep_labels=keep, model=model, **options)
+            annotate_cells(adata, keep_labels=keep, model=model, coarse=table, **options)
             write_answer_to(adata, out, csv, compression=compression, written=written)
+            if doubtful is not None:
+                write_table(adata.uns["scanvi"]["doubtful_labels"], doubtful, index=False)
             if report is not None:
                 write_report(adata, report, title=source.name)
-        say_result(adata, [out, csv, report, model], quiet, said)
+        say_result(adata, results, quiet, said)
 
 
 @click.command(short_help="Fit one model and keep it.")

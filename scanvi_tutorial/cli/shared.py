@@ -10,11 +10,13 @@ import tempfile
 import warnings
 from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
+from csv import reader as csv_reader
 from pathlib import Path
 from typing import Any
 
 import click
 import h5py
+import pandas as pd
 from anndata import AnnData
 
 from scanvi_tutorial.config import UNLABELED, no_progress
@@ -55,6 +57,11 @@ _LABELS = [
     click.option("--batch", "batch_key", metavar="COLUMN", help="A column of obs with runs or donors to correct for."),
     click.option("--genes", type=click.IntRange(1), default=2_000, show_default=True, help="Genes the model sees."),
 ]
+COARSE = click.option(
+    "--coarse",
+    metavar="FILE.csv|COLUMN",
+    help="Coarse labels: a table of coarse names and their types, or a column of obs with the parent of each cell.",
+)
 
 
 def labeled(command: Any) -> Any:
@@ -62,6 +69,20 @@ def labeled(command: Any) -> Any:
     for option in reversed(_LABELS):
         command = option(command)
     return command
+
+
+def read_coarse(source: str | None) -> dict[str, list[str]] | str | None:
+    """Return what coarse names stand for, from a table without header, or the name of a column as it is."""
+    if source is None or not (path := home_path(source)).is_file():
+        return source
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = [row for row in csv_reader(file) if any(row)]
+    table: dict[str, list[str]] = {}
+    for row in rows:
+        if len(row) != 2:
+            raise InputError(f"{path} must have two columns, coarse name and type, and has the row {','.join(row)!r}.")
+        table.setdefault(row[0].strip(), []).append(row[1].strip())
+    return table
 
 
 @contextmanager
@@ -159,9 +180,13 @@ def write_csv(adata: AnnData, csv: Path) -> None:
     """Write labels and probabilities as a table, a row a cell, beside its place and then renamed."""
     answer, table = adata.obs[["scanvi_label", "scanvi_probability"]], probabilities_of(adata)
     clear = [f"label {name}" if name in ("cell", *answer) else name for name in table]
-    table = answer.join(table.set_axis(clear, axis=1))
-    with write_atomically(csv) as part:
-        table.to_csv(part, index_label="cell", encoding="utf-8", errors="backslashreplace")
+    write_table(answer.join(table.set_axis(clear, axis=1)), csv, index_label="cell")
+
+
+def write_table(table: pd.DataFrame, path: Path, **options: Any) -> None:
+    """Write a table as CSV, beside its place and then renamed."""
+    with write_atomically(path) as part:
+        table.to_csv(part, encoding="utf-8", errors="backslashreplace", **options)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Every data set of the book under its name: `load(name)`.
 
 Met in book/01_data.md. Each comes as raw integer counts (cells, genes), CSR float32, with `obs["truth"]`,
-`obs["label"]` (seed cells found by marker genes, everybody else "Unknown"), `uns["markers"]` and `uns["dataset"]`.
+`obs["label"]` (seed cells found by marker genes, everybody else "Unknown"), `uns["markers"]` and `uns["dataset"]`; for
+`worm` there are no markers, and its seeds are drawn from the truth.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from scanvi_tutorial.data.facs import load_facs, load_facs_t
 from scanvi_tutorial.data.pbmc import load_pbmc
 from scanvi_tutorial.data.pbmc68k import load_pbmc68k
 from scanvi_tutorial.data.simulated import load_simulated
+from scanvi_tutorial.data.worm import load_worm
 from scanvi_tutorial.inputs.errors import InputError, did_you_mean, listed
 
 _ZHENG = "Zheng et al. 2017, doi:10.1038/ncomms14049"
@@ -49,6 +51,13 @@ REGISTRY: dict[str, Source] = {
     ),
     "facs": Source("3,874 sorted blood cells, 16,791 genes, ten types", load_facs, *_FASTTOPICS),
     "facs-t": Source("888 sorted T cells of four types, 16,791 genes", load_facs_t, *_FASTTOPICS),
+    "worm": Source(
+        "1,805 neurons of the worm's embryo, 10,000 genes, eight types in seven runs",
+        load_worm,
+        "Packer et al. 2019, doi:10.1126/science.aax1971; from the R package monocle3",
+        "MIT (monocle3)",
+        "worm_embryo.h5ad, made from three files of R",
+    ),
     "pbmc": Source(
         "20,000 sorted T cells of four types, 21,932 genes, as in Pyro's tutorial",
         load_pbmc,

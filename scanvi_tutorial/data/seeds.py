@@ -21,7 +21,7 @@ from scanvi_tutorial.inputs.markers import Markers, marker_genes, marker_scores,
 def seed_labels(
     adata: AnnData,
     per_label: int = 10,
-    how: Literal["markers", "random"] = "markers",
+    how: Literal["markers", "random", "typical"] = "markers",
     seed: int = 0,
     *,
     markers: Markers | None = None,
@@ -37,7 +37,8 @@ def seed_labels(
         per_label: Seed cells per type.
         how: "markers" takes the cells with the highest marker scores, needs no truth and may be wrong; where two types
             claim a cell the later one keeps it, so that the earlier gets fewer. "random" draws from `obs["truth"]`;
-            a type always keeps at least one cell to be tested on.
+            a type always keeps at least one cell to be tested on. "typical" takes the cells that "markers" takes and
+            names them by the truth, as the paper does.
         seed: Of the random draw; marker scores use no randomness.
         markers: A marker table in order of claim; None means `uns["markers"]`, whose types claim in the order of the
             truth's categories (an `.h5ad` file does not keep the order of a table).
@@ -49,15 +50,17 @@ def seed_labels(
     if per_label < 1:
         raise InputError(f"per_label must be at least 1, got {per_label}: without a seed a type cannot be learned.")
     missing: list[str] = []
-    if how == "markers":
+    if how in ("markers", "typical"):
         table = marker_table(adata, markers)
         missing = sorted(set(marker_genes(table)) - set(adata.var_names))
         names, codes = _by_markers(marker_scores(adata, table, layer=layer), per_label)
         names, codes = _in_order_of_truth(adata, names, codes)
+        if how == "typical":
+            names, codes = _by_truth(adata, codes >= 0)
     elif how == "random":
         names, codes = _at_random(adata, per_label, np.random.default_rng(seed))
     else:
-        raise InputError(f'how must be "markers" or "random", got {how!r}.')
+        raise InputError(f'how must be "markers", "random" or "typical", got {how!r}.')
     labeled = _sharing_counts(adata)
     labeled.obs["label"] = pd.Categorical.from_codes(np.where(codes < 0, len(names), codes), [*names, UNLABELED])
     labeled.uns["seeds"] = {"how": how, "per_label": per_label, "seed": seed, "missing_markers": missing}
@@ -108,6 +111,17 @@ def _at_random(adata: AnnData, per_label: int, rng: np.random.Generator) -> tupl
                 f"to test on. Merge it with another type or drop it: adata[adata.obs['truth'] != {name!r}]."
             )
         codes[rng.choice(cells, size=min(per_label, len(cells) - 1), replace=False)] = code
+    return list(truth.categories), codes
+
+
+def _by_truth(adata: AnnData, chosen: np.ndarray) -> tuple[list[str], np.ndarray]:
+    truth = _truth(adata).cat
+    codes = np.where(chosen, truth.codes, -1)
+    if unseeded := [name for code, name in enumerate(truth.categories) if code not in codes]:
+        raise InputError(
+            f"{unseeded[0]!r} is a class with no seed: by the truth, none of the cells with the highest marker scores "
+            "is of it. Ask for more seeds per type, or choose how='random'."
+        )
     return list(truth.categories), codes
 
 

@@ -62,11 +62,7 @@ def cross_fit(method: Baseline, adata: AnnData, *, labels_key: str = "label", se
         InputError: Where no type has two seeds, and where the method leaves out a label or a cell.
     """
     names, codes = check_labels(adata, labels_key)
-    rng, fold = np.random.default_rng(seed), np.full(adata.n_obs, -1)  # -1: never hidden
-    for code in range(len(names)):
-        rows = rng.permutation(np.flatnonzero(codes == code))
-        if len(rows) > 1:
-            fold[rows] = np.arange(len(rows)) % _FOLDS
+    fold = folds_of(codes, seed)
     if (fold < 0).all():
         raise InputError(
             f"No type has two seed cells in adata.obs[{labels_key!r}] ({listed(names)}), so none can be hidden to see "
@@ -75,7 +71,8 @@ def cross_fit(method: Baseline, adata: AnnData, *, labels_key: str = "label", se
     fits, held_out = [], np.full((adata.n_obs, len(names)), np.nan)
     for number in range(fold.max() + 1):
         hidden = fold == number
-        shown = AnnData(adata.X, obs=adata.obs.copy(), var=adata.var, uns=dict(adata.uns), layers=dict(adata.layers))
+        parts = {"uns": dict(adata.uns), "obsm": dict(adata.obsm), "layers": dict(adata.layers)}
+        shown = AnnData(adata.X, obs=adata.obs.copy(), var=adata.var, **parts)
         shown.obs[labels_key] = pd.Categorical.from_codes(np.where(hidden, -1, codes), list(names))
         fit_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
         table = method(shown, labels_key=labels_key, seed=fit_seed)
@@ -89,6 +86,19 @@ def cross_fit(method: Baseline, adata: AnnData, *, labels_key: str = "label", se
     mean = pd.DataFrame(np.mean([fit.to_numpy() for fit in fits], axis=0), adata.obs_names, list(names))
     spared = pd.DataFrame(held_out, adata.obs_names, list(names)).loc[fold >= 0]
     return CrossFit(mean, spared, codes[fold >= 0], tuple(fits))
+
+
+def folds_of(codes: NDArray[np.integer], seed: int) -> NDArray[np.int64]:
+    """Return the fold in which each label is hidden, (cells,), -1 for those that never are.
+
+    Every type spreads its labels over five folds as evenly as it can; a type with a single one never hides it.
+    """
+    rng, fold = np.random.default_rng(seed), np.full(len(codes), -1)
+    for code in range(codes.max() + 1):
+        rows = rng.permutation(np.flatnonzero(codes == code))
+        if len(rows) > 1:
+            fold[rows] = np.arange(len(rows)) % _FOLDS
+    return fold
 
 
 def stack(

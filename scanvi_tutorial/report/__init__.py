@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jinja2
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
 from scanvi_tutorial.evaluation import scores
@@ -21,6 +22,7 @@ from scanvi_tutorial.report.figures import figures_of, held_out_of, in_words, la
 
 __all__ = ["report_page", "write_report"]
 
+_MOST_DOUBTFUL = 30  # labels on the page; all of them are in uns
 _NEEDED = {"held_out", "parameters", "best_epoch", "history", "genes", "label_names", "versions", "warnings"}
 
 
@@ -66,6 +68,7 @@ def report_page(adata: AnnData, *, title: str = "Annotated cells", seed: int = 0
         loader=jinja2.PackageLoader("scanvi_tutorial", "report"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     parameters = dict(about["parameters"])
+    shares, doubtful = (pd.DataFrame(about.get(name, {})) for name in ("shares", "doubtful_labels"))
     settings = {name: value for name, value in parameters.items() if not isinstance(value, dict)}
     settings |= parameters["model"] | {f"train: {name}": value for name, value in parameters["train"].items()}
     return environment.get_template("page.html").render(
@@ -79,6 +82,10 @@ def report_page(adata: AnnData, *, title: str = "Annotated cells", seed: int = 0
         scores=None if not len(given) else scores(given, probabilities).round(3).to_dict(),
         hidden=len(given),
         figures=figures_of(adata, seed=seed),
+        likeness=about.get("likeness", {}).get("in_words", ""),
+        shares=list(shares.iterrows()),
+        doubtful_labels=len(doubtful),
+        doubtful=doubtful.head(_MOST_DOUBTFUL).to_dict("records"),
         compared=sorted(about.get("compared", {}).items(), key=lambda item: float(item[1]["log_loss"])),
         settings=sorted(settings.items()),
         versions=sorted(about["versions"].items()),

@@ -9,7 +9,8 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.semi_supervised import LabelSpreading
 
-from scanvi_tutorial.annotation.methods import Ensemble, StateClassifier, recommended, with_linear_classifier
+from scanvi_tutorial.annotation.methods import Ensemble, recommended, with_linear_classifier
+from scanvi_tutorial.annotation.rules import StateClassifier
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.data import load
 from scanvi_tutorial.data.seeds import seed_labels

@@ -1,0 +1,242 @@
+"""The recommended answer from states: label model and rules, and what hidden labels say of both (book/12_labels.md).
+
+The answer is p ∝ (label model)^a · (rules)^b. The exponents a and b are learned from labels while they are hidden, but
+only where labeled cells are like the others of their type: of labels that were chosen one learns how such cells are
+named, and not how all are. Where they differ, the label model answers alone, and listens more to unlabeled cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize
+from scipy.special import softmax
+from scipy.stats import t as student
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from scanvi_tutorial.annotation.label_model import LabelModel, Named
+from scanvi_tutorial.annotation.rules import StateClassifier
+from scanvi_tutorial.evaluation import folds_of
+from scanvi_tutorial.inputs.cells import allowed_of
+
+_COMPONENTS = 0.3  # weight of principal components, in that of all fits
+_WEIGHTS = {True: 0.05, False: 0.3}  # of an unlabeled cell, where labeled cells are like the others and where not
+_NOISE = {True: 0.05, False: 0.1}  # share of labels that are expected to be wrong, likewise
+_EXPONENTS = (0.4, 0.5)  # of label model and rules: what their prior expects
+_SURPRISE = {True: 0.5, False: 0.3}  # standard deviation of a log exponent in the prior
+_LEAST = 1e-6  # below this a probability is taken for this
+_UNLIKE, _ERRORS = 0.6, 3.0  # labeled cells are unlike the others from this AUROC on, if it is no chance
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """How labeled cells differ from the others of their type; each number is an AUROC within types, 0.5 if they do not.
+
+    Hidden labels speak for all cells if the two cannot be told apart.
+    """
+
+    auroc: float  # of a classifier that looks at states, depth and density
+    error: float  # standard error of an AUROC where there is no difference
+    depth: float = 0.5  # of the total count: above 0.5 labeled cells are deeper
+    density: float = 0.5  # of log p(z): above 0.5 they are more typical
+
+    @property
+    def alike(self) -> bool:
+        """Whether hidden labels can be believed."""
+        return not (self.auroc > _UNLIKE and self.auroc > 0.5 + _ERRORS * self.error)
+
+    def in_words(self) -> str:
+        """Say whether figures on hidden labels can be believed, and in which direction they err."""
+        pairs = f"a classifier tells the two apart in {self.auroc:.0%} of pairs, where 50% is chance"
+        if self.alike:
+            return (
+                f"As far as can be seen, labeled cells are like the others of their type ({pairs}), so that hidden "
+                "labels speak for all cells."
+            )
+        reach = 2 * self.error
+        easier = {"deeper": self.depth > 0.5 + reach, "more typical": self.density > 0.5 + reach}
+        more = " and ".join(name for name, holds in easier.items() if holds)
+        how = (
+            f"They are {more}, so that hidden labels are found more often than those of other cells would be"
+            if more
+            else "They are not deeper or more typical; figures on hidden labels may err in either direction"
+        )
+        return f"Labeled cells are not like the others of their type: {pairs}. {how}."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """What is said of the cells, and what that rests on."""
+
+    probabilities: pd.DataFrame  # (cells, types)
+    held_out: pd.DataFrame  # (labels, types), of each label while it was hidden; no row where none could be
+    codes: NDArray[np.integer]  # (labels,), the labels that were hidden, as columns
+    exponents: tuple[float, float]  # of label model and rules
+    shares: pd.DataFrame  # (types, 4): share among labels; share of all cells, and an interval of 95 %
+    of_labels: NDArray[np.float64]  # (cells, types), p(type | states, label) of the label model
+    likeness: Likeness
+
+
+def answer_from_states(
+    states: Sequence[ArrayLike],
+    components: ArrayLike | None,
+    adata: AnnData,
+    *,
+    labels_key: str = "label",
+    seed: int = 0,
+) -> Answer:
+    """Return the recommended answer.
+
+    Args:
+        states: Of all cells, one array (cells, latent) a fit.
+        components: Principal components, (cells, components), a further view for the label model; or None.
+        adata: Cells with labels, as `strip_to_inputs` returns them.
+        labels_key: Column of `obs` with exact labels.
+        seed: Draws folds.
+    """
+    types, allowed = allowed_of(adata, labels_key)
+    codes = _exact(allowed)
+    views, weights = [*states], [1.0] * len(states)
+    if components is not None:
+        views, weights = [*views, components], [*weights, _COMPONENTS * len(states)]
+    rules = StateClassifier(states)
+    model = LabelModel(views, weights, unlabeled_weight=_WEIGHTS[True], label_noise=_NOISE[True])
+    named = model.fit(allowed, seed=seed)
+    totals = np.asarray(adata.X.sum(axis=1), dtype=np.float64).ravel()
+    likeness = compare_labeled(np.column_stack([views[0], views[-1]]), totals, named, codes)
+    if not likeness.alike:
+        model = LabelModel(views, weights, unlabeled_weight=_WEIGHTS[False], label_noise=_NOISE[False])
+        named = model.fit(allowed, seed=seed)
+    tables = named.probabilities, rules.named(types, codes)
+
+    fold = folds_of(codes, seed)
+    tested = fold >= 0
+    hidden = np.zeros((2, *allowed.shape))
+    without_some = []
+    for number in range(fold.max() + 1):
+        own = fold == number
+        shown = np.where(own[:, None], True, allowed)
+        said = model.fit(shown, seed=seed)
+        hidden[0, own], hidden[1, own] = said.probabilities[own], rules.named(types, _exact(shown))[own]
+        without_some.append(_shares(said.probabilities, _exact(shown)))
+    exponents = fit_exponents(hidden[:, tested], codes[tested], alike=likeness.alike)
+    answer = _pooled(tables, exponents)
+    return Answer(
+        pd.DataFrame(answer, adata.obs_names, types),
+        pd.DataFrame(_pooled(hidden[:, tested], exponents), adata.obs_names[tested], types),
+        codes[tested],
+        exponents,
+        _table_of_shares(types, codes, answer, tables, without_some),
+        named.of_labels,
+        likeness,
+    )
+
+
+def fit_exponents(
+    tables: NDArray[np.float64], codes: NDArray[np.integer], *, alike: bool = True
+) -> tuple[float, float]:
+    """Return the exponents of label model and rules under which hidden labels are most probable, drawn to a prior.
+
+    Args:
+        tables: Probabilities (2, labels, types) of label model and rules, while labels were hidden.
+        codes: The labels, as columns.
+        alike: Whether labeled cells are like the others; where not, the exponent of the rules is zero.
+    """
+    expected = np.log(_EXPONENTS if alike else _EXPONENTS[:1])
+    logs = np.log(np.maximum(tables[: len(expected)], _LEAST))
+    rows = np.arange(len(codes))
+
+    def cost(log_exponents: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        exponents = np.exp(log_exponents)
+        p = softmax(np.tensordot(exponents, logs, 1), 1)
+        off = (log_exponents - expected) / _SURPRISE[alike]
+        slope = np.array([(p * log).sum() - log[rows, codes].sum() for log in logs]) * exponents
+        of_labels = np.log(np.maximum(p[rows, codes], np.finfo(float).tiny)).sum()
+        return (off**2).sum() / 2 - of_labels, slope + off / _SURPRISE[alike]
+
+    found = np.exp(minimize(cost, expected, jac=True, method="L-BFGS-B", bounds=[(-6, 2)] * len(expected)).x)
+    return float(found[0]), float(found[1]) if alike else 0.0
+
+
+def compare_labeled(
+    states: NDArray[np.float64], totals: NDArray[np.float64], named: Named, codes: NDArray[np.integer]
+) -> Likeness:
+    """Return how well logistic regression tells labeled cells from others that seem to be of the same type.
+
+    It looks at states, total counts, density and probabilities; each cell is judged by a fit that had not seen it.
+
+    Args:
+        states: (cells, dimensions).
+        totals: Total counts, (cells,).
+        named: What the label model says of the cells.
+        codes: Labels, (cells,), -1 for none.
+    """
+    labeled, types = codes >= 0, named.probabilities.argmax(1)
+    if labeled.sum() < 10 or (~labeled).sum() < 10:
+        return Likeness(0.5, 0.5)
+    about = np.column_stack([states, np.log(totals + 1), named.log_density, named.probabilities])
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=500))
+    scores = cross_val_predict(classifier, about, labeled, cv=5, method="decision_function")
+    found, variances, weights = [], [], []
+    for kind in np.unique(types):
+        own = types == kind
+        some, others = labeled[own].sum(), (~labeled[own]).sum()
+        if min(some, others) > 1:
+            found.append([roc_auc_score(labeled[own], of[own]) for of in (scores, totals, named.log_density)])
+            variances.append((some + others + 1) / (12 * some * others))
+            weights.append(some)
+    if not found:
+        return Likeness(0.5, 0.5)
+    weights = np.array(weights) / np.sum(weights)
+    auroc, depth, density = map(float, weights @ np.array(found))
+    return Likeness(auroc, float(np.sqrt(weights**2 @ variances)), depth, density)
+
+
+def _exact(allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the type of each cell with an exact label, -1 for the others."""
+    return np.where(allowed.sum(1) == 1, allowed.argmax(1), -1)
+
+
+def _pooled(tables: Sequence[NDArray[np.float64]], exponents: tuple[float, float]) -> NDArray[np.float64]:
+    first, second = (part * np.log(np.maximum(table, _LEAST)) for part, table in zip(exponents, tables, strict=True))
+    return softmax(first + second, 1)
+
+
+def _shares(probabilities: NDArray[np.float64], codes: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Return the share of each type among all cells, of which some have a label."""
+    free = codes < 0
+    labels = np.bincount(codes[~free], minlength=probabilities.shape[1])
+    return (labels + probabilities[free].sum(0)) / len(codes)
+
+
+def _table_of_shares(
+    types: Sequence[str],
+    codes: NDArray[np.integer],
+    answer: NDArray[np.float64],
+    tables: Sequence[NDArray[np.float64]],
+    without_some: Sequence[NDArray[np.float64]],
+) -> pd.DataFrame:
+    """Return shares of the answer, with intervals.
+
+    Three things make them uncertain: which cells were drawn; which labels were given, by the spread over fits without
+    some of them (a jackknife); and how much label model and rules disagree.
+    """
+    labels = np.bincount(codes[codes >= 0], minlength=len(types))
+    shares = _shares(answer, codes)
+    variance = shares * (1 - shares) / len(codes) + np.subtract(*(_shares(table, codes) for table in tables)) ** 2
+    groups = max(len(without_some), 2)
+    if len(without_some) > 1:
+        variance += (groups - 1) * np.var(without_some, axis=0)
+    reach = student.ppf(0.975, groups - 1) * np.sqrt(variance)
+    low, high = np.clip(shares - reach, 0, 1), np.clip(shares + reach, 0, 1)
+    columns = {"among_labels": labels / labels.sum(), "share": shares, "low": low, "high": high}
+    return pd.DataFrame(columns, index=list(types))

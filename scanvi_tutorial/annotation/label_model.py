@@ -1,0 +1,204 @@
+"""A generative model of states and labels, fitted to all cells: shares, wrong and coarse labels (book/12_labels.md).
+
+    π ~ Dirichlet              shares of the types among cells without a label
+    y ~ Categorical(π)         the type; of a labeled cell ~ Categorical(ρ), shares among the labels
+    Σ_y ~ inverse Wishart      the covariance of a type, about one that all types have in common
+    z_v | y ~ Student's t      the state of the cell in view v: one fit, or principal components
+    r | y ~ C_y                the label: mostly y itself, else one of the others
+
+Views show one and the same cell, so log p(z | y) is a weighted mean of theirs. A label r allows the types S_r, one
+if it is exact: p(r | y) = Σ_{s ∈ S_r} C[y, s]. Expectation maximization finds the most probable parameters. An
+unlabeled cell counts for `unlabeled_weight` of a labeled one, or the many would outvote the few; this weight rises
+from zero, so that types stay where their labels are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import gammaln, logsumexp, softmax
+
+from scanvi_tutorial.inputs.cells import allowed_of
+from scanvi_tutorial.inputs.errors import InputError
+
+_TAILS = 5.0  # ν, degrees of freedom of Student's t: fewer have heavier tails
+_CELLS_IN_PRIOR = 10.0  # unlabeled cells of each type, in the prior of the shares
+_WEIGHT_OF_COMMON = 200.0  # cells, in the prior of a type's own covariance
+_SPREAD_WITHIN = 0.3  # of all variance, expected within types, with the weight of twice as many cells as dimensions
+_RAMP, _MOST_ROUNDS, _TOLERANCE = 30, 100, 1e-6  # rounds of expectation maximization; nats per cell
+_MOST_CELLS = 5_000  # unlabeled ones that parameters are fitted to
+_IMPOSSIBLE = 1e-30
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parameters:
+    """What is fitted."""
+
+    log_shares: NDArray[np.float64]  # (types,), log π
+    means: Sequence[NDArray[np.float64]]  # of each view, (types, dimensions)
+    covariances: Sequence[NDArray[np.float64]]  # of each view, (types, dimensions, dimensions)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Named:
+    """What the model says of the cells."""
+
+    probabilities: NDArray[np.float64]  # (cells, types), p(y | z), whatever the label of a cell
+    of_labels: NDArray[np.float64]  # (cells, types), p(y | z, r); equal to the former where there is no label
+    log_density: NDArray[np.float64]  # (cells,), log p(z), the weighted mean over views
+    shares: NDArray[np.float64]  # (types,), π
+
+
+class LabelModel:
+    """The label model over some views of the cells: a `Baseline` with fixed states.
+
+    Args:
+        views: States of all cells, each (cells, dimensions): those of fits, and principal components.
+        weights: How much each view counts, (views,); they are scaled to sum to one. None: all alike.
+        unlabeled_weight: What an unlabeled cell counts, in labeled cells.
+        label_noise: Share of labels that are expected to be wrong.
+    """
+
+    def __init__(
+        self,
+        views: Sequence[ArrayLike],
+        weights: ArrayLike | None = None,
+        *,
+        unlabeled_weight: float = 0.1,
+        label_noise: float = 0.1,
+    ) -> None:
+        self.views = [_centered(np.asarray(view, dtype=np.float64)) for view in views]
+        weights = np.ones(len(self.views)) if weights is None else np.asarray(weights, dtype=np.float64)
+        self.weights = weights / weights.sum()
+        self.unlabeled_weight, self.label_noise = unlabeled_weight, label_noise
+
+    def __call__(self, adata: AnnData, *, labels_key: str = "label", seed: int = 0) -> pd.DataFrame:
+        """Return probabilities (cells, types); `seed` is that of `fit`."""
+        types, allowed = allowed_of(adata, labels_key)
+        return pd.DataFrame(self.fit(allowed, seed=seed).probabilities, adata.obs_names, types)
+
+    def fit(self, allowed: NDArray[np.bool_], *, seed: int = 0) -> Named:
+        """Fit the model and return what it says of the cells.
+
+        Args:
+            allowed: Which types each cell may be of, (cells, types): one with an exact label, several with a coarse
+                one, all without a label.
+            seed: Draws the unlabeled cells that parameters are fitted to, if there are more than 5,000.
+
+        Raises:
+            InputError: Where a label allows no type, or a type has no cell with an exact label.
+        """
+        types, sizes = allowed.shape[1], allowed.sum(1)
+        if not sizes.all():
+            raise InputError(
+                f"The label of cell {np.flatnonzero(sizes == 0)[0]} allows no type. Name the types it may be."
+            )
+        seeds = allowed[sizes == 1].sum(0)
+        if not seeds.all():
+            raise InputError(f"No cell has an exact label of type {np.flatnonzero(seeds == 0)[0]}. Label one.")
+        labeled, free = np.flatnonzero(sizes < types), np.flatnonzero(sizes == types)
+        of_label = self.log_labels(allowed[labeled]) + np.log(seeds / seeds.sum())  # log p(r | y) and log ρ
+        if len(free) > _MOST_CELLS:
+            free = np.sort(np.random.default_rng(seed).choice(free, _MOST_CELLS, replace=False))
+        rows = np.concatenate([labeled, free])
+        found = self._maximize([view[rows] for view in self.views], of_label)
+        densities = self.log_densities(found, self.views)
+        joint = densities + found.log_shares
+        of_labels = joint.copy()
+        of_labels[labeled] = densities[labeled] + of_label
+        return Named(softmax(joint, 1), softmax(of_labels, 1), logsumexp(joint, 1), np.exp(found.log_shares))
+
+    def log_labels(self, allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Return log p(r | y), (cells, types), of labels that allow some types."""
+        types = allowed.shape[1]
+        confusion = np.full((types, types), self.label_noise / max(types - 1, 1))
+        np.fill_diagonal(confusion, 1 - self.label_noise)
+        return np.log(np.maximum(allowed @ confusion.T, _IMPOSSIBLE))
+
+    def log_densities(self, found: Parameters, views: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Return log p(z | y), (cells, types), the weighted mean over views."""
+        out = np.zeros((len(views[0]), len(found.log_shares)))
+        for weight, z, means, covariances in zip(self.weights, views, found.means, found.covariances, strict=True):
+            out += weight * np.stack([_student(z, *own)[0] for own in zip(means, covariances, strict=True)], 1)
+        return out
+
+    def _maximize(self, views: Sequence[NDArray[np.float64]], of_label: NDArray[np.float64]) -> Parameters:
+        """Return the most probable parameters; labeled cells are first, with log p(y, r) in `of_label`."""
+        cells, (labeled, types) = len(views[0]), of_label.shape
+        free = slice(labeled, cells)
+        log_prior = np.concatenate([of_label, np.zeros((cells - labeled, types))])
+        within = softmax(log_prior, 1)
+        tails = [np.ones((cells, types)) for _ in views]
+        spread: list[NDArray[np.float64]] = []
+        common: list[NDArray[np.float64]] | None = None  # Σ₀, fixed once the weight has risen
+        before = -np.inf
+        for number in range(_MOST_ROUNDS):
+            weight = self.unlabeled_weight * min(1.0, number / _RAMP)
+            counted = within * np.where(np.arange(cells) < labeled, 1.0, weight)[:, None]
+            if number == _RAMP:
+                common = [covariances[0] for covariances in spread]
+            means, spread = [], []
+            for z, tail in zip(views, tails, strict=True):
+                center, covariances = _moments(
+                    z, counted, counted * tail, None if common is None else common[len(means)]
+                )
+                means.append(center)
+                spread.append(covariances)
+            shares = within[free].sum(0) + _CELLS_IN_PRIOR
+            log_prior[free] = np.log(shares / shares.sum())
+            found = Parameters(np.log(shares / shares.sum()), means, spread)
+            densities = np.zeros((cells, types))
+            for view, (z, of_view) in enumerate(zip(views, self.weights, strict=True)):
+                for kind in range(types):
+                    log, tail = _student(z, means[view][kind], spread[view][kind])
+                    densities[:, kind] += of_view * log
+                    tails[view][:, kind] = tail
+            joint = densities + log_prior
+            total = logsumexp(joint, 1)
+            within = np.exp(joint - total[:, None])
+            score = (total[:labeled].sum() + self.unlabeled_weight * total[free].sum()) / cells
+            if number > _RAMP and abs(score - before) < _TOLERANCE:
+                break
+            before = score
+        return found
+
+
+def _centered(view: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return states about zero, in units of their mean standard deviation."""
+    view = view - view.mean(0)
+    return view / max(view.std(0).mean(), np.finfo(float).tiny)
+
+
+def _moments(
+    z: NDArray[np.float64],
+    counted: NDArray[np.float64],
+    weighed: NDArray[np.float64],
+    common: NDArray[np.float64] | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean and covariance of every type in one view; without `common` all types share theirs."""
+    dimensions = z.shape[1]
+    means = weighed.T @ z / weighed.sum(0)[:, None]
+    scatter = np.stack([(weighed[:, [kind]] * (z - mean)).T @ (z - mean) for kind, mean in enumerate(means)])
+    if common is None:
+        prior = 2 * dimensions
+        all_of = (scatter.sum(0) + prior * _SPREAD_WITHIN * (z.T @ z) / len(z)) / (counted.sum() + prior)
+        return means, np.repeat(all_of[None], len(means), 0)
+    size = counted.sum(0)[:, None, None] + _WEIGHT_OF_COMMON
+    return means, (scatter + _WEIGHT_OF_COMMON * common) / size
+
+
+def _student(
+    z: NDArray[np.float64], mean: NDArray[np.float64], covariance: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the log-density of Student's t of every cell, and the weight that its distance leaves it."""
+    dimensions = len(mean)
+    root = np.linalg.cholesky(covariance)
+    distance = np.square(np.linalg.solve(root, (z - mean).T)).sum(0)
+    constant = gammaln((_TAILS + dimensions) / 2) - gammaln(_TAILS / 2) - dimensions / 2 * np.log(_TAILS * np.pi)
+    log = constant - np.log(np.diag(root)).sum() - (_TAILS + dimensions) / 2 * np.log1p(distance / _TAILS)
+    return log, (_TAILS + dimensions) / (_TAILS + distance)
