@@ -35,7 +35,8 @@ from anndata import AnnData
 from provenance import PACKAGES, provenance, versions, write_json
 
 import scanvi_tutorial as st
-from scanvi_tutorial.annotation.methods import Ensemble, SingleFit, StateClassifier
+from scanvi_tutorial.annotation.methods import Ensemble, SingleFit
+from scanvi_tutorial.annotation.rules import StateClassifier
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.data.simulated import bayes_probabilities
 from scanvi_tutorial.evaluation import (

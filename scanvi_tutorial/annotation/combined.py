@@ -8,6 +8,7 @@ named, and not how all are. Where they differ, the label model answers alone, an
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,8 +26,9 @@ from sklearn.preprocessing import StandardScaler
 
 from scanvi_tutorial.annotation.label_model import LabelModel, Named
 from scanvi_tutorial.annotation.rules import StateClassifier
-from scanvi_tutorial.evaluation import folds_of
+from scanvi_tutorial.evaluation import folds_of, principal_components
 from scanvi_tutorial.inputs.cells import allowed_of
+from scanvi_tutorial.inputs.errors import InputError
 
 _COMPONENTS = 0.3  # weight of principal components, in that of all fits
 _WEIGHTS = {True: 0.05, False: 0.3}  # of an unlabeled cell, where labeled cells are like the others and where not
@@ -130,6 +132,8 @@ def answer_from_states(
         without_some.append(_shares(said.probabilities, _exact(shown)))
     exponents = fit_exponents(hidden[:, tested], codes[tested], alike=likeness.alike)
     answer = _pooled(tables, exponents)
+    coarse = (allowed.sum(1) > 1) & ~allowed.all(1)
+    answer[coarse] = softmax(np.log(answer[coarse]) + model.log_labels(allowed[coarse]), 1)
     return Answer(
         pd.DataFrame(answer, adata.obs_names, types),
         pd.DataFrame(_pooled(hidden[:, tested], exponents), adata.obs_names[tested], types),
@@ -139,6 +143,13 @@ def answer_from_states(
         named.of_labels,
         likeness,
     )
+
+
+def components_of(adata: AnnData) -> NDArray[np.float64] | None:
+    """Return principal components, (cells, components), or None of cells that are all alike."""
+    with suppress(InputError):
+        return principal_components(adata)
+    return None
 
 
 def fit_exponents(

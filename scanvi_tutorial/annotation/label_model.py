@@ -30,6 +30,7 @@ _TAILS = 5.0  # ν, degrees of freedom of Student's t: fewer have heavier tails
 _CELLS_IN_PRIOR = 10.0  # unlabeled cells of each type, in the prior of the shares
 _WEIGHT_OF_COMMON = 200.0  # cells, in the prior of a type's own covariance
 _SPREAD_WITHIN = 0.3  # of all variance, expected within types, with the weight of twice as many cells as dimensions
+_LEAST_VARIANCE = 1e-4  # expected within types, where all is one in the mean over dimensions
 _RAMP, _MOST_ROUNDS, _TOLERANCE = 30, 100, 1e-6  # rounds of expectation maximization; nats per cell
 _MOST_CELLS = 5_000  # unlabeled ones that parameters are fitted to
 _IMPOSSIBLE = 1e-30
@@ -39,9 +40,12 @@ _IMPOSSIBLE = 1e-30
 class Parameters:
     """What is fitted."""
 
-    log_shares: NDArray[np.float64]  # (types,), log π
+    shares: NDArray[np.float64]  # (types,), π, among unlabeled cells
     means: Sequence[NDArray[np.float64]]  # of each view, (types, dimensions)
     covariances: Sequence[NDArray[np.float64]]  # of each view, (types, dimensions, dimensions)
+    common: Sequence[
+        NDArray[np.float64]
+    ]  # of each view, what those of the types are drawn to, (dimensions, dimensions)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +55,7 @@ class Named:
     probabilities: NDArray[np.float64]  # (cells, types), p(y | z), whatever the label of a cell
     of_labels: NDArray[np.float64]  # (cells, types), p(y | z, r); equal to the former where there is no label
     log_density: NDArray[np.float64]  # (cells,), log p(z), the weighted mean over views
-    shares: NDArray[np.float64]  # (types,), π
+    parameters: Parameters
 
 
 class LabelModel:
@@ -108,10 +112,10 @@ class LabelModel:
         rows = np.concatenate([labeled, free])
         found = self._maximize([view[rows] for view in self.views], of_label)
         densities = self.log_densities(found, self.views)
-        joint = densities + found.log_shares
+        joint = densities + np.log(found.shares)
         of_labels = joint.copy()
         of_labels[labeled] = densities[labeled] + of_label
-        return Named(softmax(joint, 1), softmax(of_labels, 1), logsumexp(joint, 1), np.exp(found.log_shares))
+        return Named(softmax(joint, 1), softmax(of_labels, 1), logsumexp(joint, 1), found)
 
     def log_labels(self, allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Return log p(r | y), (cells, types), of labels that allow some types."""
@@ -122,7 +126,7 @@ class LabelModel:
 
     def log_densities(self, found: Parameters, views: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
         """Return log p(z | y), (cells, types), the weighted mean over views."""
-        out = np.zeros((len(views[0]), len(found.log_shares)))
+        out = np.zeros((len(views[0]), len(found.shares)))
         for weight, z, means, covariances in zip(self.weights, views, found.means, found.covariances, strict=True):
             out += weight * np.stack([_student(z, *own)[0] for own in zip(means, covariances, strict=True)], 1)
         return out
@@ -134,14 +138,11 @@ class LabelModel:
         log_prior = np.concatenate([of_label, np.zeros((cells - labeled, types))])
         within = softmax(log_prior, 1)
         tails = [np.ones((cells, types)) for _ in views]
-        spread: list[NDArray[np.float64]] = []
-        common: list[NDArray[np.float64]] | None = None  # Σ₀, fixed once the weight has risen
+        common: Sequence[NDArray[np.float64]] | None = None  # fixed once the weight has risen
         before = -np.inf
         for number in range(_MOST_ROUNDS):
             weight = self.unlabeled_weight * min(1.0, number / _RAMP)
             counted = within * np.where(np.arange(cells) < labeled, 1.0, weight)[:, None]
-            if number == _RAMP:
-                common = [covariances[0] for covariances in spread]
             means, spread = [], []
             for z, tail in zip(views, tails, strict=True):
                 center, covariances = _moments(
@@ -151,7 +152,7 @@ class LabelModel:
                 spread.append(covariances)
             shares = within[free].sum(0) + _CELLS_IN_PRIOR
             log_prior[free] = np.log(shares / shares.sum())
-            found = Parameters(np.log(shares / shares.sum()), means, spread)
+            found = Parameters(shares / shares.sum(), means, spread, common or [own[0] for own in spread])
             densities = np.zeros((cells, types))
             for view, (z, of_view) in enumerate(zip(views, self.weights, strict=True)):
                 for kind in range(types):
@@ -162,6 +163,8 @@ class LabelModel:
             total = logsumexp(joint, 1)
             within = np.exp(joint - total[:, None])
             score = (total[:labeled].sum() + self.unlabeled_weight * total[free].sum()) / cells
+            if number == _RAMP - 1:
+                common = found.common
             if number > _RAMP and abs(score - before) < _TOLERANCE:
                 break
             before = score
@@ -186,7 +189,8 @@ def _moments(
     scatter = np.stack([(weighed[:, [kind]] * (z - mean)).T @ (z - mean) for kind, mean in enumerate(means)])
     if common is None:
         prior = 2 * dimensions
-        all_of = (scatter.sum(0) + prior * _SPREAD_WITHIN * (z.T @ z) / len(z)) / (counted.sum() + prior)
+        expected = _SPREAD_WITHIN * (z.T @ z) / len(z) + _LEAST_VARIANCE * np.eye(dimensions)
+        all_of = (scatter.sum(0) + prior * expected) / (counted.sum() + prior)
         return means, np.repeat(all_of[None], len(means), 0)
     size = counted.sum(0)[:, None, None] + _WEIGHT_OF_COMMON
     return means, (scatter + _WEIGHT_OF_COMMON * common) / size

@@ -19,9 +19,9 @@ import torch
 from anndata import AnnData
 from numpy.typing import ArrayLike
 
-from scanvi_tutorial.annotation.combined import answer_from_states
+from scanvi_tutorial.annotation.combined import answer_from_states, components_of
 from scanvi_tutorial.config import UNLABELED, ModelConfig, TrainConfig, no_progress, progress_bar
-from scanvi_tutorial.evaluation import linear_classifier, principal_components
+from scanvi_tutorial.evaluation import linear_classifier
 from scanvi_tutorial.inference.predictions import label_probabilities, latent
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning, check_batches, confounding
 from scanvi_tutorial.inputs.cells import Columns, strip_to_inputs
@@ -81,7 +81,7 @@ class Ensemble:
     def __call__(self, adata: AnnData, *, labels_key: str = "label", seed: int = 0) -> pd.DataFrame:
         """Return probabilities (cells, labels)."""
         states = [latent(model, adata) for model, _ in self.fit(adata, labels_key, seed)]
-        components = principal_components(adata)
+        components = components_of(adata)
         return answer_from_states(states, components, adata, labels_key=labels_key, seed=seed).probabilities
 
     def fit(self, adata: AnnData, labels_key: str, seed: int) -> list[tuple[SCANVI, History]]:

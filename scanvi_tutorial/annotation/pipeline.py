@@ -20,7 +20,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from scanvi_tutorial.annotation.answer import write_answer
-from scanvi_tutorial.annotation.combined import Answer, answer_from_states
+from scanvi_tutorial.annotation.combined import Answer, answer_from_states, components_of
 from scanvi_tutorial.annotation.methods import Ensemble, with_linear_classifier
 from scanvi_tutorial.config import UNLABELED, ModelConfig, TrainConfig
 from scanvi_tutorial.data.selection import chosen_genes
@@ -33,7 +33,6 @@ from scanvi_tutorial.evaluation import (
     linear_classifier,
     logistic_regression,
     neighbor_graph,
-    principal_components,
     scores,
 )
 from scanvi_tutorial.inference.predictions import latent
@@ -146,7 +145,7 @@ def annotate(
             fitted = ensemble.fit(cells, labels_key, seed)
     except FloatingPointError as error:
         raise InputError(f"The model could not be fitted to these counts. {error}") from error
-    states, components = [latent(one, cells) for one, _ in fitted], principal_components(cells)
+    states, components = [latent(one, cells) for one, _ in fitted], components_of(cells)
     answer = answer_from_states(states, components, cells, labels_key=labels_key, seed=seed)
     about, hints = _tested(answer, states, components, cells, labels_key, seed)
     doubtful = _doubtful(names, codes, answer, cells.obs_names)
@@ -198,7 +197,7 @@ def _storable(values: dict[str, Any]) -> dict[str, Any]:
 def _tested(
     answer: Answer,
     states: Sequence[NDArray[np.floating]],
-    components: NDArray[np.float64],
+    components: NDArray[np.float64] | None,
     cells: AnnData,
     key: str,
     seed: int,
@@ -229,11 +228,14 @@ def _tested(
         return CrossFit(found.probabilities, found.held_out, found.codes, ())
 
     others = {
-        _WITHOUT_FITS: without_fits,
         "one fit, as predict uses it": lambda: hidden(one_linear_rule, cells),
         "logistic regression": lambda: hidden(logistic_regression, cells[labeled_rows]),  # other cells teach it nothing
-        "label spreading": lambda: hidden(partial(label_spreading, graph=neighbor_graph(components)), cells),
     }
+    if components is not None:
+        others |= {
+            _WITHOUT_FITS: without_fits,
+            "label spreading": lambda: hidden(partial(label_spreading, graph=neighbor_graph(components)), cells),
+        }
     compared = {"this annotation": _summary(names, answer.held_out, answer.codes)}
     said = []
     for name, cross_fitted in others.items():

@@ -76,10 +76,10 @@ def principal_components(adata: AnnData, *, seed: int = 0) -> NDArray[np.float64
     """
     x = log_cp10k(check_counts(adata))
     count = min(_COMPONENTS, min(x.shape) - 1)
-    if count < 1:
+    if count < 1 or not (x.max(axis=0) - x.min(axis=0)).nnz:
         raise InputError(
-            f"{adata.n_obs} × {adata.n_vars} counts have no principal component, which takes two cells and two genes "
-            "at the least. Pass more cells, or select more genes."
+            f"{adata.n_obs} × {adata.n_vars} counts have no principal component, which takes two cells that differ and "
+            "two genes at the least. Pass more cells, or select more genes."
         )
     return PCA(count, svd_solver="arpack", random_state=seed).fit_transform(x)  # arpack leaves sparse counts sparse
 

@@ -1,6 +1,17 @@
 """What the chapters teach with; the book alone imports it."""
 
 from scanvi_tutorial.teaching.diagrams import Stub, differences, plate_diagram, same_structure
+from scanvi_tutorial.teaching.label_program import label_priors, label_program
 from scanvi_tutorial.teaching.listings import expect_error, say, show_source
 
-__all__ = ["Stub", "differences", "expect_error", "plate_diagram", "same_structure", "say", "show_source"]
+__all__ = [
+    "Stub",
+    "differences",
+    "expect_error",
+    "label_priors",
+    "label_program",
+    "plate_diagram",
+    "same_structure",
+    "say",
+    "show_source",
+]

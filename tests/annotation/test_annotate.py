@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy import sparse
 
+from scanvi_tutorial.annotation.combined import Answer, Likeness
 from scanvi_tutorial.annotation.methods import Ensemble
 from scanvi_tutorial.annotation.new_cells import predict
 from scanvi_tutorial.annotation.pipeline import _contradictions, annotate
@@ -56,7 +57,36 @@ def test_every_documented_key_is_there_and_nothing_else_changed(pair):
     assert {
         *("compared", "history", "held_out", "warnings", "parameters"),
         *("genes", "label_names", "versions"),
+        *("shares", "doubtful_labels", "likeness", "exponents"),
     } <= set(after.uns["scanvi"])
+
+
+def test_coarse_labels_help_and_are_no_types(tmp_path):
+    adata = cells(seeds=6, effect=4.0)
+    truth, free = adata.obs["truth"].astype(str), adata.obs["kind"].isna()
+    coarse = free & truth.isin(["type A", "type B"]) & (np.arange(160) % 2 == 0)
+    adata.obs.loc[coarse, "kind"] = "A or B"
+    annotate(adata, "kind", coarse={"A or B": ["type A", "type B"]}, **LONGER)
+    assert "A or B" not in adata.uns["scanvi"]["label_names"]
+    named = adata.obs["scanvi_label"].astype(str)
+    assert named[coarse].isin(["type A", "type B"]).mean() > 0.95
+    assert (named == truth)[free].mean() > 0.8
+    adata.write_h5ad(tmp_path / "named.h5ad")
+
+
+def test_doubtful_labels_are_listed_and_left_as_they_are():
+    adata = cells(seeds=20, effect=6.0)
+    rows = np.flatnonzero(adata.obs["kind"] == "type A")[:4]
+    wrong = adata.obs_names[rows]
+    adata.obs.loc[wrong, "kind"] = "type B"
+    annotate(adata, "kind", **LONGER)
+    table = adata.uns["scanvi"]["doubtful_labels"]
+    assert len(set(wrong) & set(table["cell"])) >= 3
+    assert len(table) <= 8
+    found = table.set_index("cell").loc[[cell for cell in wrong if cell in set(table["cell"])]]
+    assert set(found["given"]) == {"type B"}
+    assert set(found["more_probable"]) == {"type A"}
+    assert (adata.obs.loc[wrong, "scanvi_label"] == "type B").all()
 
 
 def test_rows_are_probabilities_and_the_probability_is_that_of_the_label(pair):
@@ -98,7 +128,7 @@ def test_hidden_labels_are_said_to_be_found_as_often_as_they_are_and_by_which_me
     assert said["log_loss"] == pytest.approx(-np.log(of_label).mean(), rel=1e-6)
     assert set(about["compared"]) == {
         *("this annotation", "one fit, as predict uses it"),
-        *("logistic regression", "label spreading"),
+        *("logistic regression", "label spreading", "the same on principal components"),
     }
 
 
@@ -203,11 +233,14 @@ def test_with_one_seed_a_type_nothing_can_be_hidden_and_a_warning_says_so():
 def test_labels_that_say_nothing_are_noticed_without_the_truth():
     """Hidden labels that are drawn without looking at the answer are shuffled ones; with it they are honest ones."""
     rng, names = np.random.default_rng(0), ["A", "B", "C", "D"]
-    said = rng.dirichlet(np.full(4, 0.5), size=200)
-    index = pd.Index([f"cell{c}" for c in range(200)])
+    said = pd.DataFrame(rng.dirichlet(np.full(4, 0.5), size=200), columns=names)
     shuffled = rng.integers(4, size=200)
-    honest = np.array([rng.choice(4, p=row) for row in said])
-    told = [" ".join(_contradictions(names, codes, said, index)) for codes in (shuffled, honest)]
+    honest = np.array([rng.choice(4, p=row) for row in said.to_numpy()])
+    answers = [
+        Answer(said, said, codes, (1.0, 0.0), pd.DataFrame(), said.to_numpy(), Likeness(0.5, 0.1))
+        for codes in (shuffled, honest)
+    ]
+    told = [" ".join(_contradictions(names, answer)) for answer in answers]
     assert "can hardly be read off" in told[0]
     assert "can hardly be read off" not in told[1]
 

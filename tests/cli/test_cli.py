@@ -70,6 +70,33 @@ def test_annotate_writes_cells_table_report_and_model_and_predict_uses_it(file, 
     np.testing.assert_allclose(again.obsm["X_scanvi"], adata.obsm["X_scanvi"], atol=1e-5)
 
 
+def test_coarse_labels_come_from_a_table_or_from_a_column(file, tmp_path):
+    adata = anndata.read_h5ad(file)
+    adata.obs["parent"] = np.where(adata.obs["truth"].isin(["type B", "type C"]), "B or C", "")
+    names = sorted(set(adata.obs["kind"]) - {"not sorted"})
+    adata.write_h5ad(tmp_path / "parents.h5ad")
+    table = adata.obs["kind"].astype(str)
+    table[(adata.obs["kind"] == "not sorted") & (adata.obs["parent"] == "B or C")] = "B or C"
+    adata.obs["kind"] = table
+    adata.write_h5ad(tmp_path / "coarse.h5ad")
+    (tmp_path / "tree.csv").write_text("B or C,type B\nB or C,type C\n")
+    words = ["--labels", "kind", "--unlabeled", "not sorted", "--quiet", "--out"]
+    run("annotate", tmp_path / "parents.h5ad", *words, tmp_path / "1.h5ad", "--coarse", "parent")
+    run("annotate", tmp_path / "coarse.h5ad", *words, tmp_path / "2.h5ad", "--coarse", tmp_path / "tree.csv")
+    tables = [anndata.read_h5ad(tmp_path / f"{n}.h5ad").obsm["scanvi_probabilities"] for n in (1, 2)]
+    pd.testing.assert_frame_equal(*tables)
+    assert [name.replace("|", "/") for name in tables[0]] == names
+    (tmp_path / "tree.csv").write_text("B or C,type B,type C\n")
+    words = ["annotate", tmp_path / "coarse.h5ad", *words, tmp_path / "3.h5ad", "--coarse", tmp_path / "tree.csv"]
+    assert "two columns" in run(*words, code=1)
+
+
+def test_doubtful_labels_are_written_as_a_table(file, tmp_path):
+    words = ["annotate", file, "--labels", "kind", "--unlabeled", "not sorted", "--quiet", "--out", tmp_path / "o.h5ad"]
+    run(*words, "--doubtful", tmp_path / "doubtful.csv")
+    assert list(pd.read_csv(tmp_path / "doubtful.csv")) == ["cell", "given", "more_probable", "probability"]
+
+
 def test_given_labels_are_kept_unless_rename_is_said(file, tmp_path):
     words = ["annotate", file, "--labels", "kind", "--unlabeled", "not sorted", "--quiet", "--overwrite"]
     out = tmp_path / "out.h5ad"
