@@ -33,8 +33,8 @@ from scanvi_tutorial.inputs.errors import InputError
 _COMPONENTS = 0.3  # weight of principal components, in that of all fits
 _WEIGHTS = {True: 0.05, False: 0.3}  # of an unlabeled cell, where labeled cells are like the others and where not
 _NOISE = {True: 0.05, False: 0.1}  # share of labels that are expected to be wrong, likewise
-_EXPONENTS = (0.4, 0.5)  # of label model and rules: what their prior expects
-_SURPRISE = {True: 0.5, False: 0.3}  # standard deviation of a log exponent in the prior
+_EXPONENTS = (0.4, 0.4)  # of label model and rules: what their prior expects
+_SURPRISE = {True: 0.7, False: 0.3}  # standard deviation of a log exponent in the prior
 _LEAST = 1e-6  # below this a probability is taken for this
 _UNLIKE, _ERRORS = 0.6, 3.0  # labeled cells are unlike the others from this AUROC on, if it is no chance
 
