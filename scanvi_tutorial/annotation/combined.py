@@ -31,8 +31,10 @@ from scanvi_tutorial.inputs.cells import allowed_of
 from scanvi_tutorial.inputs.errors import InputError
 
 _COMPONENTS = 0.3  # weight of principal components, in that of all fits
-_WEIGHTS = {True: 0.05, False: 0.3}  # of an unlabeled cell, where labeled cells are like the others and where not
-_NOISE = {True: 0.05, False: 0.1}  # share of labels that are expected to be wrong, likewise
+_LABEL_MODEL = {  # its settings where labeled cells are like the others, and where they are not
+    True: {"unlabeled_weight": 0.05, "label_noise": 0.05},
+    False: {"unlabeled_weight": 0.3, "label_noise": 0.1},
+}
 _EXPONENTS = (0.4, 0.4)  # of label model and rules: what their prior expects
 _SURPRISE = {True: 0.7, False: 0.3}  # standard deviation of a log exponent in the prior
 _LEAST = 1e-6  # below this a probability is taken for this
@@ -100,7 +102,7 @@ def answer_from_states(
 
     Args:
         states: Of all cells, one array (cells, latent) a fit.
-        components: Principal components, (cells, components), a further view for the label model; or None.
+        components: A further view for the label model, (cells, components), or None.
         adata: Cells with labels, as `strip_to_inputs` returns them.
         labels_key: Column of `obs` with exact labels.
         seed: Draws folds.
@@ -111,12 +113,12 @@ def answer_from_states(
     if components is not None:
         views, weights = [*views, components], [*weights, _COMPONENTS * len(states)]
     rules = StateClassifier(states)
-    model = LabelModel(views, weights, unlabeled_weight=_WEIGHTS[True], label_noise=_NOISE[True])
+    model = LabelModel(views, weights, **_LABEL_MODEL[True])
     named = model.fit(allowed, seed=seed)
     totals = np.asarray(adata.X.sum(axis=1), dtype=np.float64).ravel()
     likeness = compare_labeled(np.column_stack([views[0], views[-1]]), totals, named, codes)
     if not likeness.alike:
-        model = LabelModel(views, weights, unlabeled_weight=_WEIGHTS[False], label_noise=_NOISE[False])
+        model = LabelModel(views, weights, **_LABEL_MODEL[False])
         named = model.fit(allowed, seed=seed)
     tables = named.probabilities, rules.named(types, codes)
 
@@ -128,7 +130,8 @@ def answer_from_states(
         own = fold == number
         shown = np.where(own[:, None], True, allowed)
         said = model.fit(shown, seed=seed)
-        hidden[0, own], hidden[1, own] = said.probabilities[own], rules.named(types, _exact(shown))[own]
+        hidden[0, own] = said.probabilities[own]
+        hidden[1, own] = rules.named(types, _exact(shown))[own]
         without_some.append(_shares(said.probabilities, _exact(shown)))
     exponents = fit_exponents(hidden[:, tested], codes[tested], alike=likeness.alike)
     answer = _pooled(tables, exponents)

@@ -42,10 +42,10 @@ class StateClassifier:
         return pooled(tables, weights)
 
     def named(self, types: Sequence[str], codes: NDArray[np.integer]) -> NDArray[np.float64]:
-        """Return probabilities (cells, types) by labels `codes`, (cells,), -1 for none; every type has a label."""
-        labels = pd.DataFrame({"label": pd.Categorical.from_codes(codes, types)}, index=range(len(codes)))
-        cells = AnnData(csr_matrix((len(codes), 1)), obs=labels.set_axis(map(str, labels.index)))
-        return self(cells)[list(types)].to_numpy()
+        """Return probabilities (cells, types) by labels `codes`, (cells,), -1 for none."""
+        labels = pd.Categorical.from_codes(codes, types)
+        obs = pd.DataFrame({"label": labels}, index=list(map(str, range(len(codes)))))
+        return self(AnnData(csr_matrix((len(codes), 1)), obs=obs))[list(types)].to_numpy()
 
     def restricted(self, fits: Iterable[int]) -> StateClassifier:
         """Return the same rules on the states of some fits alone."""

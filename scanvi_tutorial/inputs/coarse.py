@@ -64,14 +64,12 @@ def parents_in(
     parents, of_cell = check_labels(adata, column, least=1)
     table = {}
     for number, parent in enumerate(parents):
-        below = np.unique(codes[(of_cell == number) & (codes >= 0)])
-        if children := [names[code] for code in below if names[code] != parent]:
-            table[parent] = children
-    own = np.array([names.index(name) if name in names else len(names) for name in parents])
-    added = [name for name in parents if name in table and name not in names]
-    own[[parents.index(name) for name in added]] = len(names) + np.arange(len(added))
-    own[[number for number, name in enumerate(parents) if name not in table]] = -1  # it says nothing of any type
-    return table, [*names, *added], np.where((codes < 0) & (of_cell >= 0), own[of_cell], codes)
+        below = {names[code] for code in codes[(of_cell == number) & (codes >= 0)]} - {parent}
+        if below:
+            table[parent] = sorted(below, key=list(names).index)
+    known = [*names, *(parent for parent in table if parent not in names)]
+    code_of = np.array([*(known.index(parent) if parent in known else -1 for parent in parents), -1])
+    return table, known, np.where(codes >= 0, codes, code_of[of_cell])
 
 
 def allowed_types(

@@ -249,12 +249,13 @@ class SCANVI(nn.Module):
         depth: Float[Tensor, "cells 1"] | None = None,
         batch: Float[Tensor, "cells batches"] | None = None,
     ) -> Float[Tensor, "cells latent"]:
-        """Sample z1, y, z2, l and x of cells; return their states z2. `y` holds the types that a label allows.
+        """Sample z1, y, z2, l and x of cells; return their states z2.
 
+        `y` holds the types that the label of each cell allows.
         `depth`, where given, is the share of its molecules that each cell kept (chapter 5);
         `batch` is one-hot, in a model that knows batches.
         """
-        with poutine.scale(scale=len(x) / self.n_cells):  # a minibatch answers for its part of a prior
+        with poutine.scale(scale=len(x) / self.n_cells):  # the part of a prior for these cells
             for name, (prior, value) in self.priors().items():
                 pyro.sample(name, prior, obs=value)
         with pyro.plate("cells", len(x)):
@@ -277,15 +278,16 @@ class SCANVI(nn.Module):
         depth: Float[Tensor, "cells 1"] | None = None,
         batch: Float[Tensor, "cells batches"] | None = None,
     ) -> None:
-        """Sample z2, l, y and z1 given x; y is summed over by enumeration unless an exact label gives it."""
+        """Sample z2, l, y and z1 given x; y is summed over unless an exact label gives it."""
         with pyro.plate("cells", len(x)):
             z2_loc, z2_scale, l_loc, l_scale = self.z2l_encoder(x)
             z2 = pyro.sample("z2", dist.Normal(z2_loc, z2_scale).to_event(1))
             if self.config.library == "latent":
                 pyro.sample("l", dist.LogNormal(l_loc, l_scale).to_event(1))
             if y is None or not self.exact:
-                logits = self.classifier(z2) if y is None else self.classifier(z2) + self.log_label(y)
-                y = pyro.sample("y", dist.OneHotCategorical(logits=logits), infer={"enumerate": "parallel"})
+                logits = self.classifier(z2) + (0.0 if y is None else self.log_label(y))
+                q_y = dist.OneHotCategorical(logits=logits)
+                y = pyro.sample("y", q_y, infer={"enumerate": "parallel"})
             pyro.sample("z1", dist.Normal(*self.z1_encoder(z2, y)).to_event(1))
 
     def library(self, x: Tensor, depth: Tensor | None = None, batch: Tensor | None = None) -> Float[Tensor, "cells 1"]:
@@ -319,7 +321,7 @@ class SCANVI(nn.Module):
         z2: Float[Tensor, "cells latent"],
         y: Float[Tensor, "cells labels"],
     ) -> None:
-        """Observe the label a second time, through the classifier: α log Σ_y q(y | z2) p(label | y)."""
+        """Observe the label again, by the classifier: α log Σ_y q(y | z2) p(label | y)."""
         logits = self.classifier(z2)
         with poutine.scale(scale=self.label_scale):
             if self.exact:

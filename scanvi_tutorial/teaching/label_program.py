@@ -41,7 +41,8 @@ def label_program(
         for number, (weight, z) in enumerate(zip(weights, views, strict=True)):
             roots = torch.linalg.cholesky(covariances[number])
             law = dist.MultivariateStudentT(tails, means[number][y], roots[y])
-            pyro.factor(f"z in view {number}", weight * law.log_prob(z))  # views are of one cell: a mean of logs
+            # views show one and the same cell: a mean of log-densities
+            pyro.factor(f"z in view {number}", weight * law.log_prob(z))
 
 
 def label_priors(
@@ -65,6 +66,7 @@ def label_priors(
     """
     total = cells_of_type * shares.log().sum()
     for weight, own, center in zip(weights, covariances, common, strict=True):
-        distance = torch.logdet(own) + torch.linalg.solve(own, center.expand_as(own)).diagonal(dim1=-2, dim2=-1).sum(-1)
+        ratio = torch.linalg.solve(own, center.expand_as(own))
+        distance = torch.logdet(own) + ratio.diagonal(dim1=-2, dim2=-1).sum(-1)
         total = total - weight * cells_of_common / 2 * distance.sum()
     return total
