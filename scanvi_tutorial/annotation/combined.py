@@ -1,15 +1,15 @@
 """The recommended answer from states: label model and rules, and what hidden labels say of both (book/12_labels.md).
 
-The answer is p ∝ (label model)^a · (rules)^b. The exponents a and b are learned from labels while they are hidden, but
-only where labeled cells are like the others of their type: of labels that were chosen one learns how such cells are
-named, and not how all are. Where they differ, the label model answers alone, and listens more to unlabeled cells.
+The answer is p ∝ (label model)^a · (rules)^b. Both exponents are learned from labels while they are hidden, if labeled
+cells are like the others of their type: chosen cells tell how such cells are named, and not how all are. If they are
+not, b is zero, a is held closer to what its prior expects, and the label model listens more to unlabeled cells.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -36,9 +36,10 @@ _LABEL_MODEL = {  # its settings where labeled cells are like the others, and wh
     False: {"unlabeled_weight": 0.3, "label_noise": 0.1},
 }
 _EXPONENTS = (0.4, 0.4)  # of label model and rules: what their prior expects
-_SURPRISE = {True: 0.7, False: 0.3}  # standard deviation of a log exponent in the prior
+_SURPRISE = {True: 0.7, False: 0.15}  # standard deviation of a log exponent in the prior
 _LEAST = 1e-6  # below this a probability is taken for this
-_UNLIKE, _ERRORS = 0.6, 3.0  # labeled cells are unlike the others from this AUROC on, if it is no chance
+_NOT_COMPARED = 0.5  # the standard error that is said where there was too little to compare
+_UNLIKE, _ERRORS = 0.57, 3.0  # labeled cells are unlike the others from this AUROC on, if it is no chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ class Likeness:
 
     def in_words(self) -> str:
         """Say whether figures on hidden labels can be believed, and in which direction they err."""
+        if self.error >= _NOT_COMPARED:
+            return "There are too few cells with or without a label to compare the two."
         pairs = f"a classifier tells the two apart in {self.auroc:.0%} of pairs, where 50% is chance"
         if self.alike:
             return (
@@ -107,45 +110,57 @@ def answer_from_states(
         labels_key: Column of `obs` with exact labels.
         seed: Draws folds.
     """
-    types, allowed = allowed_of(adata, labels_key)
-    codes = _exact(allowed)
+    types, codes, allowed = allowed_of(adata, labels_key)
     views, weights = [*states], [1.0] * len(states)
     if components is not None:
         views, weights = [*views, components], [*weights, _COMPONENTS * len(states)]
-    rules = StateClassifier(states)
+    fold = folds_of(codes, seed)
     model = LabelModel(views, weights, **_LABEL_MODEL[True])
-    named = model.fit(allowed, seed=seed)
+    named, hidden, parts = _while_hidden(model, codes, allowed, fold, seed)
     totals = np.asarray(adata.X.sum(axis=1), dtype=np.float64).ravel()
-    likeness = compare_labeled(np.column_stack([views[0], views[-1]]), totals, named, codes)
+    likeness = compare_labeled(np.column_stack([views[0], views[-1]]), totals, hidden, codes)
     if not likeness.alike:
         model = LabelModel(views, weights, **_LABEL_MODEL[False])
-        named = model.fit(allowed, seed=seed)
-    tables = named.probabilities, rules.named(types, codes)
+        named, hidden, parts = _while_hidden(model, codes, allowed, fold, seed)
 
-    fold = folds_of(codes, seed)
-    tested = fold >= 0
-    hidden = np.zeros((2, *allowed.shape))
-    without_some = []
+    rules = StateClassifier(states)
+    by_rules, tested = np.zeros(allowed.shape), fold >= 0
     for number in range(fold.max() + 1):
         own = fold == number
-        shown = np.where(own[:, None], True, allowed)
-        said = model.fit(shown, seed=seed)
-        hidden[0, own] = said.probabilities[own]
-        hidden[1, own] = rules.named(types, _exact(shown))[own]
-        without_some.append(_shares(said.probabilities, _exact(shown)))
-    exponents = fit_exponents(hidden[:, tested], codes[tested], alike=likeness.alike)
-    answer = _pooled(tables, exponents)
-    coarse = (allowed.sum(1) > 1) & ~allowed.all(1)
-    answer[coarse] = softmax(np.log(answer[coarse]) + model.log_labels(allowed[coarse]), 1)
+        by_rules[own] = rules.named(types, np.where(own, -1, codes))[own]
+    held_out = np.stack([hidden.probabilities[tested], by_rules[tested]])
+    exponents = fit_exponents(held_out, codes[tested], alike=likeness.alike)
+
+    evidence = np.where(allowed.all(1)[:, None], 0.0, model.log_labels(allowed))  # of coarse labels
+    whole = np.stack([named.probabilities, rules.named(types, codes)])
+    answer, *tables = (
+        softmax(np.log(np.maximum(p, _LEAST)) + evidence, 1) for p in (_pooled(whole, exponents), *whole)
+    )
     return Answer(
         pd.DataFrame(answer, adata.obs_names, types),
-        pd.DataFrame(_pooled(hidden[:, tested], exponents), adata.obs_names[tested], types),
+        pd.DataFrame(_pooled(held_out, exponents), adata.obs_names[tested], types),
         codes[tested],
         exponents,
-        _table_of_shares(types, codes, answer, tables, without_some),
+        _table_of_shares(types, codes, answer, tables, parts),
         named.of_labels,
         likeness,
     )
+
+
+def _while_hidden(
+    model: LabelModel, codes: NDArray[np.integer], allowed: NDArray[np.bool_], fold: NDArray[np.integer], seed: int
+) -> tuple[Named, Named, list[NDArray[np.float64]]]:
+    """Return what the model says with all labels, of each label while it was hidden, and the shares in each fold."""
+    named = model.fit(codes, allowed, seed=seed)
+    hidden = replace(named, probabilities=named.probabilities.copy(), log_density=named.log_density.copy())
+    parts = []
+    for number in range(fold.max() + 1):
+        own = fold == number
+        shown = np.where(own, -1, codes)
+        said = model.fit(shown, allowed, seed=seed)
+        hidden.probabilities[own], hidden.log_density[own] = said.probabilities[own], said.log_density[own]
+        parts.append(_shares(said.of_labels, shown))
+    return named, hidden, parts
 
 
 def components_of(adata: AnnData) -> NDArray[np.float64] | None:
@@ -196,7 +211,7 @@ def compare_labeled(
     """
     labeled, types = codes >= 0, named.probabilities.argmax(1)
     if labeled.sum() < 10 or (~labeled).sum() < 10:
-        return Likeness(0.5, 0.5)
+        return Likeness(0.5, _NOT_COMPARED)
     about = np.column_stack([states, np.log(totals + 1), named.log_density, named.probabilities])
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=500))
     scores = cross_val_predict(classifier, about, labeled, cv=5, method="decision_function")
@@ -209,20 +224,14 @@ def compare_labeled(
             variances.append((some + others + 1) / (12 * some * others))
             weights.append(some)
     if not found:
-        return Likeness(0.5, 0.5)
+        return Likeness(0.5, _NOT_COMPARED)
     weights = np.array(weights) / np.sum(weights)
     auroc, depth, density = map(float, weights @ np.array(found))
     return Likeness(auroc, float(np.sqrt(weights**2 @ variances)), depth, density)
 
 
-def _exact(allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the type of each cell with an exact label, -1 for the others."""
-    return np.where(allowed.sum(1) == 1, allowed.argmax(1), -1)
-
-
-def _pooled(tables: Sequence[NDArray[np.float64]], exponents: tuple[float, float]) -> NDArray[np.float64]:
-    first, second = (part * np.log(np.maximum(table, _LEAST)) for part, table in zip(exponents, tables, strict=True))
-    return softmax(first + second, 1)
+def _pooled(tables: NDArray[np.float64], exponents: tuple[float, float]) -> NDArray[np.float64]:
+    return softmax(np.tensordot(exponents, np.log(np.maximum(tables, _LEAST)), 1), 1)
 
 
 def _shares(probabilities: NDArray[np.float64], codes: NDArray[np.integer]) -> NDArray[np.float64]:

@@ -1,15 +1,15 @@
 """A generative model of states and labels, fitted to all cells: shares, wrong and coarse labels (book/12_labels.md).
 
-    π ~ Dirichlet              shares of the types among cells without a label
-    y ~ Categorical(π)         the type; of a labeled cell ~ Categorical(ρ), shares among the labels
+    π ~ Dirichlet              shares of the types among cells without an exact label
+    y ~ Categorical(π)         the type; of a cell with one ~ Categorical(ρ), shares among these labels
     Σ_y ~ inverse Wishart      the covariance of a type, about one that all types have in common
     z_v | y ~ Student's t      the state of the cell in view v: one fit, or principal components
     r | y ~ C_y                the label: mostly y itself, else one of the others
 
 Views show one and the same cell, so log p(z | y) is a weighted mean of theirs. A label r allows the types S_r, one
-if it is exact: p(r | y) = Σ_{s ∈ S_r} C[y, s]. Expectation maximization finds the most probable parameters. An
-unlabeled cell counts for `unlabeled_weight` of a labeled one, or the many would outvote the few; this weight rises
-from zero, so that types stay where their labels are.
+if it is exact: p(r | y) = Σ_{s ∈ S_r} C[y, s]. Expectation maximization finds the most probable parameters. A cell
+without an exact label counts for `unlabeled_weight` of one that has it, or the many would outvote the few; this weight
+rises from zero, so that types stay where their labels are.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _WEIGHT_OF_COMMON = 200.0  # cells, in the prior of a type's own covariance
 _SPREAD_WITHIN = 0.3  # of all variance, expected within types, with the weight of twice as many cells as dimensions
 _LEAST_VARIANCE = 1e-4  # expected within types, where all is one in the mean over dimensions
 _RAMP, _MOST_ROUNDS, _TOLERANCE = 30, 100, 1e-6  # rounds of expectation maximization; nats per cell
-_MOST_CELLS = 5_000  # unlabeled ones that parameters are fitted to
+_MOST_CELLS = 5_000  # with, and without an exact label, that parameters are fitted to
 _IMPOSSIBLE = 1e-30
 
 
@@ -53,7 +53,7 @@ class Named:
     """What the model says of the cells."""
 
     probabilities: NDArray[np.float64]  # (cells, types), p(y | z), whatever the label of a cell
-    of_labels: NDArray[np.float64]  # (cells, types), p(y | z, r); equal to the former where there is no label
+    of_labels: NDArray[np.float64]  # (cells, types), p(y | z, r); as the former where there is no label
     log_density: NDArray[np.float64]  # (cells,), log p(z), the weighted mean over views
     parameters: Parameters
 
@@ -83,38 +83,36 @@ class LabelModel:
 
     def __call__(self, adata: AnnData, *, labels_key: str = "label", seed: int = 0) -> pd.DataFrame:
         """Return probabilities (cells, types); `seed` is that of `fit`."""
-        types, allowed = allowed_of(adata, labels_key)
-        return pd.DataFrame(self.fit(allowed, seed=seed).probabilities, adata.obs_names, types)
+        types, codes, allowed = allowed_of(adata, labels_key)
+        return pd.DataFrame(self.fit(codes, allowed, seed=seed).probabilities, adata.obs_names, types)
 
-    def fit(self, allowed: NDArray[np.bool_], *, seed: int = 0) -> Named:
+    def fit(self, codes: NDArray[np.integer], allowed: NDArray[np.bool_], *, seed: int = 0) -> Named:
         """Fit the model and return what it says of the cells.
 
         Args:
-            allowed: Which types each cell may be of, (cells, types): one with an exact label, several with a coarse
-                one, all without a label.
-            seed: Draws the unlabeled cells that parameters are fitted to, if there are more than 5,000.
+            codes: The type that the exact label of each cell names, (cells,), -1 for none.
+            allowed: Which types each cell may be of, (cells, types): all, unless a label says more.
+            seed: Draws the cells that parameters are fitted to: 5,000 with and 5,000 without an exact label at most.
 
         Raises:
             InputError: Where a label allows no type, or a type has no cell with an exact label.
         """
-        types, sizes = allowed.shape[1], allowed.sum(1)
-        if not sizes.all():
-            raise InputError(
-                f"The label of cell {np.flatnonzero(sizes == 0)[0]} allows no type. Name the types it may be."
-            )
-        seeds = allowed[sizes == 1].sum(0)
+        rng, types = np.random.default_rng(seed), allowed.shape[1]
+        if not (some := allowed.any(1)).all():
+            raise InputError(f"The label of cell {np.flatnonzero(~some)[0]} allows no type. Name the types it may be.")
+        exact = codes >= 0
+        seeds = np.bincount(codes[exact], minlength=types)
         if not seeds.all():
             raise InputError(f"No cell has an exact label of type {np.flatnonzero(seeds == 0)[0]}. Label one.")
-        labeled, free = np.flatnonzero(sizes < types), np.flatnonzero(sizes == types)
-        of_label = self.log_labels(allowed[labeled]) + np.log(seeds / seeds.sum())  # log p(r | y) and log ρ
-        if len(free) > _MOST_CELLS:
-            free = np.sort(np.random.default_rng(seed).choice(free, _MOST_CELLS, replace=False))
-        rows = np.concatenate([labeled, free])
-        found = self._maximize([view[rows] for view in self.views], of_label)
+        evidence = self.log_labels(np.where(exact[:, None], np.eye(types, dtype=bool)[codes], allowed))
+        evidence[exact] += np.log(seeds / seeds.sum())
+        rows = [np.flatnonzero(exact), np.flatnonzero(~exact)]
+        rows = [np.sort(rng.permutation(part)[:_MOST_CELLS]) if len(part) > _MOST_CELLS else part for part in rows]
+        fitted = np.concatenate(rows)
+        found = self._maximize([view[fitted] for view in self.views], evidence[fitted], len(rows[0]))
         densities = self.log_densities(found, self.views)
         joint = densities + np.log(found.shares)
-        of_labels = joint.copy()
-        of_labels[labeled] = densities[labeled] + of_label
+        of_labels = evidence + np.where(exact[:, None], densities, joint)
         return Named(softmax(joint, 1), softmax(of_labels, 1), logsumexp(joint, 1), found)
 
     def log_labels(self, allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -131,38 +129,35 @@ class LabelModel:
             out += weight * np.stack([_student(z, *own)[0] for own in zip(means, covariances, strict=True)], 1)
         return out
 
-    def _maximize(self, views: Sequence[NDArray[np.float64]], of_label: NDArray[np.float64]) -> Parameters:
-        """Return the most probable parameters; labeled cells are first, with log p(y, r) in `of_label`."""
-        cells, (labeled, types) = len(views[0]), of_label.shape
-        free = slice(labeled, cells)
-        log_prior = np.concatenate([of_label, np.zeros((cells - labeled, types))])
-        within = softmax(log_prior, 1)
+    def _maximize(self, views: Sequence[NDArray[np.float64]], evidence: NDArray[np.float64], exact: int) -> Parameters:
+        """Return the most probable parameters; the first cells have an exact label, and log ρ is in their evidence."""
+        cells, types = evidence.shape
+        free, log_shares = slice(exact, cells), np.zeros(types)
+        within = softmax(evidence, 1)
         tails = [np.ones((cells, types)) for _ in views]
         common: Sequence[NDArray[np.float64]] | None = None  # fixed once the weight has risen
         before = -np.inf
         for number in range(_MOST_ROUNDS):
             weight = self.unlabeled_weight * min(1.0, number / _RAMP)
-            counted = within * np.where(np.arange(cells) < labeled, 1.0, weight)[:, None]
-            means, spread = [], []
-            for z, tail in zip(views, tails, strict=True):
-                center, covariances = _moments(
-                    z, counted, counted * tail, None if common is None else common[len(means)]
-                )
-                means.append(center)
-                spread.append(covariances)
+            counted = within * np.where(np.arange(cells) < exact, 1.0, weight)[:, None]
+            centers = common or [None] * len(views)
+            moments = [
+                _moments(z, counted, counted * tail, center)
+                for z, tail, center in zip(views, tails, centers, strict=True)
+            ]
+            means, spread = zip(*moments, strict=True)
             shares = within[free].sum(0) + _CELLS_IN_PRIOR
-            log_prior[free] = np.log(shares / shares.sum())
-            found = Parameters(shares / shares.sum(), means, spread, common or [own[0] for own in spread])
-            densities = np.zeros((cells, types))
-            for view, (z, of_view) in enumerate(zip(views, self.weights, strict=True)):
+            log_shares = np.log(shares / shares.sum())
+            found = Parameters(np.exp(log_shares), means, spread, common or [own[0] for own in spread])
+            joint = evidence.copy()
+            joint[free] += log_shares
+            for weight_of_view, z, tail, center, own in zip(self.weights, views, tails, means, spread, strict=True):
                 for kind in range(types):
-                    log, tail = _student(z, means[view][kind], spread[view][kind])
-                    densities[:, kind] += of_view * log
-                    tails[view][:, kind] = tail
-            joint = densities + log_prior
+                    log, tail[:, kind] = _student(z, center[kind], own[kind])
+                    joint[:, kind] += weight_of_view * log
             total = logsumexp(joint, 1)
             within = np.exp(joint - total[:, None])
-            score = (total[:labeled].sum() + self.unlabeled_weight * total[free].sum()) / cells
+            score = (total[:exact].sum() + self.unlabeled_weight * total[free].sum()) / cells
             if number == _RAMP - 1:
                 common = found.common
             if number > _RAMP and abs(score - before) < _TOLERANCE:

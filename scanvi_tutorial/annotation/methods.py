@@ -81,7 +81,7 @@ class Ensemble:
     def __call__(self, adata: AnnData, *, labels_key: str = "label", seed: int = 0) -> pd.DataFrame:
         """Return probabilities (cells, labels)."""
         states = [latent(model, adata) for model, _ in self.fit(adata, labels_key, seed)]
-        components = components_of(adata)
+        components = None if self.batch_key else components_of(adata)  # they know no batches
         return answer_from_states(states, components, adata, labels_key=labels_key, seed=seed).probabilities
 
     def fit(self, adata: AnnData, labels_key: str, seed: int) -> list[tuple[SCANVI, History]]:
@@ -178,7 +178,7 @@ def with_linear_classifier(model: SCANVI, adata: AnnData, states: ArrayLike, lab
 def _one(
     ensemble: Ensemble, adata: AnnData, labels_key: str, seed: int, norm: Literal["layer", "batch"]
 ) -> tuple[SCANVI, History]:
-    config = replace(ensemble.model, norm=norm)
+    config = replace(ensemble.model, norm=norm, shares="equal")  # there is no label to learn shares beside
     train = replace(ensemble.train, seed=seed, objective="unlabeled")
     with no_progress(), warnings.catch_warnings():  # one bar counts the fits; theirs would overwrite each other
         warnings.simplefilter("ignore", ConfoundedBatchWarning)  # every fit would say it: `Ensemble.fit` does, once

@@ -6,7 +6,7 @@ This is the recommended method (`methods.recommended`, book/12_labels.md), with 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
@@ -47,7 +47,6 @@ from scanvi_tutorial.model.persistence import is_saved
 _MANY_CELLS = 2_000  # from here on a fit takes longer than starting a process for it
 _MOST_COMPARED = 5_000  # labels that a comparison with a slower method rests on
 _ENOUGH = 20  # hidden labels, for what is said of all of them
-_DOUBTFUL = 0.5  # a label is doubtful where it is less probable than this, by states and label together
 _WITHOUT_FITS = "the same on principal components"
 
 
@@ -146,7 +145,8 @@ def annotate(
     except FloatingPointError as error:
         raise InputError(f"The model could not be fitted to these counts. {error}") from error
     states, components = [latent(one, cells) for one, _ in fitted], components_of(cells)
-    answer = answer_from_states(states, components, cells, labels_key=labels_key, seed=seed)
+    view = None if batch_key else components  # which know no batches
+    answer = answer_from_states(states, view, cells, labels_key=labels_key, seed=seed)
     about, hints = _tested(answer, states, components, cells, labels_key, seed)
     doubtful = _doubtful(names, codes, answer, cells.obs_names)
     if len(doubtful):
@@ -164,6 +164,7 @@ def annotate(
         "unlabeled_category": columns.unlabeled_category,
         "layer": layer,
         "batch_key": batch_key,
+        "coarse": columns.coarse if isinstance(columns.coarse, str) else [*_lines(columns.coarse)] or None,
         "seed": seed,
         "fits": len(fitted),
         "keep_labels": keep_labels,
@@ -192,6 +193,12 @@ def _storable(values: dict[str, Any]) -> dict[str, Any]:
     """Return settings as an `.h5ad` file can hold them: no None, and lists for tuples."""
     how = {dict: _storable, tuple: list}
     return {name: how.get(type(value), lambda same: same)(value) for name, value in values.items() if value is not None}
+
+
+def _lines(table: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield what each coarse name stands for, since a file takes no names such as "A/B" for the keys of a dict."""
+    for parent, children in table.items():
+        yield f"{parent}: {', '.join(children)}"
 
 
 def _tested(
@@ -287,7 +294,7 @@ def _doubtful(names: Sequence[str], codes: NDArray[np.integer], answer: Answer, 
     p = answer.of_labels[labeled]
     given = p[np.arange(len(labeled)), codes[labeled]]
     order = np.argsort(given, kind="stable")
-    order = order[given[order] < _DOUBTFUL]
+    order = order[(p[order].argmax(1) != codes[labeled[order]])]
     types = np.array(names, dtype=object)
     return pd.DataFrame(
         {

@@ -13,7 +13,7 @@ from pandas.api.types import is_hashable
 
 from scanvi_tutorial.config import UNLABELED
 from scanvi_tutorial.inputs.batches import batch_warnings, check_batches, refuse_names_of_cells
-from scanvi_tutorial.inputs.coarse import Coarse, allowed_types, check_coarse, parents_in
+from scanvi_tutorial.inputs.coarse import Coarse, allowed_types, check_coarse, coarse_warnings, parents_in
 from scanvi_tutorial.inputs.counts import check_counts
 from scanvi_tutorial.inputs.errors import InputError, refuse_repeated
 from scanvi_tutorial.inputs.genes import only_genes
@@ -78,22 +78,26 @@ def strip_to_inputs(adata: AnnData, columns: Columns) -> tuple[AnnData, list[str
         InputError: Where counts, labels or batches cannot be used.
     """
     labels_key, batch_key = columns.labels_key, columns.batch_key
-    for column in (labels_key, batch_key):
+    parent = columns.coarse if isinstance(columns.coarse, str) else None
+    for column in (labels_key, batch_key, parent):
         if column in _WRITTEN:
             raise InputError(
                 f"adata.obs[{column!r}] is where answers are written, so what is in it would be lost. Copy it first: "
                 f"adata.obs['checked'] = adata.obs[{column!r}]."
             )
-    if batch_key is not None and batch_key == labels_key:
-        raise InputError(f"{batch_key!r} is named both as the column of labels and as that of batches. Name two.")
+    used = [column for column in (labels_key, batch_key, parent) if column is not None]
+    if twice := [column for column in used if used.count(column) > 1]:
+        raise InputError(f"{twice[0]!r} is named for two of labels, batches and parents. Name a column for each.")
     names, codes = check_labels(adata, labels_key, unlabeled_category=columns.unlabeled_category)
     refuse_no_types(adata, labels_key, names, codes)
     warned = label_warnings(adata, labels_key, unlabeled_category=columns.unlabeled_category)
-    table = columns.coarse
-    if isinstance(table, str):
-        table, names, codes = parents_in(adata, table, names, codes)
+    table, labeled = columns.coarse, codes >= 0
+    if parent is not None:
+        table, names, codes, notes = parents_in(adata, parent, columns.unlabeled_category, names, codes)
+        warned += notes
+    warned += coarse_warnings(table, names)
     names, codes, allowed = allowed_types(names, codes, table)
-    coarse = codes >= len(names)
+    coarse = (codes >= len(names)) | ((codes >= 0) & ~labeled)  # what a parent tells is no label of one's own
     obsm = {} if not table else {"allowed": np.where(coarse[:, None], allowed[codes], True)}
     codes = np.where(coarse, -1, codes)
     obs = pd.DataFrame({labels_key: pd.Categorical.from_codes(codes, names)}, index=adata.obs_names)
@@ -110,16 +114,22 @@ def strip_to_inputs(adata: AnnData, columns: Columns) -> tuple[AnnData, list[str
     return AnnData(counts, obs=obs, var=pd.DataFrame(index=genes.var_names), obsm=obsm), [*left_out, *warned]
 
 
-def allowed_of(adata: AnnData, labels_key: str = "label") -> tuple[list[str], NDArray[np.bool_]]:
-    """Return the types, and which of them each cell may be of, (cells, types): all of them without a label.
+def allowed_of(adata: AnnData, labels_key: str = "label") -> tuple[list[str], NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the types, exact labels (cells,), -1 for none, and what coarse ones allow, (cells, types).
 
     Exact labels are read off `obs[labels_key]`; what coarse labels allow is in `obsm["allowed"]`, if there are any.
+
+    Raises:
+        InputError: Where a type has no exact label.
     """
     names, codes = check_labels(adata, labels_key)
     allowed = np.array(adata.obsm.get("allowed", np.ones((adata.n_obs, len(names)), dtype=bool)))
-    labeled = codes >= 0
-    allowed[labeled] = np.eye(len(names), dtype=bool)[codes[labeled]]
-    return names, allowed
+    if allowed.shape[1] != len(names):
+        raise InputError(
+            f"adata.obs[{labels_key!r}] has labels of {len(names)} types, and coarse labels are of {allowed.shape[1]}. "
+            "Keep a cell with an exact label of each type."
+        )
+    return names, codes, allowed
 
 
 def probabilities_of(adata: AnnData) -> pd.DataFrame:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from scanvi_tutorial.inputs.errors import InputError, did_you_mean, listed
+from scanvi_tutorial.inputs.errors import InputError, column_of, did_you_mean, listed
 from scanvi_tutorial.inputs.labels import check_labels, label_name, means_no_label
 
 Coarse = Mapping[str, Sequence[str]]  # a coarse name: the types, or other coarse names, that it stands for
@@ -48,28 +49,66 @@ def check_coarse(coarse: Coarse | None) -> dict[str, list[str]]:
 
 
 def parents_in(
-    adata: AnnData, column: str, names: Sequence[str], codes: NDArray[np.integer]
-) -> tuple[dict[str, list[str]], list[str], NDArray[np.int64]]:
-    """Return coarse names from a column with the parent of every cell; a cell without a label is labeled by its parent.
+    adata: AnnData, column: str, unlabeled_category: str, names: Sequence[str], codes: NDArray[np.integer]
+) -> tuple[dict[str, list[str]], list[str], NDArray[np.int64], list[str]]:
+    """Return coarse names from a column with the parent of each cell; one without a label is labeled by its parent.
 
     Args:
         adata: Cells.
-        column: Column of `obs`: the coarse name of every cell that has one.
+        column: Column of `obs` with the coarse name of every cell that has one.
+        unlabeled_category: A further name for "none" in it.
         names: Names of the labels.
         codes: Label of every cell, (cells,), -1 for none; both as `check_labels` returns them.
 
     Returns:
-        What coarse names stand for; names and codes with coarse names among them.
+        What coarse names stand for; names and codes with coarse names among them; warnings.
+
+    Raises:
+        InputError: Where there is no such column, and where cells of one type have two parents.
     """
-    parents, of_cell = check_labels(adata, column, least=1)
-    table = {}
-    for number, parent in enumerate(parents):
-        below = {names[code] for code in codes[(of_cell == number) & (codes >= 0)]} - {parent}
-        if below:
-            table[parent] = sorted(below, key=list(names).index)
+    values = column_of(adata, column, "Name the one with the parents of the types, or pass a dict.")
+    used = (values.astype(str) == unlabeled_category).any()
+    parents, of_cell = check_labels(adata, column, unlabeled_category=unlabeled_category if used else "", least=1)
+    cells = pd.crosstab(codes, of_cell)  # labels, parents
+    table: dict[str, list[str]] = {}
+    for code, row in cells[cells.index >= 0].iterrows():
+        found = {parents[number]: count for number, count in row.items() if number >= 0 and count}
+        if len(found) > 1:
+            counts = ", ".join(f"{name!r} ({count} cells)" for name, count in found.items())
+            raise InputError(
+                f"Cells of {names[code]!r} have {len(found)} parents in adata.obs[{column!r}]: {counts}. Give them one."
+            )
+        for name in found:
+            if name != names[code]:
+                table.setdefault(name, []).append(names[code])
     known = [*names, *(parent for parent in table if parent not in names)]
     code_of = np.array([*(known.index(parent) if parent in known else -1 for parent in parents), -1])
-    return table, known, np.where(codes >= 0, codes, code_of[of_cell])
+    empty = [number for number, parent in enumerate(parents) if parent not in known]
+    notes = [
+        f"{(of_cell == number).sum()} cells have the parent {parents[number]!r}, of which no type is labeled: they "
+        "were taken as without a label."
+        for number in empty
+    ]
+    return table, known, np.where(codes >= 0, codes, code_of[of_cell]), notes
+
+
+def coarse_warnings(table: Coarse, names: Sequence[str]) -> list[str]:
+    """Return a sentence for each coarse name that may be meant otherwise than it is taken.
+
+    Args:
+        table: What coarse names stand for.
+        names: Names of the labels.
+    """
+    notes = []
+    for parent, children in table.items():
+        if parent not in names and not any(parent in others for others in table.values()):
+            notes.append(f"No cell has the coarse label {parent!r}{did_you_mean(parent, names)}")
+        elif len(children) == 1:
+            notes.append(
+                f"{parent!r} stands for {children[0]!r} alone, so its cells are taken for that type. If it has other "
+                "types, label some of their cells."
+            )
+    return notes
 
 
 def allowed_types(
@@ -96,7 +135,7 @@ def allowed_types(
         for child in children:
             if child not in table and child not in types:
                 raise InputError(
-                    f"coarse[{parent!r}] names {child!r}, which no cell has for a label{did_you_mean(child, types)} "
+                    f"coarse[{parent!r}] names {child!r}, but no cell is labeled so{did_you_mean(child, types)} "
                     f"A type is learned from cells that have its own name. The types are {listed(types)}."
                 )
     if len(types) < 2:

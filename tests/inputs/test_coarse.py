@@ -34,23 +34,32 @@ def test_a_coarse_label_allows_all_types_below_it_and_is_none():
 def test_what_cells_may_be_is_read_off_them_and_a_hidden_label_is_hidden():
     adata = cells(["B", "CD4", "CD8", "T", "lymphocyte", "", "B", "CD4"])
     plain, _ = strip_to_inputs(adata, Columns("kind", coarse=TREE))
-    types, allowed = allowed_of(plain, "kind")
+    types, codes, allowed = allowed_of(plain, "kind")
     assert types == ["B", "CD4", "CD8"]
-    assert allowed.astype(int).tolist() == [
-        *([1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 1]),
-        *([1, 1, 1], [1, 1, 1], [1, 0, 0], [0, 1, 0]),
-    ]
-    plain.obs.loc["c0", "kind"] = np.nan
-    assert allowed_of(plain, "kind")[1][0].all()
+    assert codes.tolist() == [0, 1, 2, -1, -1, -1, 0, 1]
+    assert allowed[3].tolist() == [False, True, True]
+    assert np.delete(allowed, 3, axis=0).all()  # what an exact label says is not told twice, so it can be hidden
 
 
 def test_a_column_of_parents_labels_cells_that_have_no_other_label():
-    adata = cells(["CD4", "CD8", "B", "", "", "CD4", "mono"], parent=["T", "T", "B", "T", "", "T", "myeloid"])
-    plain, _ = strip_to_inputs(adata, Columns("kind", coarse="parent"))
-    types, allowed = allowed_of(plain, "kind")
+    kinds, parents = ["CD4", "CD8", "B", "", "", "CD4", "mono", "", ""], ["T", "T", "B", "T", "", "T", "myeloid"]
+    adata = cells(kinds, parent=[*parents, "myeloid", "stroma"])
+    plain, notes = strip_to_inputs(adata, Columns("kind", coarse="parent"))
+    types, codes, allowed = allowed_of(plain, "kind")
     assert types == ["B", "CD4", "CD8", "mono"]
     assert allowed[3].tolist() == [False, True, True, False]
     assert allowed[4].all()
+    assert codes[7] == -1  # its parent says which type it is, and it has no label of its own that could be hidden
+    assert allowed[7].tolist() == [False, False, False, True]
+    said = " ".join(notes)
+    assert "'myeloid' stands for 'mono' alone" in said
+    assert "1 cells have the parent 'stroma'" in said
+
+
+def test_a_coarse_name_that_no_cell_has_is_said():
+    adata = cells(["CD4", "CD8", "B", "T cell", ""])
+    _, notes = strip_to_inputs(adata, Columns("kind", coarse={"T cells": ["CD4", "CD8"]}))
+    assert any("'T cells'; did you mean 'T cell'?" in note for note in notes)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +78,7 @@ def test_a_column_of_parents_labels_cells_that_have_no_other_label():
 def test_tables_that_make_no_tree_are_refused_by_name(coarse, words):
     adata = cells(["CD4", "CD8", "B", "T", ""])
     if words is None:  # a coarse name for all types says nothing, and does no harm
-        assert allowed_of(strip_to_inputs(adata, Columns("kind", coarse=coarse))[0], "kind")[1][3].all()
+        assert allowed_of(strip_to_inputs(adata, Columns("kind", coarse=coarse))[0], "kind")[2][3].all()
         return
     text = refused(lambda: strip_to_inputs(adata, Columns("kind", coarse=coarse)))
     assert all(word in text for word in words)
@@ -77,4 +86,6 @@ def test_tables_that_make_no_tree_are_refused_by_name(coarse, words):
 
 def test_a_column_with_two_parents_of_one_type_is_refused():
     adata = cells(["CD4", "CD4", "B"], parent=["T", "lymph", "B"])
-    assert "two parents" in refused(lambda: strip_to_inputs(adata, Columns("kind", coarse="parent")))
+    text = refused(lambda: strip_to_inputs(adata, Columns("kind", coarse="parent")))
+    assert "2 parents" in text
+    assert "'lymph' (1 cells)" in text
