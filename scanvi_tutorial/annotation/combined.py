@@ -131,11 +131,10 @@ def answer_from_states(
     held_out = np.stack([hidden.probabilities[tested], by_rules[tested]])
     exponents = fit_exponents(held_out, codes[tested], alike=likeness.alike)
 
-    evidence = np.where(allowed.all(1)[:, None], 0.0, model.log_labels(allowed))  # of coarse labels
+    of_coarse = np.where(allowed.all(1)[:, None], 0.0, model.log_labels(allowed))
     whole = np.stack([named.probabilities, rules.named(types, codes)])
-    answer, *tables = (
-        softmax(np.log(np.maximum(p, _LEAST)) + evidence, 1) for p in (_pooled(whole, exponents), *whole)
-    )
+    logs = np.log(np.maximum([_pooled(whole, exponents), *whole], _LEAST))
+    answer, *tables = softmax(logs + of_coarse, axis=-1)
     return Answer(
         pd.DataFrame(answer, adata.obs_names, types),
         pd.DataFrame(_pooled(held_out, exponents), adata.obs_names[tested], types),

@@ -308,7 +308,7 @@ def test_fits_side_by_side_give_what_fits_one_after_another_give():
 REFUSED = {
     "no such batch": ({"batch_key": "donor"}, "no column 'donor'"),
     "a batch of some": ({"batch_key": "run"}, "have no batch"),
-    "labels as batches": ({"batch_key": "kind"}, "named both"),
+    "labels as batches": ({"batch_key": "kind"}, "is named for two of"),
     "two columns of one name": ({"labels_key": "twice"}, "2 columns called 'twice'"),
     "no genes": ({"genes": 0}, "genes must be a whole number"),
     "no fit": ({"fits": 0}, "fits must be"),
