@@ -51,7 +51,6 @@ from scanvi_tutorial.evaluation import (
     principal_components,
     scored_cells,
     scores,
-    tempered,
 )
 from scanvi_tutorial.inference.predictions import latent
 from scanvi_tutorial.inputs.cells import Columns, strip_to_inputs
@@ -152,7 +151,9 @@ def _load(dataset: str) -> AnnData:
     codes, rng = whole.obs["truth"].cat.codes.to_numpy(), np.random.default_rng(0)
     total = int(min(np.bincount(codes) / STEEP))
     rows = [rng.choice(np.flatnonzero(codes == k), int(share * total), False) for k, share in enumerate(STEEP)]
-    return whole[np.sort(np.concatenate(rows))].copy()
+    steep = whole[np.sort(np.concatenate(rows))].copy()
+    steep.uns["simulation"]["shares"] = np.array(STEEP)  # which Bayes' rule asks for
+    return steep
 
 
 def cells_of(task: Task) -> AnnData:
@@ -165,7 +166,7 @@ def cells_of(task: Task) -> AnnData:
 def spoiled(cells: AnnData, how: str, seed: int) -> AnnData:
     """Return the cells with some labels that are wrong, at random or by the closest type, or coarse.
 
-    Every second label becomes a coarse one for its type and the one closest to it, if the two are no pair with others.
+    Half of the labels become coarse: the name of a pair of types that are close to each other.
     """
     rng, types = np.random.default_rng([seed, 1]), list(cells.obs["truth"].cat.categories)
     codes = cells.obs["label"].cat.codes.to_numpy(copy=True)
@@ -286,12 +287,8 @@ def _recommended(task: Task, shown: AnnData, folder: Path) -> list[Answered]:
     for name, some in parts.items():
         own = answer_from_states([states[fit] for fit in some], components, shown, seed=task.draw)
         answers.append((f"recommended, {name}", own.probabilities, {}))
-    answers.append(("recommended, without principal components", _without(states, shown, task), {}))
-    return answers
-
-
-def _without(states: list[NDArray[np.float64]], shown: AnnData, task: Task) -> pd.DataFrame:
-    return answer_from_states(states, None, shown, seed=task.draw).probabilities
+    alone = answer_from_states(states, None, shown, seed=task.draw)
+    return [*answers, ("recommended, without principal components", alone.probabilities, {})]
 
 
 def _hidden(answer: Answer) -> dict[str, float]:
@@ -318,10 +315,6 @@ def _fitted(name: str, method: SingleFit | FrozenLatent, shown: AnnData, task: T
         best = history.frame.loc[history.best_epoch]
         more |= {"bound_held_out": float(best.bound_held_out), "best_epoch": history.best_epoch}
     return name, said, more
-
-
-def _tempered(probabilities: pd.DataFrame, temperature: float) -> pd.DataFrame:
-    return pd.DataFrame(tempered(probabilities, temperature), probabilities.index, probabilities.columns)
 
 
 def run(chosen: list[Task], path: Path = RESULTS, *, jobs: int = 1) -> pd.DataFrame:

@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 
 from scanvi_tutorial.annotation.label_model import LabelModel, Named
 from scanvi_tutorial.annotation.rules import StateClassifier
-from scanvi_tutorial.evaluation import folds_of, principal_components
+from scanvi_tutorial.evaluation import cross_fit, folds_of, principal_components
 from scanvi_tutorial.inputs.cells import allowed_of
 from scanvi_tutorial.inputs.errors import InputError
 
@@ -123,16 +123,16 @@ def answer_from_states(
         model = LabelModel(views, weights, **_LABEL_MODEL[False])
         named, hidden, parts = _while_hidden(model, codes, allowed, fold, seed)
 
-    rules = StateClassifier(states)
-    by_rules, tested = np.zeros(allowed.shape), fold >= 0
-    for number in range(fold.max() + 1):
-        own = fold == number
-        by_rules[own] = rules.named(types, np.where(own, -1, codes))[own]
-    held_out = np.stack([hidden.probabilities[tested], by_rules[tested]])
+    rules, tested = StateClassifier(states), fold >= 0
+    of_hidden = np.empty((0, len(types)))
+    if tested.any():
+        of_hidden = cross_fit(rules, adata, labels_key=labels_key, seed=seed).held_out
+    held_out = np.stack([hidden.probabilities[tested], of_hidden])
     exponents = fit_exponents(held_out, codes[tested], alike=likeness.alike)
 
     of_coarse = np.where(allowed.all(1)[:, None], 0.0, model.log_labels(allowed))
-    whole = np.stack([named.probabilities, rules.named(types, codes)])
+    by_rules = rules(adata, labels_key=labels_key)[types]
+    whole = np.stack([named.probabilities, by_rules])
     logs = np.log(np.maximum([_pooled(whole, exponents), *whole], _LEAST))
     answer, *tables = softmax(logs + of_coarse, axis=-1)
     return Answer(

@@ -43,9 +43,7 @@ class Parameters:
     shares: NDArray[np.float64]  # (types,), π, among unlabeled cells
     means: Sequence[NDArray[np.float64]]  # of each view, (types, dimensions)
     covariances: Sequence[NDArray[np.float64]]  # of each view, (types, dimensions, dimensions)
-    common: Sequence[
-        NDArray[np.float64]
-    ]  # of each view, what those of the types are drawn to, (dimensions, dimensions)
+    common: Sequence[NDArray[np.float64]]  # of each view, (dimensions, dimensions): what covariances are drawn to
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,10 +122,8 @@ class LabelModel:
 
     def log_densities(self, found: Parameters, views: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
         """Return log p(z | y), (cells, types), the weighted mean over views."""
-        out = np.zeros((len(views[0]), len(found.shares)))
-        for weight, z, means, covariances in zip(self.weights, views, found.means, found.covariances, strict=True):
-            out += weight * np.stack([_student(z, *own)[0] for own in zip(means, covariances, strict=True)], 1)
-        return out
+        parts = zip(self.weights, views, found.means, found.covariances, strict=True)
+        return sum(weight * _student(z, means, covariances)[0] for weight, z, means, covariances in parts)
 
     def _maximize(self, views: Sequence[NDArray[np.float64]], evidence: NDArray[np.float64], exact: int) -> Parameters:
         """Return the most probable parameters; the first cells have an exact label, and log ρ is in their evidence."""
@@ -151,10 +147,10 @@ class LabelModel:
             found = Parameters(np.exp(log_shares), means, spread, common or [own[0] for own in spread])
             joint = evidence.copy()
             joint[free] += log_shares
-            for weight_of_view, z, tail, center, own in zip(self.weights, views, tails, means, spread, strict=True):
-                for kind in range(types):
-                    log, tail[:, kind] = _student(z, center[kind], own[kind])
-                    joint[:, kind] += weight_of_view * log
+            laws = [_student(z, center, own) for z, center, own in zip(views, means, spread, strict=True)]
+            tails = [tail for _, tail in laws]
+            for of_view, (log, _) in zip(self.weights, laws, strict=True):
+                joint += of_view * log
             total = logsumexp(joint, 1)
             within = np.exp(joint - total[:, None])
             score = (total[:exact].sum() + self.unlabeled_weight * total[free].sum()) / cells
@@ -192,12 +188,16 @@ def _moments(
 
 
 def _student(
-    z: NDArray[np.float64], mean: NDArray[np.float64], covariance: NDArray[np.float64]
+    z: NDArray[np.float64], means: NDArray[np.float64], covariances: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the log-density of Student's t of every cell, and the weight that its distance leaves it."""
-    dimensions = len(mean)
-    root = np.linalg.cholesky(covariance)
-    distance = np.square(np.linalg.solve(root, (z - mean).T)).sum(0)
+    """Return log-densities of Student's t, (cells, types), and the weights that distances leave the cells, likewise."""
+    dimensions = z.shape[1]
     constant = gammaln((_TAILS + dimensions) / 2) - gammaln(_TAILS / 2) - dimensions / 2 * np.log(_TAILS * np.pi)
-    log = constant - np.log(np.diag(root)).sum() - (_TAILS + dimensions) / 2 * np.log1p(distance / _TAILS)
-    return log, (_TAILS + dimensions) / (_TAILS + distance)
+    logs, weights = np.empty((2, len(z), len(means)))
+    for kind, (mean, covariance) in enumerate(zip(means, covariances, strict=True)):
+        root = np.linalg.cholesky(covariance)
+        distance = np.square(np.linalg.solve(root, (z - mean).T)).sum(0)
+        log_volume = np.log(np.diag(root)).sum()
+        logs[:, kind] = constant - log_volume - (_TAILS + dimensions) / 2 * np.log1p(distance / _TAILS)
+        weights[:, kind] = (_TAILS + dimensions) / (_TAILS + distance)
+    return logs, weights

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csr_matrix
+from numpy.typing import ArrayLike
 
 from scanvi_tutorial.evaluation import fit_on_seeds, label_spreading, linear_classifier, neighbor_graph, pooled
 
@@ -40,12 +39,6 @@ class StateClassifier:
             tables += [linear, spread]
             weights += [1 - self.spreading, self.spreading]
         return pooled(tables, weights)
-
-    def named(self, types: Sequence[str], codes: NDArray[np.integer]) -> NDArray[np.float64]:
-        """Return probabilities (cells, types) by labels `codes`, (cells,), -1 for none."""
-        labels = pd.Categorical.from_codes(codes, types)
-        obs = pd.DataFrame({"label": labels}, index=list(map(str, range(len(codes)))))
-        return self(AnnData(csr_matrix((len(codes), 1)), obs=obs))[list(types)].to_numpy()
 
     def restricted(self, fits: Iterable[int]) -> StateClassifier:
         """Return the same rules on the states of some fits alone."""

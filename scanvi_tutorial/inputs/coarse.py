@@ -85,8 +85,8 @@ def parents_in(
     code_of = np.array([*(known.index(parent) if parent in known else -1 for parent in parents), -1])
     empty = [number for number, parent in enumerate(parents) if parent not in known]
     notes = [
-        f"{(of_cell == number).sum()} cells have the parent {parents[number]!r}, of which no type is labeled: they "
-        "were taken as without a label."
+        f"Of the parent {parents[number]!r} no type is labeled, so that it says nothing of its cells "
+        f"({(of_cell == number).sum()})."
         for number in empty
     ]
     return table, known, np.where(codes >= 0, codes, code_of[of_cell]), notes

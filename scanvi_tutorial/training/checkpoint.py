@@ -96,7 +96,7 @@ def origin(model: SCANVI, cells: Cells, config: TrainConfig, device: torch.devic
         "the batches": [model.batches and asdict(model.batches), cells.batch_codes],
         "the initial weights": {name: value.numpy(force=True) for name, value in model.state_dict().items()},
         "the counts": [cells.counts.shape, cells.counts.indptr, cells.counts.indices, cells.counts.data],
-        "the labels": cells.codes,
+        "the labels": [cells.codes, cells.allowed],
     }
     for settings in (model.config, config):
         made_from |= {f"{type(settings).__name__}.{name}": value for name, value in asdict(settings).items()}

@@ -53,7 +53,7 @@ def test_a_column_of_parents_labels_cells_that_have_no_other_label():
     assert allowed[7].tolist() == [False, False, False, True]
     said = " ".join(notes)
     assert "'myeloid' stands for 'mono' alone" in said
-    assert "1 cells have the parent 'stroma'" in said
+    assert "Of the parent 'stroma' no type is labeled" in said
 
 
 def test_a_coarse_name_that_no_cell_has_is_said():
