@@ -104,10 +104,10 @@ def test_no_baseline_sees_the_truth_and_every_one_is_scored(monkeypatch):
     cells = grid.cells_of(task)
     cells.obs["truth"] = np.random.default_rng(0).permutation(cells.obs["truth"].to_numpy())
     monkeypatch.setattr(grid, "cells_of", lambda task: cells)
-    monkeypatch.setattr(grid, "bayes_probabilities", lambda adata: said[5])
+    monkeypatch.setattr(grid, "bayes_probabilities", lambda adata: said[6])
     permuted = grid.work(task)
-    assert [row["method"] for row in plain] == [*grid.BASELINES, grid.SHALLOW, "Bayes", "largest class"]
-    for before, after in zip(said[:5], said[6:11], strict=True):
+    assert [row["method"] for row in plain] == [*grid.BASELINES, grid.SHALLOW, grid.PRUNED, "Bayes", "largest class"]
+    for before, after in zip(said[:6], said[7:13], strict=True):
         assert before.equals(after)
     assert plain[0]["accuracy"] > permuted[0]["accuracy"] + 0.2
     grid._load.cache_clear()
