@@ -268,7 +268,8 @@ def _without_label_issues(shown: AnnData, task: Task) -> Answered:
     names, codes = check_labels(shown, "label")
     x, labeled, started = log_cp10k(check_counts(shown)), codes >= 0, time.perf_counter()
     folds = int(np.clip(np.bincount(codes[labeled]).min(), 2, 5))
-    cleaned = CleanLearning(linear_classifier(), seed=task.draw, cv_n_folds=folds)
+    how = {"n_jobs": 1, "min_examples_per_class": 0}
+    cleaned = CleanLearning(linear_classifier(), seed=task.draw, cv_n_folds=folds, find_label_issues_kwargs=how)
     cleaned.fit(x[labeled], codes[labeled])
     seconds, doubts = round(time.perf_counter() - started, 2), np.zeros(shown.n_obs)
     doubts[labeled] = 1 - cleaned.get_label_issues()["label_quality"]
