@@ -1,8 +1,8 @@
 """How good are the inferred types? Metrics, simpler methods, and both on the same draws of seed cells.
 
 Used in book/06_figure.md and book/08_evaluation.md. `metrics` holds the truth against probabilities, `baselines` the
-methods that scANVI has to be compared with, `comparison` who is scored and how draws are summed up, `stacking` makes
-one answer of several methods.
+methods that scANVI has to be compared with, `comparison` who is scored and how draws are summed up, `hidden` hides labels
+to test a method and pools answers.
 """
 
 from scanvi_tutorial.evaluation.baselines import (
@@ -17,7 +17,7 @@ from scanvi_tutorial.evaluation.baselines import (
     neighbor_graph,
     principal_components,
 )
-from scanvi_tutorial.evaluation.comparison import score_table, scored_cells, scores, summary
+from scanvi_tutorial.evaluation.comparison import interval, score_table, scored_cells, scores, summary
 from scanvi_tutorial.evaluation.metrics import (
     METRICS,
     accuracy,
@@ -28,16 +28,11 @@ from scanvi_tutorial.evaluation.metrics import (
     per_class,
     reliability,
 )
-from scanvi_tutorial.evaluation.stacking import (
+from scanvi_tutorial.evaluation.hidden import (
     CrossFit,
-    Stack,
     cross_fit,
-    fit_temperature,
     folds_of,
     pooled,
-    stack,
-    stacking_weights,
-    tempered,
 )
 from scanvi_tutorial.inputs.markers import log_cp10k
 
@@ -46,15 +41,14 @@ __all__ = [
     "METRICS",
     "Baseline",
     "CrossFit",
-    "Stack",
     "accuracy",
     "all_metrics",
     "confusion",
     "cross_fit",
     "fit_on_seeds",
-    "fit_temperature",
     "folds_of",
     "label_spreading",
+    "interval",
     "largest_class_rate",
     "largest_class_scores",
     "linear_classifier",
@@ -70,8 +64,5 @@ __all__ = [
     "score_table",
     "scored_cells",
     "scores",
-    "stack",
-    "stacking_weights",
     "summary",
-    "tempered",
 ]

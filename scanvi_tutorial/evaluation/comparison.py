@@ -1,4 +1,4 @@
-"""Score methods on the same draws of seed cells: `scores` of one answer, `score_table` of many, `summary` over draws.
+"""Score methods on the same draws of seed cells: one answer, many, a summary over draws, an interval of a difference.
 
 Used in book/06_figure.md and book/08_evaluation.md. Cells that lent their label to training say nothing about quality,
 so every score here is taken over the other cells. Draws of seed cells differ by several points: a difference between
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import t as student
 
 from scanvi_tutorial.evaluation.baselines import Baseline
 from scanvi_tutorial.evaluation.metrics import METRICS, all_metrics, largest_class_scores
@@ -108,3 +109,18 @@ def summary(table: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}.")
     by_method = table.groupby("method", sort=False)[metric]
     return by_method.agg(["mean", "min", "max", "count"]).rename(columns={"count": "draws"})
+
+
+def interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """Return an interval of the mean of `values` (draws,), by Student's t: from minus to plus infinity of a single one.
+
+    Of two methods on the same draws pass the differences: what draws have in common then cancels.
+
+    >>> [round(end, 2) for end in interval([0.0, 1.0, 2.0])]
+    [-1.48, 3.48]
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if len(values) < 2:
+        return -np.inf, np.inf
+    reach = student.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() - reach), float(values.mean() + reach)
