@@ -1,4 +1,4 @@
-"""Listings of the real code, sentences with computed numbers, and errors that must come.
+"""Listings of the real code, sentences with computed numbers, results that were kept, and errors that must come.
 
 Used by the book alone.
 """
@@ -6,6 +6,7 @@ Used by the book alone.
 from __future__ import annotations
 
 import inspect
+import json
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,3 +53,17 @@ def expect_error(*kinds: type[Exception]) -> Iterator[None]:
         print(f"{type(error).__name__}: {error}")
         return
     raise AssertionError(f"This was to raise {' or '.join(kind.__name__ for kind in kinds)}, and raised nothing.")
+
+
+def read_results(path: str) -> dict[str, Any]:
+    """Return what a results file of `benchmarks/` holds.
+
+    Raises:
+        FileNotFoundError: Where a chapter has been copied without it.
+    """
+    if not (found := Path(path)).is_file():
+        raise FileNotFoundError(
+            f"From here on, this chapter reads {path.removeprefix('../')} of the book's repository: copy it to "
+            f"{found.resolve()}."
+        )
+    return json.loads(found.read_text())
