@@ -1,8 +1,8 @@
 """How good are the inferred types? Metrics, simpler methods, and both on the same draws of seed cells.
 
 Used in book/06_figure.md and book/08_evaluation.md. `metrics` holds the truth against probabilities, `baselines` the
-methods that scANVI has to be compared with, `comparison` who is scored and how draws are summed up, `hidden` hides labels
-to test a method and pools answers.
+methods that scANVI has to be compared with, `comparison` who is scored and how draws are summed up, `hidden` hides
+labels to test a method and pools answers.
 """
 
 from scanvi_tutorial.evaluation.baselines import (
@@ -18,6 +18,12 @@ from scanvi_tutorial.evaluation.baselines import (
     principal_components,
 )
 from scanvi_tutorial.evaluation.comparison import interval, score_table, scored_cells, scores, summary
+from scanvi_tutorial.evaluation.hidden import (
+    CrossFit,
+    cross_fit,
+    folds_of,
+    pooled,
+)
 from scanvi_tutorial.evaluation.metrics import (
     METRICS,
     accuracy,
@@ -27,12 +33,6 @@ from scanvi_tutorial.evaluation.metrics import (
     largest_class_scores,
     per_class,
     reliability,
-)
-from scanvi_tutorial.evaluation.hidden import (
-    CrossFit,
-    cross_fit,
-    folds_of,
-    pooled,
 )
 from scanvi_tutorial.inputs.markers import log_cp10k
 
@@ -47,8 +47,8 @@ __all__ = [
     "cross_fit",
     "fit_on_seeds",
     "folds_of",
-    "label_spreading",
     "interval",
+    "label_spreading",
     "largest_class_rate",
     "largest_class_scores",
     "linear_classifier",
