@@ -37,7 +37,7 @@ from scanvi_tutorial.evaluation import (
 )
 from scanvi_tutorial.inference.predictions import latent
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning, confounding
-from scanvi_tutorial.inputs.cells import Columns, check_cells, strip_to_inputs
+from scanvi_tutorial.inputs.cells import Columns, allowed_of, check_cells, strip_to_inputs
 from scanvi_tutorial.inputs.coarse import Coarse
 from scanvi_tutorial.inputs.errors import InputError, check_seed, listed, warn_of, whole_number
 from scanvi_tutorial.inputs.labels import check_labels, quality_warnings
@@ -148,7 +148,7 @@ def annotate(
     view = None if batch_key else components  # which know no batches
     answer = answer_from_states(states, view, cells, labels_key=labels_key, seed=seed)
     about, hints = _tested(answer, states, components, cells, labels_key, seed)
-    doubtful = _doubtful(names, codes, answer, cells.obs_names)
+    doubtful = _doubtful(*allowed_of(cells, labels_key), answer.of_labels, cells.obs_names)
     if len(doubtful):
         examples = [f"{cell} ({given})" for cell, given in zip(doubtful["cell"], doubtful["given"], strict=True)]
         hints.append(
@@ -288,20 +288,24 @@ def _contradictions(names: Sequence[str], answer: Answer) -> list[str]:
     return said
 
 
-def _doubtful(names: Sequence[str], codes: NDArray[np.integer], answer: Answer, cells: pd.Index) -> pd.DataFrame:
-    """Return the labels that another type is more probable than, the most doubtful first."""
-    labeled = np.flatnonzero(codes >= 0)
-    p = answer.of_labels[labeled]
-    given = p[np.arange(len(labeled)), codes[labeled]]
-    order = np.argsort(given, kind="stable")
-    order = order[(p[order].argmax(1) != codes[labeled[order]])]
-    types = np.array(names, dtype=object)
+def _doubtful(
+    types: Sequence[str],
+    codes: NDArray[np.integer],
+    allowed: NDArray[np.bool_],
+    of_labels: NDArray[np.float64],
+    cells: pd.Index,
+) -> pd.DataFrame:
+    """Return the labels that another type is more probable than, the most doubtful first; coarse ones as "A or B"."""
+    given = np.where((codes >= 0)[:, None], np.eye(len(types), dtype=bool)[codes], allowed)
+    best, p_given = of_labels.argmax(1), (of_labels * given).sum(1)
+    rows = np.flatnonzero(~given[np.arange(len(codes)), best])
+    rows = rows[np.argsort(p_given[rows], kind="stable")]
     return pd.DataFrame(
         {
-            "cell": np.array(cells[labeled[order]], dtype=object),
-            "given": types[codes[labeled[order]]],
-            "more_probable": types[p[order].argmax(1)],
-            "probability": p[order].max(1),
+            "cell": np.array(cells[rows], dtype=object),
+            "given": np.array([" or ".join(np.array(types)[own]) for own in given[rows]], dtype=object),
+            "more_probable": np.array(types, dtype=object)[best[rows]],
+            "probability": of_labels[rows].max(1),
         },
-        index=[str(number) for number in range(len(order))],
+        index=[str(number) for number in range(len(rows))],
     )

@@ -72,9 +72,10 @@ def labeled(command: Any) -> Any:
 
 
 def read_coarse(source: str | None) -> dict[str, list[str]] | str | None:
-    """Return what coarse names stand for, from a table without header, or the name of a column as it is."""
-    if source is None or not (path := home_path(source)).is_file():
+    """Return what coarse names stand for, from a CSV file without header, or the name of a column as it is."""
+    if source is None or not source.lower().endswith(".csv"):
         return source
+    path = home_path(source)
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = [row for row in csv_reader(file) if any(row)]
     table: dict[str, list[str]] = {}

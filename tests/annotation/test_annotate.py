@@ -89,6 +89,19 @@ def test_doubtful_labels_are_listed_and_left_as_they_are():
     assert (adata.obs.loc[wrong, "scanvi_label"] == "type B").all()
 
 
+def test_a_coarse_label_that_counts_contradict_is_doubtful():
+    adata = cells(seeds=20, effect=6.0)
+    free = adata.obs["kind"].isna() & (adata.obs["truth"] == "type C")
+    wrong = adata.obs_names[np.flatnonzero(free)[:3]]
+    right = adata.obs_names[np.flatnonzero(adata.obs["kind"].isna() & (adata.obs["truth"] == "type A"))[:3]]
+    adata.obs.loc[[*wrong, *right], "kind"] = "A or B"
+    annotate(adata, "kind", coarse={"A or B": ["type A", "type B"]}, **LONGER)
+    table = adata.uns["scanvi"]["doubtful_labels"].set_index("cell")
+    found = table[table["given"] == "type A or type B"]
+    assert set(found.index) == set(wrong)
+    assert set(found["more_probable"]) == {"type C"}
+
+
 def test_rows_are_probabilities_and_the_probability_is_that_of_the_label(pair):
     table, obs = pair[1].obsm["scanvi_probabilities"], pair[1].obs
     np.testing.assert_allclose(table.sum(axis=1), 1, atol=1e-6)
