@@ -86,7 +86,6 @@ AS_THEY_COME = (  # labels that are typical, wrong or coarse
     ("facs", "coarse", 25),
 )
 OPTIONS: dict[str, dict[str, Any]] = {"simulated": {"cells": 5_000, "effect": 1.25}}  # its Bayes rate is about 0.9
-_DRAWS_OF_MARKERS = 2
 STEEP = (0.70, 0.20, 0.07, 0.03)  # shares of the types of "steep", which are cells of "simulated"
 WRONG = 0.2  # share of labels that are wrong
 
@@ -149,7 +148,7 @@ def tasks(draws: int = DRAWS) -> list[Task]:
 def _spared(task: Task) -> bool:
     """Whether a task would say little new for its time."""
     if task.how == "markers":  # these seeds are the same in every draw: a method draws its weights at most
-        return task.draw > FIRST_DRAW + (0 if task.group == "baselines" else _DRAWS_OF_MARKERS - 1)
+        return task.draw >= FIRST_DRAW + {"baselines": 1, "single": 2}.get(task.group, DRAWS)
     arm = (task.dataset, task.how, task.per_label)
     return task.group == "single" and task.dataset == "facs" and arm not in CLAIMS  # its fits are the longest
 
