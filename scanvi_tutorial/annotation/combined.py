@@ -18,13 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from scipy.special import softmax
 from scipy.stats import t as student
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from scanvi_tutorial.annotation.label_model import LabelModel, Named
+from scanvi_tutorial.annotation.likeness import Likeness, compare_labeled
 from scanvi_tutorial.annotation.rules import StateClassifier
 from scanvi_tutorial.evaluation import cross_fit, folds_of, principal_components
 from scanvi_tutorial.inputs.cells import allowed_of
@@ -38,46 +34,6 @@ _LABEL_MODEL = {  # its settings where labeled cells are like the others, and wh
 _EXPONENTS = (0.4, 0.4)  # of label model and rules: what their prior expects
 _SURPRISE = {True: 0.7, False: 0.15}  # standard deviation of a log exponent in the prior
 _LEAST = 1e-6  # below this a probability is taken for this
-_NOT_COMPARED = 0.5  # the standard error that is said where there was too little to compare
-_UNLIKE, _ERRORS = 0.57, 3.0  # labeled cells are unlike the others from this AUROC on, if it is no chance
-
-
-@dataclass(frozen=True, slots=True)
-class Likeness:
-    """How labeled cells differ from the others of their type; each number is an AUROC within types, 0.5 if they do not.
-
-    Hidden labels speak for all cells if the two cannot be told apart.
-    """
-
-    auroc: float  # of a classifier that looks at states, depth and density
-    error: float  # standard error of an AUROC where there is no difference
-    depth: float = 0.5  # of the total count: above 0.5 labeled cells are deeper
-    density: float = 0.5  # of log p(z): above 0.5 they are more typical
-
-    @property
-    def alike(self) -> bool:
-        """Whether hidden labels can be believed."""
-        return not (self.auroc > _UNLIKE and self.auroc > 0.5 + _ERRORS * self.error)
-
-    def in_words(self) -> str:
-        """Say whether figures on hidden labels can be believed, and in which direction they err."""
-        if self.error >= _NOT_COMPARED:
-            return "There are too few cells with or without a label to compare the two."
-        pairs = f"a classifier tells the two apart in {self.auroc:.0%} of pairs, where 50% is chance"
-        if self.alike:
-            return (
-                f"As far as can be seen, labeled cells are like the others of their type ({pairs}), so that hidden "
-                "labels speak for all cells."
-            )
-        reach = 2 * self.error
-        easier = {"deeper": self.depth > 0.5 + reach, "more typical": self.density > 0.5 + reach}
-        more = " and ".join(name for name, holds in easier.items() if holds)
-        how = (
-            f"They are {more}, so that hidden labels are found more often than those of other cells would be"
-            if more
-            else "They are not deeper or more typical; figures on hidden labels may err in either direction"
-        )
-        return f"Labeled cells are not like the others of their type: {pairs}. {how}."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -193,40 +149,6 @@ def fit_exponents(
 
     found = np.exp(minimize(cost, expected, jac=True, method="L-BFGS-B", bounds=[(-6, 2)] * len(expected)).x)
     return float(found[0]), float(found[1]) if alike else 0.0
-
-
-def compare_labeled(
-    states: NDArray[np.float64], totals: NDArray[np.float64], named: Named, codes: NDArray[np.integer]
-) -> Likeness:
-    """Return how well logistic regression tells labeled cells from others that seem to be of the same type.
-
-    It looks at states, total counts, density and probabilities; each cell is judged by a fit that had not seen it.
-
-    Args:
-        states: (cells, dimensions).
-        totals: Total counts, (cells,).
-        named: What the label model says of the cells.
-        codes: Labels, (cells,), -1 for none.
-    """
-    labeled, types = codes >= 0, named.probabilities.argmax(1)
-    if labeled.sum() < 10 or (~labeled).sum() < 10:
-        return Likeness(0.5, _NOT_COMPARED)
-    about = np.column_stack([states, np.log(totals + 1), named.log_density, named.probabilities])
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=500))
-    scores = cross_val_predict(classifier, about, labeled, cv=5, method="decision_function")
-    found, variances, weights = [], [], []
-    for kind in np.unique(types):
-        own = types == kind
-        some, others = labeled[own].sum(), (~labeled[own]).sum()
-        if min(some, others) > 1:
-            found.append([roc_auc_score(labeled[own], of[own]) for of in (scores, totals, named.log_density)])
-            variances.append((some + others + 1) / (12 * some * others))
-            weights.append(some)
-    if not found:
-        return Likeness(0.5, _NOT_COMPARED)
-    weights = np.array(weights) / np.sum(weights)
-    auroc, depth, density = map(float, weights @ np.array(found))
-    return Likeness(auroc, float(np.sqrt(weights**2 @ variances)), depth, density)
 
 
 def _pooled(tables: NDArray[np.float64], exponents: tuple[float, float]) -> NDArray[np.float64]:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from scipy import sparse
 
-from scanvi_tutorial.annotation.combined import Answer, Likeness
+from scanvi_tutorial.annotation.combined import Answer
+from scanvi_tutorial.annotation.likeness import Likeness
 from scanvi_tutorial.annotation.methods import Ensemble
 from scanvi_tutorial.annotation.new_cells import predict
 from scanvi_tutorial.annotation.pipeline import _contradictions, annotate
