@@ -34,6 +34,7 @@ _LABEL_MODEL = {  # its settings where labeled cells are like the others, and wh
 _EXPONENTS = (0.4, 0.4)  # of label model and rules: what their prior expects
 _SURPRISE = {True: 0.7, False: 0.15}  # standard deviation of a log exponent in the prior
 _LEAST = 1e-6  # below this a probability is taken for this
+_OF_CELLS = ("probabilities", "of_labels", "log_density")  # tables of the label model with a row a cell
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +84,7 @@ def answer_from_states(
     of_hidden = np.empty((0, len(types)))
     if tested.any():
         of_hidden = cross_fit(rules, adata, labels_key=labels_key, seed=seed).held_out
-    held_out = np.stack([hidden.probabilities[tested], of_hidden])
+    held_out = np.stack([hidden.of_labels[tested], of_hidden])
     exponents = fit_exponents(held_out, codes[tested], alike=likeness.alike)
 
     of_coarse = np.where(allowed.all(1)[:, None], 0.0, model.log_labels(allowed))
@@ -105,15 +106,22 @@ def answer_from_states(
 def _while_hidden(
     model: LabelModel, codes: NDArray[np.integer], allowed: NDArray[np.bool_], fold: NDArray[np.integer], seed: int
 ) -> tuple[Named, Named, list[NDArray[np.float64]]]:
-    """Return what the model says with all labels, of each label while it was hidden, and the shares in each fold."""
+    """Return what the model says with all labels, of each label while it was hidden, and the shares in each fold.
+
+    For a cell whose label was hidden, `of_labels` is p(y | z) with the shares among exact labels in place of those of
+    the other cells: the exponents are learned from cells that were chosen as labeled ones are.
+    """
     named = model.fit(codes, allowed, seed=seed)
-    hidden = replace(named, probabilities=named.probabilities.copy(), log_density=named.log_density.copy())
+    hidden = replace(named, **{name: getattr(named, name).copy() for name in _OF_CELLS})
+    among_labels = np.log(np.bincount(codes[codes >= 0], minlength=allowed.shape[1]) / (codes >= 0).sum())
     parts = []
     for number in range(fold.max() + 1):
         own = fold == number
         shown = np.where(own, -1, codes)
         said = model.fit(shown, allowed, seed=seed)
         hidden.probabilities[own], hidden.log_density[own] = said.probabilities[own], said.log_density[own]
+        other_shares = among_labels - np.log(said.parameters.shares)
+        hidden.of_labels[own] = softmax(np.log(np.maximum(said.probabilities[own], _LEAST)) + other_shares, 1)
         parts.append(_shares(said.of_labels, shown))
     return named, hidden, parts
 
