@@ -1,7 +1,7 @@
 """Labels that are hidden to test a method, and the pool of several answers (book/08_evaluation.md).
 
 The labels are cut into folds; a method is fitted once a fold, with the labels of that fold hidden. What it then says of
-the hidden labels is what it would say of cells that nobody has labeled.
+the hidden labels is what it would say of cells that nobody has labeled, if these are like the labeled ones.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def pooled(tables: Sequence[pd.DataFrame], weights: ArrayLike | None = None) -> 
     """Return the weighted geometric mean of tables (cells, labels), with rows that sum to one.
 
     The logarithmic opinion pool (Genest, McConway and Schervish 1986, doi:10.1214/aos/1176349934): a table that all but
-    rules a label out counts for more than in an arithmetic mean. A probability below 1e-6 is taken for that.
+    rules a label out counts for more than in an arithmetic mean. A probability below 1e-6 is raised to that.
 
     >>> sure, unsure = pd.DataFrame({"A": [0.9], "B": [0.1]}), pd.DataFrame({"A": [0.5], "B": [0.5]})
     >>> pooled([sure, unsure]).round(3).iloc[0].tolist()

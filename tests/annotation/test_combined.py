@@ -115,3 +115,13 @@ def test_few_labels_drawn_at_random_raise_no_alarm():
         adata, _ = labeled(types, at_random(types, each=5, seed=seed), totals)
         alike.append(answer_from_states(states, None, adata).likeness.alike)
     assert np.mean(alike) > 0.9
+
+
+def test_hidden_labels_do_not_blame_the_label_model_for_the_shares_that_it_knows():
+    """As many labels a type, and types that are not: hidden labels are named as often each as there are of them."""
+    found = []
+    for seed in range(5):
+        z, totals, types = world(1_500, (0.8, 0.15, 0.05), 1.2, seed)
+        answer = answer_from_states(z, None, labeled(types, at_random(types, 30, seed), totals)[0])
+        found.append(answer.held_out.mean())
+    np.testing.assert_allclose(np.mean(found, axis=0), 1 / 3, atol=0.05)
