@@ -161,8 +161,10 @@ def test_a_page_can_be_made_of_a_file_read_again(named, text, tmp_path):
     assert undated[0] == undated[1]
 
 
-def test_drawing_leaves_no_figure_open(text):
-    assert not plt.get_fignums()
+def test_drawing_leaves_no_figure_open(named):
+    before = plt.get_fignums()
+    report_page(named)
+    assert plt.get_fignums() == before
 
 
 def test_few_cells_and_no_hidden_labels_give_a_page_without_those_figures(named):
