@@ -3,12 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ttest_1samp
 from three_types import TYPES
 
 from scanvi_tutorial.evaluation import (
     METRICS,
     accuracy,
     confusion,
+    interval,
     label_spreading,
     largest_class_rate,
     logistic_regression,
@@ -151,3 +153,10 @@ def test_scores_say_what_is_missing(cells):
 def test_an_unknown_metric_is_refused(cells):
     with pytest.raises(ValueError, match=r"accuracy, balanced_accuracy, .*calibration_error, got 'f1'"):
         summary(score_table({"LR": logistic_regression}, draw_of(cells), [0]), "f1")
+
+
+def test_an_interval_of_a_mean_is_that_of_the_t_test_and_one_draw_has_none():
+    gains = np.random.default_rng(0).normal(0.02, 0.01, 5)
+    expected = ttest_1samp(gains, 0).confidence_interval(0.9)
+    np.testing.assert_allclose(interval(gains, 0.9), expected)
+    assert interval([0.3]) == (-np.inf, np.inf)
