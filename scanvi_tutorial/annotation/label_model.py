@@ -176,8 +176,10 @@ def _moments(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the mean and covariance of every type in one view; without `common` all types share theirs."""
     dimensions = z.shape[1]
-    means = weighed.T @ z / weighed.sum(0)[:, None]
-    scatter = np.stack([(weighed[:, [kind]] * (z - mean)).T @ (z - mean) for kind, mean in enumerate(means)])
+    sums, sizes = weighed.T @ z, weighed.sum(0)[:, None]
+    means = sums / sizes
+    squares = np.stack([(own[:, None] * z).T @ z for own in weighed.T])
+    scatter = squares - means[:, :, None] * sums[:, None, :]  # views are about zero, so that little cancels
     if common is None:
         prior = 2 * dimensions
         expected = _SPREAD_WITHIN * (z.T @ z) / len(z) + _LEAST_VARIANCE * np.eye(dimensions)
@@ -193,11 +195,12 @@ def _student(
     """Return log-densities of Student's t, (cells, types), and the weights that distances leave the cells, likewise."""
     dimensions = z.shape[1]
     constant = gammaln((_TAILS + dimensions) / 2) - gammaln(_TAILS / 2) - dimensions / 2 * np.log(_TAILS * np.pi)
-    logs, weights = np.empty((2, len(z), len(means)))
-    for kind, (mean, covariance) in enumerate(zip(means, covariances, strict=True)):
-        root = np.linalg.cholesky(covariance)
-        distance = np.square(np.linalg.solve(root, (z - mean).T)).sum(0)
-        log_volume = np.log(np.diag(root)).sum()
-        logs[:, kind] = constant - log_volume - (_TAILS + dimensions) / 2 * np.log1p(distance / _TAILS)
-        weights[:, kind] = (_TAILS + dimensions) / (_TAILS + distance)
+    roots = np.linalg.cholesky(covariances)  # (types, dimensions, dimensions)
+    whiten = np.linalg.inv(roots)
+    log_volumes = np.log(np.diagonal(roots, axis1=1, axis2=2)).sum(1)
+    distances = np.empty((len(z), len(means)))
+    for kind, (mean, own) in enumerate(zip(means, whiten, strict=True)):
+        distances[:, kind] = np.square((z - mean) @ own.T).sum(1)
+    logs = constant - log_volumes - (_TAILS + dimensions) / 2 * np.log1p(distances / _TAILS)
+    weights = (_TAILS + dimensions) / (_TAILS + distances)
     return logs, weights
