@@ -371,16 +371,26 @@ def _fitted(name: str, method: SingleFit | FrozenLatent, shown: AnnData, task: T
     return name, said, more
 
 
-def run(chosen: list[Task], path: Path = RESULTS, *, jobs: int = 1) -> pd.DataFrame:
-    """Work through the tasks that `path` does not hold yet, `jobs` at a time; return all rows it then holds."""
+def run(
+    chosen: list[Any],
+    path: Path = RESULTS,
+    *,
+    jobs: int = 1,
+    work: Callable[[Any], list[dict[str, Any]]] = work,
+    file: Path = Path(__file__),
+) -> pd.DataFrame:
+    """Work through the tasks that `path` does not hold yet, `jobs` at a time; return all rows it then holds.
+
+    `work` returns the rows of a task, a dataclass whose fields are in each of them; `file` is where its code is.
+    """
     kept = json.loads(path.read_text()) if path.is_file() else {}
-    code, libraries = _code(), _libraries(versions(PACKAGES))
+    code, libraries = _code(file), _libraries(versions(PACKAGES))
     if kept and (kept["code"], _libraries(kept["versions"])) != (code, libraries):
         path.replace(path.with_suffix(".old.json"))
         print(f"{path.name} is of other code or versions: it is now {path.stem}.old.json.", flush=True)
         kept = {}
     rows = kept.pop("rows", [])
-    done = {tuple(row[name] for name in Task.__dataclass_fields__) for row in rows}
+    done = {tuple(row[name] for name in asdict(task)) for row in rows for task in chosen[:1]}
     left = [task for task in chosen if tuple(asdict(task).values()) not in done]
     print(f"{len(chosen) - len(left)} of {len(chosen)} tasks are done already.", flush=True)
     settings = {"model": asdict(ModelConfig()), "train": asdict(TrainConfig()), "genes": GENES, "options": OPTIONS}
@@ -411,15 +421,15 @@ def show(table: pd.DataFrame) -> str:
     return found.assign(draws=table.groupby(arms, sort=False).size()).round(3).to_string()
 
 
-def accept(path: Path = RESULTS) -> None:
+def accept(path: Path = RESULTS, file: Path = Path(__file__)) -> None:
     """Let a results file stand for the code as it now is, whose numbers are those of the file (see above)."""
-    write_json(path, json.loads(path.read_text()) | {"code": _code()})
+    write_json(path, json.loads(path.read_text()) | {"code": _code(file)})
 
 
-def _code() -> str:
-    """Return a digest of this file and of the package but for figures, pages and commands: other code, other rows."""
+def _code(file: Path = Path(__file__)) -> str:
+    """Return a digest of a file and of the package but for figures, pages and commands: other code, other rows."""
     folders = ("annotation", "config.py", "data", "evaluation", "inference", "inputs", "model", "training")
-    return code_digest(Path(__file__), *(Path(st.__file__).with_name(folder) for folder in folders))
+    return code_digest(file, *(Path(st.__file__).with_name(folder) for folder in folders))
 
 
 def _libraries(found: dict[str, str]) -> dict[str, str]:

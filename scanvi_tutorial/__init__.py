@@ -1,9 +1,11 @@
 """Semi-supervised cell annotation with scANVI in Pyro: the package under the book of the same name."""
 
 from scanvi_tutorial import evaluation, plotting
+from scanvi_tutorial.annotation.annotator import Annotator
 from scanvi_tutorial.annotation.methods import recommended
 from scanvi_tutorial.annotation.new_cells import predict
 from scanvi_tutorial.annotation.pipeline import annotate
+from scanvi_tutorial.annotation.reasons import evidence
 from scanvi_tutorial.config import ModelConfig, RunConfig, TrainConfig
 from scanvi_tutorial.data import load
 from scanvi_tutorial.data.seeds import purity, seed_labels
@@ -25,6 +27,7 @@ from scanvi_tutorial.training.loop import fit
 
 __all__ = [
     "SCANVI",
+    "Annotator",
     "ConfoundedBatchWarning",
     "History",
     "InputError",
@@ -36,6 +39,7 @@ __all__ = [
     "annotate",
     "bound_terms",
     "evaluation",
+    "evidence",
     "figure6",
     "fit",
     "fit_or_load",

@@ -1,18 +1,90 @@
-"""Write an answer into an AnnData: labels, probabilities, states and how they came about (book/10_your_data.md)."""
+"""Write an answer into an AnnData: labels, probabilities, sets, states, how they came about (book/10_your_data.md)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
+from scipy.stats import false_discovery_control
 
+from scanvi_tutorial.annotation.guarantee import Calibration, promise
+from scanvi_tutorial.annotation.strangers import groups_of_refused
+from scanvi_tutorial.inputs.cells import WRITTEN
+from scanvi_tutorial.inputs.coarse import Coarse, smallest_parents
 from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.inputs.writing import names_in_file
 from scanvi_tutorial.model.persistence import versions
+
+NONE = "none of these"  # the label of a cell that is refused
+
+
+def check_asked(coverage: object, reject: object) -> None:
+    """Raise `InputError` for what is no share between zero and one, or None."""
+    for name, value, example in (("coverage", coverage, 0.9), ("reject", reject, 0.05)):
+        number = isinstance(value, int | float | np.number) and not isinstance(value, bool | np.bool_)
+        if value is not None and not (number and 0 < value < 1):
+            raise InputError(f"{name} must lie between 0 and 1, such as {name}={example}, and is {value!r}.")
+
+
+def guaranteed(
+    probabilities: pd.DataFrame,
+    p_known: NDArray[np.float64],
+    calibration: Calibration,
+    *,
+    coverage: float | None,
+    reject: float | None,
+    coarse: Coarse,
+    alike: bool,
+    kept: NDArray[np.integer] | None = None,
+) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
+    """Return columns of `obs`, what `uns` says of them, and sentences to read first.
+
+    Args:
+        probabilities: (cells, labels).
+        p_known: (cells,), as `Calibration.p_known` returns them.
+        calibration: What was said of labels while they were hidden.
+        coverage: How often a set is to hold the type; None asks for no sets.
+        reject: Share of known cells that may be refused; None refuses none.
+        coarse: What coarse names stand for; empty where there are none.
+        alike: Whether labeled cells are like the others.
+        kept: Codes (cells,) of labels that stand, -1 where there is none: their set is the label, and none is refused.
+    """
+    names, p = list(probabilities), probabilities.to_numpy()
+    columns = pd.DataFrame({"scanvi_p_known": p_known}, index=probabilities.index)
+    about: dict[str, Any] = {}
+    said: list[str] = []
+    stands = np.zeros(len(p), dtype=bool) if kept is None else kept >= 0
+    if reject is not None:
+        about |= {"reject": float(reject), "refused": int(((p_known <= reject) & ~stands).sum())}
+        smallest = 1 / (len(calibration.codes) + 1)
+        if smallest > reject:
+            said.append(
+                f"With {len(calibration.codes)} hidden labels no p-value is below {smallest:.2g}, so that no cell can "
+                f"be refused at {reject:g}. Label more cells."
+            )
+    if coverage is None:
+        return columns, about, said
+    sets = calibration.sets(p, coverage)
+    if kept is not None:
+        sets[stands] = np.eye(len(names), dtype=bool)[kept[stands]]
+    columns["scanvi_set"] = pd.Categorical(_joined(names, p, sets))
+    columns["scanvi_set_size"] = sets.sum(1)
+    if coarse:
+        columns["scanvi_coarse"] = pd.Categorical(smallest_parents(coarse, names, sets))
+    about |= {"coverage": float(coverage), "promise": promise(calibration, names, coverage, alike=alike)}
+    about["by_type"] = calibration.found(names, coverage)
+    said.append(about["promise"])
+    right = (calibration.probabilities.argmax(1) == calibration.codes).mean() if len(calibration.codes) else 0
+    if right > coverage:
+        said.append(
+            f"The name alone was right for {right:.0%} of hidden labels, more than the {coverage:.0%} that were asked: "
+            "a set never leaves out the name, so that it holds the type more often than asked."
+        )
+    return columns, about, said
 
 
 def write_answer(
@@ -21,7 +93,9 @@ def write_answer(
     states: NDArray[np.floating],
     *,
     about: Mapping[str, Any],
+    columns: pd.DataFrame,
     kept: NDArray[np.integer] | None = None,
+    refused: NDArray[np.bool_] | None = None,
 ) -> None:
     """Write an answer into `adata`: nothing is touched before all of it is there.
 
@@ -31,14 +105,18 @@ def write_answer(
             and `uns["scanvi"]["label_names"]` the names as they are.
         states: (cells, latent).
         about: What `uns["scanvi"]` says beside versions and names: of types that an `.h5ad` file can hold.
+        columns: Further columns of `obs`, as `guaranteed` returns them.
         kept: Codes (cells,) of labels that stand whatever the probabilities say, -1 where there is none.
+        refused: Cells whose label is "none of these", (cells,); their probability is missing.
     """
     p = probabilities.to_numpy()
     if not (np.isfinite(p).all() and np.isfinite(states).all()):
         raise InputError("The model's answer is not a number in some cells. Look for counts far beyond the others.")
+    refused = np.zeros(len(p), dtype=bool) if refused is None else refused
     codes = p.argmax(1) if kept is None else np.where(kept >= 0, kept, p.argmax(1))
     names = list(probabilities.columns)
-    labels = pd.Categorical.from_codes(codes, names).remove_unused_categories()  # scanpy cannot rank genes for no cell
+    labels = pd.Categorical.from_codes(np.where(refused, len(names), codes), [*names, *[NONE] * refused.any()])
+    labels = labels.remove_unused_categories()  # scanpy cannot rank genes for no cell
     table = pd.DataFrame(p, index=pd.Index(adata.obs_names, name=None), columns=names_in_file(names))
     adata.obsm["scanvi_probabilities"] = table  # first, since AnnData looks at it most closely
     adata.obsm["X_scanvi"] = states
@@ -47,6 +125,50 @@ def write_answer(
     ):
         adata.uns.pop("scanvi_label_colors", None)  # scanpy's, of other labels
     adata.obs["scanvi_label"] = labels
-    adata.obs["scanvi_probability"] = p[np.arange(len(p)), codes]
+    adata.obs["scanvi_probability"] = np.where(refused, np.nan, p[np.arange(len(p)), codes])
+    for name in WRITTEN[2:]:
+        if name in columns:
+            adata.obs[name] = columns[name].array
+        elif name in adata.obs:
+            del adata.obs[name]  # of an earlier answer
     texts = {"label_names": np.array(names, dtype=object), "warnings": np.array(about["warnings"], dtype=object)}
     adata.uns["scanvi"] = {**about, "versions": versions(), **texts}
+
+
+def strangers_table(
+    cells: AnnData,
+    p_known: NDArray[np.float64],
+    refused: NDArray[np.bool_],
+    free: NDArray[np.bool_],
+    component: NDArray[np.integer],
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the refused cells and their groups, and what to say of them.
+
+    `q` of a cell is the expected share of known cells among all unlabeled ones that look as strange (Benjamini and
+    Hochberg 1995, doi:10.1111/j.2517-6161.1995.tb02031.x).
+    """
+    group, groups = groups_of_refused(cells, refused, component)
+    q = np.full(len(p_known), np.nan)
+    q[free] = false_discovery_control(p_known[free])
+    rows = np.flatnonzero(refused)
+    rows = rows[np.lexsort((p_known[rows], np.where(group[rows] < 0, len(group), group[rows])))]
+    table = pd.DataFrame(
+        {
+            "cell": np.array(cells.obs_names[rows], dtype=object),
+            "p_known": p_known[rows],
+            "q": q[rows],
+            "group": np.array([f"group {number + 1}" if number >= 0 else "" for number in group[rows]], dtype=object),
+        },
+        index=[str(number) for number in range(len(rows))],
+    )
+    said = [
+        f"A group of {row.cells} cells is like none of your types" + (f": high in {row.high}." if row.high else ".")
+        for row in groups.itertuples()
+    ]
+    return {"strangers": table, "groups": groups}, said
+
+
+def _joined(names: Sequence[str], p: NDArray[np.float64], sets: NDArray[np.bool_]) -> list[str]:
+    """Return the names in each set, the most probable first, joined by "or"."""
+    order = np.argsort(-p, axis=1, kind="stable")
+    return [" or ".join(names[kind] for kind in own if inside[kind]) for own, inside in zip(order, sets, strict=True)]

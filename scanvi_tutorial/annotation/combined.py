@@ -19,10 +19,12 @@ from scipy.optimize import minimize
 from scipy.special import softmax
 from scipy.stats import t as student
 
-from scanvi_tutorial.annotation.label_model import LabelModel, Named
+from scanvi_tutorial.annotation.guarantee import Calibration
+from scanvi_tutorial.annotation.label_model import LabelModel, Named, Parameters
 from scanvi_tutorial.annotation.likeness import Likeness, compare_labeled
 from scanvi_tutorial.annotation.rules import StateClassifier
-from scanvi_tutorial.evaluation import cross_fit, folds_of, principal_components
+from scanvi_tutorial.annotation.strangers import Strangeness
+from scanvi_tutorial.evaluation import Components, cross_fit, fit_components, folds_of
 from scanvi_tutorial.inputs.cells import allowed_of
 from scanvi_tutorial.inputs.errors import InputError
 
@@ -48,6 +50,10 @@ class Answer:
     shares: pd.DataFrame  # (types, 4): share among labels; share of all cells, and an interval of 95 %
     of_labels: NDArray[np.float64]  # (cells, types), p(type | states, label) of the label model
     likeness: Likeness
+    views: Sequence[ArrayLike]  # what the label model looked at, each (cells, dimensions)
+    parameters: Parameters  # of the label model
+    fold: NDArray[np.integer]  # (cells,), in which each label was hidden, -1 for never
+    by_fold: Sequence[NDArray[np.float64]]  # of each fold (cells, types), said while its labels were hidden
 
 
 def answer_from_states(
@@ -73,19 +79,25 @@ def answer_from_states(
         views, weights = [*views, components], [*weights, _COMPONENTS * len(states)]
     fold = folds_of(codes, seed)
     model = LabelModel(views, weights, **_LABEL_MODEL[True])
-    named, hidden, parts = _while_hidden(model, codes, allowed, fold, seed)
+    named, hidden, folds = _while_hidden(model, codes, allowed, fold, seed)
     totals = np.asarray(adata.X.sum(axis=1), dtype=np.float64).ravel()
     likeness = compare_labeled(np.column_stack([views[0], views[-1]]), totals, hidden, codes)
     if not likeness.alike:
         model = LabelModel(views, weights, **_LABEL_MODEL[False])
-        named, hidden, parts = _while_hidden(model, codes, allowed, fold, seed)
+        named, hidden, folds = _while_hidden(model, codes, allowed, fold, seed)
 
     rules, tested = StateClassifier(states), fold >= 0
-    of_hidden = np.empty((0, len(types)))
+    of_hidden, rules_by_fold = np.empty((0, len(types))), ()
     if tested.any():
-        of_hidden = cross_fit(rules, adata, labels_key=labels_key, seed=seed).held_out
+        crossed = cross_fit(rules, adata, labels_key=labels_key, seed=seed)
+        of_hidden, rules_by_fold = crossed.held_out, [table[types].to_numpy() for table in crossed.fits]
     held_out = np.stack([hidden.of_labels[tested], of_hidden])
     exponents = fit_exponents(held_out, codes[tested], alike=likeness.alike)
+    by_fold = [
+        pooled_tables(np.stack([said.probabilities, table]), exponents)
+        for said, table in zip(folds, rules_by_fold, strict=True)
+    ]
+    parts = [_shares(said.of_labels, np.where(fold == number, -1, codes)) for number, said in enumerate(folds)]
 
     of_coarse = np.where(allowed.all(1)[:, None], 0.0, model.log_labels(allowed))
     by_rules = rules(adata, labels_key=labels_key)[types]
@@ -100,13 +112,44 @@ def answer_from_states(
         _table_of_shares(types, codes, answer, tables, parts),
         named.of_labels,
         likeness,
+        views,
+        named.parameters,
+        fold,
+        by_fold,
     )
+
+
+def calibrated(
+    answer: Answer, adata: AnnData, *, labels_key: str = "label", seed: int = 0
+) -> tuple[Strangeness, NDArray[np.float64], Calibration]:
+    """Return what says how strange cells are, that of all cells, and what was said of labeled ones while hidden.
+
+    A labeled cell is as strange as it looked while its label was hidden. What is said of hidden labels here rests on
+    the shares of the types among all cells, as the answer does; in `held_out` it rests on those among labels.
+
+    Args:
+        answer: What `answer_from_states` returned.
+        adata: The cells that it is of.
+        labels_key: Column of `obs` with exact labels.
+        seed: Draws where unnamed components begin.
+    """
+    _, codes, allowed = allowed_of(adata, labels_key)
+    views, weights, tested = answer.views, answer.parameters.weights, answer.fold >= 0
+    whole = answer.probabilities.to_numpy()
+    strangeness = Strangeness.fit(views, weights, codes, allowed, whole, seed=seed)
+    strange, said = strangeness(views, whole), np.zeros(whole.shape)
+    for number, table in enumerate(answer.by_fold):
+        own = answer.fold == number
+        shown = Strangeness.fit(views, weights, np.where(own, -1, codes), allowed, table, seed=seed)
+        strange[own] = shown([np.asarray(view)[own] for view in views], table[own])
+        said[own] = table[own]
+    return strangeness, strange, Calibration(said[tested], codes[tested], strange[tested])
 
 
 def _while_hidden(
     model: LabelModel, codes: NDArray[np.integer], allowed: NDArray[np.bool_], fold: NDArray[np.integer], seed: int
-) -> tuple[Named, Named, list[NDArray[np.float64]]]:
-    """Return what the model says with all labels, of each label while it was hidden, and the shares in each fold.
+) -> tuple[Named, Named, list[Named]]:
+    """Return what the model says with all labels, of each label while it was hidden, and of all cells in each fold.
 
     For a cell whose label was hidden, `of_labels` is p(y | z) with the shares among exact labels in place of those of
     the other cells: the exponents are learned from cells that were chosen as labeled ones are.
@@ -114,23 +157,22 @@ def _while_hidden(
     named = model.fit(codes, allowed, seed=seed)
     hidden = replace(named, **{name: getattr(named, name).copy() for name in _OF_CELLS})
     among_labels = np.log(np.bincount(codes[codes >= 0], minlength=allowed.shape[1]) / (codes >= 0).sum())
-    parts = []
+    folds = []
     for number in range(fold.max() + 1):
         own = fold == number
-        shown = np.where(own, -1, codes)
-        said = model.fit(shown, allowed, seed=seed)
+        said = model.fit(np.where(own, -1, codes), allowed, seed=seed)
         hidden.probabilities[own], hidden.log_density[own] = said.probabilities[own], said.log_density[own]
         other_shares = among_labels - np.log(said.parameters.shares)
         hidden.of_labels[own] = softmax(np.log(np.maximum(said.probabilities[own], _LEAST)) + other_shares, 1)
-        parts.append(_shares(said.of_labels, shown))
-    return named, hidden, parts
+        folds.append(said)
+    return named, hidden, folds
 
 
-def components_of(adata: AnnData) -> NDArray[np.float64] | None:
-    """Return principal components, (cells, components), or None of cells that are all alike."""
+def components_of(adata: AnnData) -> tuple[Components | None, NDArray[np.float64] | None]:
+    """Return principal components of any cells and of these, (cells, components); None where cells are all alike."""
     with suppress(InputError):
-        return principal_components(adata)
-    return None
+        return fit_components(adata)
+    return None, None
 
 
 def fit_exponents(
@@ -159,7 +201,12 @@ def fit_exponents(
     return float(found[0]), float(found[1]) if alike else 0.0
 
 
-def _pooled(tables: NDArray[np.float64], exponents: tuple[float, float]) -> NDArray[np.float64]:
+def pooled_tables(tables: NDArray[np.float64], exponents: Sequence[float]) -> NDArray[np.float64]:
+    """Return the answer, (cells, types), of label model and rules, (2, cells, types); no type is ruled out."""
+    return softmax(np.log(np.maximum(_pooled(tables, exponents), _LEAST)), 1)
+
+
+def _pooled(tables: NDArray[np.float64], exponents: Sequence[float]) -> NDArray[np.float64]:
     return softmax(np.tensordot(exponents, np.log(np.maximum(tables, _LEAST)), 1), 1)
 
 

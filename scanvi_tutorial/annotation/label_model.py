@@ -10,6 +10,8 @@ Views show one and the same cell, so log p(z | y) is a weighted mean of theirs. 
 if it is exact: p(r | y) = Σ_{s ∈ S_r} C[y, s]. Expectation maximization finds the most probable parameters. A cell
 without an exact label counts for `unlabeled_weight` of one that has it, or the many would outvote the few; this weight
 rises from zero, so that types stay where their labels are.
+
+`unnamed` components more, which no label names, take in cells that are like none of the types (book/13_guarantee.md).
 """
 
 from __future__ import annotations
@@ -38,12 +40,28 @@ _IMPOSSIBLE = 1e-30
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parameters:
-    """What is fitted."""
+    """What is fitted; unnamed components, if there are any, come after the types."""
 
     shares: NDArray[np.float64]  # (types,), π, among unlabeled cells
     means: Sequence[NDArray[np.float64]]  # of each view, (types, dimensions)
     covariances: Sequence[NDArray[np.float64]]  # of each view, (types, dimensions, dimensions)
     common: Sequence[NDArray[np.float64]]  # of each view, (dimensions, dimensions): what covariances are drawn to
+    weights: NDArray[np.float64]  # (views,)
+    origins: Sequence[NDArray[np.float64]]  # of each view, (dimensions,): its mean
+    units: Sequence[float]  # of each view: its mean standard deviation
+
+    def log_joint(self, views: Sequence[ArrayLike]) -> NDArray[np.float64]:
+        """Return log p(z, y), (cells, types), of any cells from their states, each view (cells, dimensions)."""
+        scaled = [
+            (np.asarray(view, dtype=np.float64) - origin) / unit
+            for view, origin, unit in zip(views, self.origins, self.units, strict=True)
+        ]
+        return self.log_densities(scaled) + np.log(self.shares)
+
+    def log_densities(self, views: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Return log p(z | y), (cells, types), the weighted mean over views about zero in their units."""
+        parts = zip(self.weights, views, self.means, self.covariances, strict=True)
+        return sum(weight * _student(z, means, covariances)[0] for weight, z, means, covariances in parts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +82,7 @@ class LabelModel:
         weights: How much each view counts, (views,); they are scaled to sum to one. None: all alike.
         unlabeled_weight: What an unlabeled cell counts, in labeled cells.
         label_noise: Share of labels that are expected to be wrong.
+        unnamed: How many components no label names.
     """
 
     def __init__(
@@ -73,11 +92,16 @@ class LabelModel:
         *,
         unlabeled_weight: float = 0.1,
         label_noise: float = 0.1,
+        unnamed: int = 0,
     ) -> None:
-        self.views = [_centered(np.asarray(view, dtype=np.float64)) for view in views]
+        views = [np.asarray(view, dtype=np.float64) for view in views]
+        self.origins = [view.mean(0) for view in views]
+        about = [view - origin for view, origin in zip(views, self.origins, strict=True)]
+        self.units = [max(view.std(0).mean(), np.finfo(float).tiny) for view in about]
+        self.views = [view / unit for view, unit in zip(about, self.units, strict=True)]
         weights = np.ones(len(self.views)) if weights is None else np.asarray(weights, dtype=np.float64)
         self.weights = weights / weights.sum()
-        self.unlabeled_weight, self.label_noise = unlabeled_weight, label_noise
+        self.unlabeled_weight, self.label_noise, self.unnamed = unlabeled_weight, label_noise, unnamed
 
     def __call__(self, adata: AnnData, *, labels_key: str = "label", seed: int = 0) -> pd.DataFrame:
         """Return probabilities (cells, types); `seed` is that of `fit`."""
@@ -104,11 +128,16 @@ class LabelModel:
             raise InputError(f"No cell has an exact label of type {np.flatnonzero(seeds == 0)[0]}. Label one.")
         evidence = self.log_labels(np.where(exact[:, None], np.eye(types, dtype=bool)[codes], allowed))
         evidence[exact] += np.log(seeds / seeds.sum())
+        others = np.where(exact[:, None], np.log(_IMPOSSIBLE), np.zeros(self.unnamed))
+        evidence = np.column_stack([evidence, others])
         rows = [np.flatnonzero(exact), np.flatnonzero(~exact)]
         rows = [np.sort(rng.permutation(part)[:_MOST_CELLS]) if len(part) > _MOST_CELLS else part for part in rows]
         fitted = np.concatenate(rows)
-        found = self._maximize([view[fitted] for view in self.views], evidence[fitted], len(rows[0]))
-        densities = self.log_densities(found, self.views)
+        within = softmax(evidence[fitted], 1)
+        if self.unnamed:
+            within = self._apart([view[fitted] for view in self.views], within, len(rows[0]), rng)
+        found = self._maximize([view[fitted] for view in self.views], evidence[fitted], within, len(rows[0]))
+        densities = found.log_densities(self.views)
         joint = densities + np.log(found.shares)
         of_labels = evidence + np.where(exact[:, None], densities, joint)
         return Named(softmax(joint, 1), softmax(of_labels, 1), logsumexp(joint, 1), found)
@@ -120,21 +149,44 @@ class LabelModel:
         np.fill_diagonal(confusion, 1 - self.label_noise)
         return np.log(np.maximum(allowed @ confusion.T, _IMPOSSIBLE))
 
-    def log_densities(self, found: Parameters, views: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-        """Return log p(z | y), (cells, types), the weighted mean over views."""
-        parts = zip(self.weights, views, found.means, found.covariances, strict=True)
-        return sum(weight * _student(z, means, covariances)[0] for weight, z, means, covariances in parts)
+    def _apart(
+        self, views: Sequence[NDArray[np.float64]], within: NDArray[np.float64], exact: int, rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """Return responsibilities with each unlabeled cell in the closest of types and cells that lie apart from them.
 
-    def _maximize(self, views: Sequence[NDArray[np.float64]], evidence: NDArray[np.float64], exact: int) -> Parameters:
+        The latter, where unnamed components begin, are drawn in proportion to squared distance, as in k-means++
+        (Arthur and Vassilvitskii 2007), of the best of eight a time.
+        """
+        z = np.hstack([view * np.sqrt(weight) for view, weight in zip(views, self.weights, strict=True)])
+        known = within[:exact, : within.shape[1] - self.unnamed]
+        centers = [*(known.T @ z[:exact] / known.sum(0)[:, None])]
+        gaps = np.stack([np.square(z - center).sum(1) for center in centers], 1)
+        for _ in range(self.unnamed):
+            nearest = gaps.min(1)
+            chance = nearest[exact:] / nearest[exact:].sum() if nearest[exact:].sum() > 0 else None
+            tried = exact + rng.choice(len(z) - exact, size=8, p=chance)
+            found = np.stack([np.square(z - z[row]).sum(1) for row in tried], 1)
+            best = np.minimum(nearest[exact:, None], found[exact:]).sum(0).argmin()
+            gaps = np.column_stack([gaps, found[:, best]])
+        within = within.copy()
+        within[exact:] = np.eye(gaps.shape[1])[gaps[exact:].argmin(1)]
+        return within
+
+    def _maximize(
+        self,
+        views: Sequence[NDArray[np.float64]],
+        evidence: NDArray[np.float64],
+        within: NDArray[np.float64],
+        exact: int,
+    ) -> Parameters:
         """Return the most probable parameters; the first cells have an exact label, and log ρ is in their evidence."""
         cells, types = evidence.shape
         free, log_shares = slice(exact, cells), np.zeros(types)
-        within = softmax(evidence, 1)
         tails = [np.ones((cells, types)) for _ in views]
         common: Sequence[NDArray[np.float64]] | None = None  # fixed once the weight has risen
         before = -np.inf
         for number in range(_MOST_ROUNDS):
-            weight = self.unlabeled_weight * min(1.0, number / _RAMP)
+            weight = self.unlabeled_weight * (1.0 if self.unnamed else min(1.0, number / _RAMP))
             counted = within * np.where(np.arange(cells) < exact, 1.0, weight)[:, None]
             centers = common or [None] * len(views)
             moments = [
@@ -144,7 +196,9 @@ class LabelModel:
             means, spread = zip(*moments, strict=True)
             shares = within[free].sum(0) + _CELLS_IN_PRIOR
             log_shares = np.log(shares / shares.sum())
-            found = Parameters(np.exp(log_shares), means, spread, common or [own[0] for own in spread])
+            common_now = common or [own[0] for own in spread]
+            origin = self.weights, self.origins, self.units
+            found = Parameters(np.exp(log_shares), means, spread, common_now, *origin)
             joint = evidence.copy()
             joint[free] += log_shares
             laws = [_student(z, center, own) for z, center, own in zip(views, means, spread, strict=True)]
@@ -160,12 +214,6 @@ class LabelModel:
                 break
             before = score
         return found
-
-
-def _centered(view: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return states about zero, in units of their mean standard deviation."""
-    view = view - view.mean(0)
-    return view / max(view.std(0).mean(), np.finfo(float).tiny)
 
 
 def _moments(

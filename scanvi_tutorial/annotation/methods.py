@@ -6,7 +6,6 @@ Used in book/08_evaluation.md. Classifiers learn labels from the states of the l
 from __future__ import annotations
 
 import warnings
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from itertools import cycle
 from pathlib import Path
@@ -15,21 +14,17 @@ from typing import Literal
 import joblib
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
-from numpy.typing import ArrayLike
 
 from scanvi_tutorial.annotation.combined import answer_from_states, components_of
 from scanvi_tutorial.config import UNLABELED, ModelConfig, TrainConfig, no_progress, progress_bar
-from scanvi_tutorial.evaluation import linear_classifier
 from scanvi_tutorial.inference.predictions import label_probabilities, latent
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning, check_batches, confounding
 from scanvi_tutorial.inputs.cells import Columns, strip_to_inputs
 from scanvi_tutorial.inputs.coarse import Coarse
-from scanvi_tutorial.inputs.errors import InputError, listed, warn_of, whole_number
+from scanvi_tutorial.inputs.errors import warn_of, whole_number
 from scanvi_tutorial.inputs.labels import check_labels
 from scanvi_tutorial.inputs.session import usual_settings
-from scanvi_tutorial.model.networks import Classifier
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.cache import fit_or_load
 from scanvi_tutorial.training.history import History
@@ -81,7 +76,7 @@ class Ensemble:
     def __call__(self, adata: AnnData, *, labels_key: str = "label", seed: int = 0) -> pd.DataFrame:
         """Return probabilities (cells, labels)."""
         states = [latent(model, adata) for model, _ in self.fit(adata, labels_key, seed)]
-        components = None if self.batch_key else components_of(adata)  # they know no batches
+        components = None if self.batch_key else components_of(adata)[1]  # they know no batches
         return answer_from_states(states, components, adata, labels_key=labels_key, seed=seed).probabilities
 
     def fit(self, adata: AnnData, labels_key: str, seed: int) -> list[tuple[SCANVI, History]]:
@@ -144,35 +139,6 @@ def recommended(
     batch_key = batch_key if batch_key in adata.obs else None
     settings = {"fits": fits, "batch_key": batch_key, "folder": folder, "jobs": jobs}
     return Ensemble(model or ModelConfig(), train or TrainConfig(), **settings)(adata, labels_key=labels_key, seed=seed)
-
-
-def with_linear_classifier(model: SCANVI, adata: AnnData, states: ArrayLike, labels_key: str = "label") -> SCANVI:
-    """Return a copy of `model` whose classifier is logistic regression on `states`, (cells, latent).
-
-    Such a copy can be saved, and names new cells by itself.
-
-    Raises:
-        InputError: Where the labels are not those that the model knows.
-    """
-    names, codes = check_labels(adata, labels_key)
-    if list(names) != model.label_names:
-        raise InputError(
-            f"adata.obs[{labels_key!r}] holds {listed(names)}; the model knows {listed(model.label_names)}."
-        )
-    labeled = codes >= 0
-    rule = linear_classifier().fit(np.asarray(states, dtype=np.float64)[labeled], codes[labeled])
-    weight, bias = rule.coef_, rule.intercept_
-    if len(names) == 2:  # scikit-learn then keeps the difference of the two
-        weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([0 * bias, bias])
-    copy = deepcopy(model)
-    copy.config = replace(model.config, classifier_hidden=())
-    with torch.random.fork_rng():  # initial weights are drawn, then replaced
-        copy.classifier = Classifier(len(names), copy.config)
-    with torch.no_grad():
-        layer = copy.classifier.heads.layers[-1]
-        layer.weight.copy_(torch.from_numpy(weight))
-        layer.bias.copy_(torch.from_numpy(bias))
-    return copy.eval()
 
 
 def _one(

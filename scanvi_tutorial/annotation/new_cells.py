@@ -1,62 +1,106 @@
-"""Name new cells by a model that was fitted before; used in book/10_your_data.md.
+"""Name new cells by what `annotate` has learned; used in book/10_your_data.md.
 
-The model learns nothing from them, so the answer for a cell does not depend on the cells beside it.
+Nothing is learned from them, so the answer for a cell does not depend on the cells beside it, and they are read a block
+at a time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy import sparse
 
-from scanvi_tutorial.annotation.answer import write_answer
-from scanvi_tutorial.inference.predictions import label_probabilities, latent
+from scanvi_tutorial.annotation.annotator import Annotator, Said
+from scanvi_tutorial.annotation.answer import check_asked, write_answer
+from scanvi_tutorial.config import progress_bar
 from scanvi_tutorial.inputs.cells import check_cells
 from scanvi_tutorial.inputs.counts import check_counts
-from scanvi_tutorial.inputs.errors import InputError, check_seed
+from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.inputs.genes import align_genes, gene_features
 from scanvi_tutorial.inputs.session import usual_settings
-from scanvi_tutorial.model.scanvi import SCANVI
+
+_CELLS_AT_ONCE = 10_000
 
 
 @usual_settings()
-def predict(model: SCANVI | str | Path, adata: AnnData, *, layer: str | None = None, seed: int = 0) -> None:
-    """Write the labels, probabilities and states that a fitted model gives to new cells into `adata`.
+def predict(
+    model: Annotator | str | Path,
+    adata: AnnData,
+    *,
+    layer: str | None = None,
+    coverage: float | None = None,
+    reject: float | None = None,
+) -> None:
+    """Write what a saved annotation says of new cells into `adata`.
 
-    Written are `obs["scanvi_label"]`, `obs["scanvi_probability"]`, `obsm["scanvi_probabilities"]`, `obsm["X_scanvi"]`
-    as `annotate` describes them, and `uns["scanvi"]` with `genes_found`, `label_names`, `seed`, `versions` and
-    `warnings`; nothing else changes. Genes may come in any order and with others among them; the model's genes that are
-    missing count zero in every cell, and `genes_found` is the share that was there.
+    Written are all columns of `obs` and `obsm` that `annotate` describes, and `uns["scanvi"]` with `genes_found`,
+    `guarantee`, `label_names`, `versions` and `warnings`; nothing else changes. Genes may come in any order and with
+    others among them; the model's genes that are missing count zero in every cell, and `genes_found` is the share that
+    was there. On the cells that it learned from, the names are those of `annotate` but for a few of a thousand, since
+    label spreading sees new cells through their nearest known ones.
 
     Args:
-        model: A model, or the file that `annotate(..., model=path)` or `model.save(path)` wrote.
-        adata: Raw counts of new cells, (cells, their own genes).
+        model: The file that `annotate(..., model=path)` wrote, or `Annotator.load` of it.
+        adata: Raw counts of new cells, (cells, their own genes), in memory or backed.
         layer: Where the counts are, if not in `X`.
-        seed: Draws the states that are averaged over.
+        coverage: How often a set of names is to hold the type of a cell, such as 0.9; None asks for no sets.
+        reject: Which share of cells of known types may be called "none of these", such as 0.05; None calls none so.
 
     Raises:
         InputError: Where the counts cannot be used, cell names repeat, fewer than half of the model's genes are there,
             or a cell has no count in any of them.
-        PersistenceError: Where the file is no model that can be read.
+        PersistenceError: Where the file is no saved annotation, such as one fit.
     """
-    seed = check_seed(seed)
-    model = model if isinstance(model, SCANVI) else SCANVI.load(model)
+    check_asked(coverage, reject)
+    annotator = model if isinstance(model, Annotator) else Annotator.load(model)
     check_cells(adata)
-    known = gene_features(adata.var) | adata.var_names.isin(model.genes)
-    cells = adata if known.all() else adata[:, known]
-    counts, found, notes = align_genes(check_counts(cells, layer), cells.var, model.genes)
-    silent = np.flatnonzero(np.diff(counts.indptr) == 0)
-    if len(silent):
-        raise InputError(
-            f"{len(silent)} of {adata.n_obs} cells have no count in any gene of the model, the first is "
-            f"{adata.obs_names[silent[0]]!r}: nothing can be said of them. Leave them out."
-        )
-    names = {} if model.columns.layer is None else {model.columns.layer: counts}
-    cells = AnnData(
-        counts, obs=pd.DataFrame(index=adata.obs_names), var=pd.DataFrame(index=list(model.genes)), layers=names
-    )
-    table = label_probabilities(model, cells, seed=seed)
-    about = {"genes_found": found, "seed": seed, "warnings": notes}
-    write_answer(adata, table, latent(model, cells), about=about)
+    cells, share, notes = cells_for(annotator, adata, layer)
+    blocks = range(0, cells.n_obs, _CELLS_AT_ONCE)
+    bar = progress_bar(blocks, "naming cells", unit="block")
+    parts = [annotator.say(cells[first : first + _CELLS_AT_ONCE].copy()) for first in bar]
+    said = Said(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Said)))
+    columns, refused, more, texts = annotator.promised(said, cells, coverage=coverage, reject=reject)
+    table = pd.DataFrame(said.probabilities, cells.obs_names, list(annotator.label_names))
+    about = more | {"genes_found": share, "warnings": [*texts, *notes]}
+    write_answer(adata, table, said.states, about=about, columns=columns, refused=refused)
+
+
+def cells_for(annotator: Annotator, adata: AnnData, layer: str | None) -> tuple[AnnData, float, list[str]]:
+    """Return cells with the genes of the fits and no others, the share of them that was there, and what to say of it.
+
+    Raises `InputError` where counts or genes cannot be used, or a cell has no count in these genes.
+    """
+    known = np.flatnonzero(gene_features(adata.var) | adata.var_names.isin(annotator.genes))
+    parts, share, notes = [], 0.0, []
+    for block in _blocks(adata, known, layer):
+        counts, share, notes = align_genes(check_counts(block, layer), block.var, annotator.genes)
+        silent = np.flatnonzero(np.diff(counts.indptr) == 0)
+        if len(silent):
+            raise InputError(
+                f"{len(silent)} of {block.n_obs} cells have no count in any gene of the model, the first is "
+                f"{block.obs_names[silent[0]]!r}: nothing can be said of them. Leave them out."
+            )
+        parts.append(counts)
+    obs, var = pd.DataFrame(index=adata.obs_names), pd.DataFrame(index=list(annotator.genes))
+    return AnnData(sparse.vstack(parts, format="csr"), obs=obs, var=var), share, notes
+
+
+def _blocks(adata: AnnData, known: np.ndarray, layer: str | None) -> Iterator[AnnData]:
+    """Yield the cells a block at a time, if their counts are on disk, or all at once."""
+    if not adata.isbacked:
+        yield adata if len(known) == adata.n_vars else adata[:, known]
+        return
+    matrix = adata.X if layer is None else adata.layers.get(layer)
+    for first in range(0, adata.n_obs, _CELLS_AT_ONCE):
+        rows = slice(first, first + _CELLS_AT_ONCE)
+        part = None if matrix is None else matrix[rows]
+        block = AnnData(obs=adata.obs.iloc[rows, :0], var=adata.var)
+        block.X = part if layer is None else None
+        if layer is not None and part is not None:
+            block.layers[layer] = part
+        yield block[:, known]

@@ -1,6 +1,7 @@
 """Annotate a partly labeled AnnData in one call (book/10_your_data.md).
 
-This is the recommended method (`methods.recommended`, book/12_labels.md), with checks before and warnings after.
+This is the recommended method (`methods.recommended`, book/12_labels.md), with checks before and warnings after, and
+with what is promised of the answer (book/13_guarantee.md).
 """
 
 from __future__ import annotations
@@ -19,18 +20,19 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from scanvi_tutorial.annotation.answer import write_answer
-from scanvi_tutorial.annotation.combined import Answer, answer_from_states, components_of
-from scanvi_tutorial.annotation.methods import Ensemble, with_linear_classifier
+from scanvi_tutorial.annotation.annotator import Annotator, Said
+from scanvi_tutorial.annotation.answer import check_asked, write_answer
+from scanvi_tutorial.annotation.combined import Answer, answer_from_states, calibrated, components_of
+from scanvi_tutorial.annotation.methods import Ensemble
+from scanvi_tutorial.annotation.reasons import evidence_by_type
+from scanvi_tutorial.annotation.rules import StateClassifier
 from scanvi_tutorial.config import UNLABELED, ModelConfig, TrainConfig
 from scanvi_tutorial.data.selection import chosen_genes
 from scanvi_tutorial.evaluation import (
     CrossFit,
     cross_fit,
-    fit_on_seeds,
     label_spreading,
     largest_class_rate,
-    linear_classifier,
     logistic_regression,
     neighbor_graph,
     scores,
@@ -60,6 +62,8 @@ def annotate(
     batch_key: str | None = None,
     coarse: Coarse | str | None = None,
     genes: int = 2_000,
+    coverage: float | None = None,
+    reject: float | None = None,
     keep_labels: bool = True,
     model: str | Path | None = None,
     seed: int = 0,
@@ -74,13 +78,19 @@ def annotate(
 
     - `obs["scanvi_label"]`: the label of every cell, categorical, as text (also where labels are whole numbers).
     - `obs["scanvi_probability"]`: how probable that label is held to be.
+    - `obs["scanvi_p_known"]`: a p-value of the cell being of any labeled type: how many labeled cells looked as
+      strange while their labels were hidden.
+    - `obs["scanvi_set"]`, `obs["scanvi_set_size"]`, where `coverage` is asked: names that hold the type that often, the
+      most probable first; `obs["scanvi_coarse"]`, where coarse labels are given: the smallest that holds the set.
     - `obsm["scanvi_probabilities"]`: a table (cells, labels) of all probabilities, rows summing to one.
     - `obsm["X_scanvi"]`: the latent state z2 of every cell, float32 (cells, latent), for maps and neighbors.
     - `uns["scanvi"]`: how it came about: `shares`, how common each type is, with an interval, beside its share among
       the labels; `doubtful_labels` that may be wrong (`cell`, `given`, `more_probable`, `probability`); `likeness`,
       whether labeled cells are like the others, so that hidden labels can be believed; `held_out`, the probabilities of
       labels while they were hidden (`cells`, `given`, `probabilities`); `compared`, how right simpler methods were
-      about the same labels; `history`, a row an epoch of the fit behind `X_scanvi`, kept at `best_epoch`; `warnings`,
+      about the same labels; `guarantee`, what is promised of sets and what hidden labels say of it; `strangers` and
+      `groups`, the cells that were refused and what they have in common; `evidence`, genes that speak for each type and
+      for its nearest rival; `history`, a row an epoch of the fit behind `X_scanvi`, kept at `best_epoch`; `warnings`,
       sentences to read first; `exponents`, `parameters`, `genes`, `label_names`, `versions`.
 
     scANVI is fitted several times without a look at any label. A model of states and labels then learns from all cells
@@ -97,8 +107,10 @@ def annotate(
         coarse: Names in the column of labels that stand for several types, such as {"T": ["CD4 T", "CD8 T"]}: such a
             label helps its types and is none itself. Or a column of `obs` with the parent of every cell.
         genes: How many genes the model sees: those detected in most cells, markers of `uns["markers"]` first.
+        coverage: How often a set of names is to hold the type of a cell, such as 0.9; None asks for no sets.
+        reject: Which share of cells of known types may be called "none of these", such as 0.05; None calls none so.
         keep_labels: Whether a cell that has a label keeps it in `obs["scanvi_label"]`, whatever the model thinks.
-        model: A file to save the fitted model to, for `predict` on new cells.
+        model: A file to save all that was learned to, for `predict` on new cells.
         seed: Draws folds, weights and minibatches; equal seeds and threads give equal answers.
         fits: How many fits are pooled; None takes ten, and fewer from 1,600 cells on, but four at the least.
         model_config: `ModelConfig()` where it is None; fits take LayerNorm and BatchNorm in turn in any case.
@@ -114,6 +126,7 @@ def annotate(
         ConfoundedBatchWarning: Where the batch of a labeled cell nearly gives its label away.
     """
     check_cells(adata)
+    check_asked(coverage, reject)
     genes, seed = whole_number(genes, "genes", 1), check_seed(seed)
     for name, value, kinds in (
         ("keep_labels", keep_labels, (bool, np.bool_)),
@@ -123,7 +136,7 @@ def annotate(
         if not isinstance(value, kinds):
             raise InputError(f"{name} must be of type {kinds[0].__name__}, and is of type {type(value).__name__}.")
     if model is not None:
-        is_saved(model)  # refuses what must not be replaced before anything is computed
+        is_saved(model, kind="annotation")  # refuses what must not be replaced before anything is computed
     columns = Columns(labels_key, unlabeled_category, layer, batch_key, coarse)
     plain, warned = strip_to_inputs(adata, columns)
     warn_of(warned)
@@ -144,9 +157,10 @@ def annotate(
             fitted = ensemble.fit(cells, labels_key, seed)
     except FloatingPointError as error:
         raise InputError(f"The model could not be fitted to these counts. {error}") from error
-    states, components = [latent(one, cells) for one, _ in fitted], components_of(cells)
+    states, (loadings, components) = [latent(one, cells) for one, _ in fitted], components_of(cells)
     view = None if batch_key else components  # which know no batches
     answer = answer_from_states(states, view, cells, labels_key=labels_key, seed=seed)
+    strangeness, strange, calibration = calibrated(answer, cells, labels_key=labels_key, seed=seed)
     about, hints = _tested(answer, states, components, cells, labels_key, seed)
     doubtful = _doubtful(*allowed_of(cells, labels_key), answer.of_labels, cells.obs_names)
     if len(doubtful):
@@ -184,9 +198,31 @@ def annotate(
         "genes": np.array(cells.var_names, dtype=object),
         "parameters": _storable(parameters),
     }
-    write_answer(adata, answer.probabilities, states[0], about=about, kept=codes if keep_labels else None)
+    annotator = Annotator(
+        [one for one, _ in fitted],
+        list(answer.probabilities),
+        answer.exponents,
+        answer.parameters,
+        StateClassifier(states).learned(cells, labels_key=labels_key, seed=seed),
+        strangeness,
+        calibration,
+        loadings if view is not None else None,
+        cells.uns.get("coarse", {}),
+        answer.likeness.alike,
+    )
+    said = Said(answer.probabilities.to_numpy(), states[0], strange, strangeness.component_of(answer.views, len(names)))
+    columns, refused, more, texts = annotator.promised(
+        said, cells, coverage=coverage, reject=reject, kept=codes if keep_labels else None
+    )
+    if coverage is not None and batch_key is not None and len(calibration.codes):
+        of_labels = cells.obs[batch_key].astype(str).to_numpy(dtype=object)[answer.fold >= 0]
+        more["guarantee"]["by_batch"] = calibration.found_in_batches(of_labels, coverage)
+    about |= more | {"evidence": evidence_by_type(first, cells, states[0], answer.probabilities)}
+    about["warnings"] = [*texts, *about["warnings"]]
+    kept = codes if keep_labels else None
+    write_answer(adata, answer.probabilities, states[0], about=about, columns=columns, kept=kept, refused=refused)
     if model is not None:
-        with_linear_classifier(first, cells, states[0], labels_key).save(model)
+        annotator.save(model)
 
 
 def _storable(values: dict[str, Any]) -> dict[str, Any]:
@@ -227,15 +263,11 @@ def _tested(
     if len(labeled_rows) > _MOST_COMPARED:
         labeled_rows = np.sort(np.random.default_rng(seed).choice(labeled_rows, _MOST_COMPARED, replace=False))
 
-    def one_linear_rule(adata: AnnData, *, labels_key: str, seed: int) -> pd.DataFrame:
-        return fit_on_seeds(linear_classifier(), adata, labels_key=labels_key, features=states[0])
-
     def without_fits() -> CrossFit:
         found = answer_from_states([components], None, cells, labels_key=key, seed=seed)
         return CrossFit(found.probabilities, found.held_out, found.codes, ())
 
     others = {
-        "one fit, as predict uses it": lambda: hidden(one_linear_rule, cells),
         "logistic regression": lambda: hidden(logistic_regression, cells[labeled_rows]),  # other cells teach it nothing
     }
     if components is not None:

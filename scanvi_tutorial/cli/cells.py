@@ -23,6 +23,7 @@ from scanvi_tutorial.cli.shared import (
     errors_to_exit_code,
     labeled,
     notes_at_once,
+    promised,
     read_coarse,
     refuse_to_overwrite,
     say_result,
@@ -47,9 +48,10 @@ from scanvi_tutorial.training.loop import fit
 @click.option("--out", required=True, type=FILE, metavar="OUT.h5ad", help="Where the named cells go.")
 @CSV
 @COARSE
+@promised
 @click.option("--doubtful", type=FILE, metavar="OUT.csv", help="A table of labels that may be wrong.")
 @click.option("--report", type=FILE, metavar="OUT.html", help="A page with figures and warnings, to read first.")
-@click.option("--model", type=FILE, metavar="FILE", help="Keep the fitted model here, for predict.")
+@click.option("--model", type=FILE, metavar="FILE", help="Keep all that was learned here, for predict.")
 @click.option("--keep/--rename", default=True, show_default=True, help="Whether cells that have a label keep it.")
 @click.option("--jobs", type=click.IntRange(1), help="Fits at once; a core each on large data if not given.")
 @SEED
@@ -71,7 +73,8 @@ def annotate(
     """Name all cells of IN.h5ad, learning from those that have a label.
 
     OUT.h5ad is IN.h5ad with obs["scanvi_label"], obs["scanvi_probability"], obsm["scanvi_probabilities"],
-    obsm["X_scanvi"] and uns["scanvi"] added. Several fits are averaged; --model keeps the first for predict.
+    obs["scanvi_p_known"], obsm["X_scanvi"] and uns["scanvi"] added, and sets of names in obs["scanvi_set"] where
+    --coverage is said. Several fits are averaged; --model keeps them all for predict.
 
     \b
     Example:
@@ -112,8 +115,8 @@ def train(
 ) -> None:
     """Fit one model to IN.h5ad and keep it, without naming cells.
 
-    One fit with labels, as in chapters 4 to 6. It is quicker than annotate, and less often right: use it for a model
-    to look at, and annotate for names.
+    One fit with labels, as in chapters 4 to 6, to look at with SCANVI.load. It is quicker than annotate and less often
+    right, and predict does not take it: use annotate for names.
 
     \b
     Example:
@@ -138,20 +141,20 @@ def train(
 
 @click.command(short_help="Name cells with a model that was kept.")
 @IN
-@click.option("--model", required=True, type=FILE, metavar="FILE", help="What annotate or train kept.")
+@click.option("--model", required=True, type=FILE, metavar="FILE", help="What annotate --model kept.")
 @click.option("--out", required=True, type=FILE, metavar="OUT.h5ad", help="Where the named cells go.")
 @CSV
 @LAYER
-@SEED
+@promised
 @OVERWRITE
 @QUIET
 def predict(
-    source: Path, model: Path, out: Path, csv: Path | None, layer: str | None, seed: int, overwrite: bool, quiet: bool
+    source: Path, model: Path, out: Path, csv: Path | None, overwrite: bool, quiet: bool, **options: Any
 ) -> None:
-    """Name the cells of IN.h5ad with a model that was fitted before; nothing is learned from them.
+    """Name the cells of IN.h5ad by what annotate has learned; nothing is learned from them.
 
-    They need no labels, and at least half of the model's genes. The model is one fit where annotate averages several,
-    so it may be right less often; the report of annotate says how much.
+    They need no labels, and at least half of the genes that annotate chose. The names are those that annotate would
+    give, and so are probabilities, sets and p-values.
 
     \b
     Example:
@@ -162,6 +165,6 @@ def predict(
         adata, compression = read_h5ad(source), compression_of(source)
         with answer_kept(adata, out) as written, notes_at_once() as said:
             make_writable(adata)
-            predict_cells(model, adata, layer=layer, seed=seed)
+            predict_cells(model, adata, **options)
             write_answer_to(adata, out, csv, compression=compression, written=written)
         say_result(adata, [out, csv], quiet, said)

@@ -63,6 +63,24 @@ COARSE = click.option(
     help="Coarse labels: a table of coarse names and their types, or a column of obs with the parent of each cell.",
 )
 
+_SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+_PROMISES = [
+    click.option("--coverage", type=_SHARE, metavar="SHARE", help="Sets of names that hold the type this often (0.9)."),
+    click.option(
+        "--reject",
+        type=_SHARE,
+        metavar="SHARE",
+        help='Cells like no type are "none of these", and this share of the others (0.05).',
+    ),
+]
+
+
+def promised(command: Any) -> Any:
+    """Add the options of sets and of cells that are of no type."""
+    for option in reversed(_PROMISES):
+        command = option(command)
+    return command
+
 
 def labeled(command: Any) -> Any:
     """Add the options that every command with labels takes."""

@@ -7,6 +7,7 @@ components or neighbors had to be chosen, they were chosen in hindsight, by the 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -67,13 +68,30 @@ def linear_classifier() -> LogisticRegression:
     return LogisticRegression(max_iter=2_000)
 
 
-@usual_settings()
+@dataclass(frozen=True, slots=True, eq=False)
+class Components:
+    """Principal components of log-CP10k, for cells to come."""
+
+    mean: NDArray[np.float64]  # (genes,)
+    loadings: NDArray[np.float64]  # (components, genes)
+
+    def __call__(self, adata: AnnData) -> NDArray[np.float64]:
+        """Return the components (cells, components) of raw counts of the same genes."""
+        return log_cp10k(check_counts(adata)) @ self.loadings.T - self.mean @ self.loadings.T
+
+
 def principal_components(adata: AnnData, *, seed: int = 0) -> NDArray[np.float64]:
     """Return the first principal components of log-CP10k, (cells, components), fitted on all cells without a label.
 
     There are ten of them, or as many as fewer cells or genes allow. `seed` draws the vector that the solver starts
     from, which moves them by rounding errors only.
     """
+    return fit_components(adata, seed=seed)[1]
+
+
+@usual_settings()
+def fit_components(adata: AnnData, *, seed: int = 0) -> tuple[Components, NDArray[np.float64]]:
+    """Return what gives the components of any cells, and `principal_components` of these."""
     x = log_cp10k(check_counts(adata))
     count = min(_COMPONENTS, min(x.shape) - 1)
     if count < 1 or not (x.max(axis=0) - x.min(axis=0)).nnz:
@@ -81,7 +99,9 @@ def principal_components(adata: AnnData, *, seed: int = 0) -> NDArray[np.float64
             f"{adata.n_obs} × {adata.n_vars} counts have no principal component, which takes two cells that differ and "
             "two genes at the least. Pass more cells, or select more genes."
         )
-    return PCA(count, svd_solver="arpack", random_state=seed).fit_transform(x)  # arpack leaves sparse counts sparse
+    found = PCA(count, svd_solver="arpack", random_state=seed)  # arpack leaves sparse counts sparse
+    z = found.fit_transform(x)
+    return Components(np.asarray(found.mean_, dtype=np.float64), np.asarray(found.components_, dtype=np.float64)), z
 
 
 def logistic_regression(

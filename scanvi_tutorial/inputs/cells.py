@@ -20,7 +20,11 @@ from scanvi_tutorial.inputs.genes import only_genes
 from scanvi_tutorial.inputs.labels import check_labels, label_name, label_warnings, means_no_label, refuse_no_types
 from scanvi_tutorial.inputs.writing import names_in_file
 
-_WRITTEN = ("scanvi_label", "scanvi_probability")  # columns that an answer is written to
+#: Columns of `obs` that an answer is written to.
+WRITTEN = (
+    *("scanvi_label", "scanvi_probability", "scanvi_p_known"),
+    *("scanvi_set", "scanvi_set_size", "scanvi_coarse"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ def check_cells(adata: AnnData) -> None:
         )
     if adata.isbacked and adata.is_view:
         raise InputError("A part of a backed AnnData takes no results. Call .to_memory() on it first.")
-    if adata.obs_names.name in _WRITTEN:
+    if adata.obs_names.name in WRITTEN:
         raise InputError(
             f"The names of the cells are called {adata.obs_names.name!r}. Set adata.obs_names.name = None."
         )
@@ -71,7 +75,7 @@ def strip_to_inputs(adata: AnnData, columns: Columns) -> tuple[AnnData, list[str
     """Return new cells with what a method reads and nothing else, and a sentence for each warning about it.
 
     The cells have counts of genes in `X`, exact labels or none, and batches where there are several. What coarse labels
-    allow is in `obsm["allowed"]`; see `allowed_of`.
+    allow is in `obsm["allowed"]`, see `allowed_of`, and what coarse names stand for in `uns["coarse"]`.
     What is quick to look at is looked at first.
 
     Raises:
@@ -80,7 +84,7 @@ def strip_to_inputs(adata: AnnData, columns: Columns) -> tuple[AnnData, list[str
     labels_key, batch_key = columns.labels_key, columns.batch_key
     parent = columns.coarse if isinstance(columns.coarse, str) else None
     for column in (labels_key, batch_key, parent):
-        if column in _WRITTEN:
+        if column in WRITTEN:
             raise InputError(
                 f"adata.obs[{column!r}] is where answers are written, so what is in it would be lost. Copy it first: "
                 f"adata.obs['checked'] = adata.obs[{column!r}]."
@@ -99,6 +103,7 @@ def strip_to_inputs(adata: AnnData, columns: Columns) -> tuple[AnnData, list[str
     names, codes, allowed = allowed_types(names, codes, table)
     coarse = (codes >= len(names)) | ((codes >= 0) & ~labeled)  # what a parent tells is no label of one's own
     obsm = {} if not table else {"allowed": np.where(coarse[:, None], allowed[codes], True)}
+    uns = {} if not table else {"coarse": dict(table)}
     codes = np.where(coarse, -1, codes)
     obs = pd.DataFrame({labels_key: pd.Categorical.from_codes(codes, names)}, index=adata.obs_names)
     if batch_key is not None:
@@ -111,7 +116,7 @@ def strip_to_inputs(adata: AnnData, columns: Columns) -> tuple[AnnData, list[str
             warned.append(f"All cells are of one batch in obs[{batch_key!r}], so there is none to correct for.")
     genes, left_out = only_genes(adata)
     counts = check_counts(genes, columns.layer)
-    return AnnData(counts, obs=obs, var=pd.DataFrame(index=genes.var_names), obsm=obsm), [*left_out, *warned]
+    return AnnData(counts, obs=obs, var=pd.DataFrame(index=genes.var_names), obsm=obsm, uns=uns), [*left_out, *warned]
 
 
 def allowed_of(adata: AnnData, labels_key: str = "label") -> tuple[list[str], NDArray[np.int64], NDArray[np.bool_]]:

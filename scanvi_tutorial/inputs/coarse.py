@@ -141,10 +141,30 @@ def allowed_types(
     if len(types) < 2:
         raise InputError(f"Beside coarse names there are {len(types)} types ({listed(types)}), and two are needed.")
 
-    def below(name: str) -> set[str]:
-        return {name} if name not in table else set().union(*map(below, table[name]))
-
     order = [*types, *(name for name in names if name in table)]
-    allowed = np.array([[kind in below(name) for kind in types] for name in order])
+    allowed = np.array([[kind in types_below(table, name) for kind in types] for name in order])
     place = np.array([*map(order.index, names), -1])  # the last entry keeps -1 where it is
     return types, place[codes], allowed
+
+
+def types_below(table: Coarse, name: str) -> set[str]:
+    """Return the types that a name stands for; of a type itself."""
+    return {name} if name not in table else set().union(*(types_below(table, child) for child in table[name]))
+
+
+def smallest_parents(table: Coarse, types: Sequence[str], sets: NDArray[np.bool_]) -> list[str]:
+    """Return the coarse name of fewest types that holds each set, (cells,): of one type itself, and "" where none does.
+
+    Args:
+        table: What coarse names stand for.
+        types: Names of the types.
+        sets: Which types are in the set of each cell, (cells, types).
+    """
+    below = {name: types_below(table, name) for name in table}
+    different, which = np.unique(sets, axis=0, return_inverse=True)
+    found = []
+    for own in different:
+        inside = {types[kind] for kind in np.flatnonzero(own)}
+        holding = [name for name in below if inside <= below[name]]
+        found.append(min(holding, key=lambda name: len(below[name]), default="") if len(inside) > 1 else inside.pop())
+    return [found[number] for number in which.ravel()]

@@ -22,7 +22,7 @@ from scanvi_tutorial.inputs.files import home_path
 from scanvi_tutorial.inputs.writing import write_atomically
 
 SCHEMA = 1  # raised whenever an older reader would misread a newer file
-Kind = Literal["model", "checkpoint"]
+Kind = Literal["model", "checkpoint", "annotation"]
 _HEADER = "scanvi_tutorial"  # the key of our text in the header
 _PACKAGES = ("scanvi-tutorial", "torch", "pyro-ppl", "numpy", "scipy", "anndata", "safetensors")
 
@@ -70,7 +70,7 @@ def read_file(path: str | Path, *, kind: Kind = "model") -> tuple[dict[str, Tens
         raise PersistenceError(f"{path} cannot be read ({error.strerror or error}). Name another file.") from error
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise PersistenceError(
-            f"{path} is no saved {kind}, or a damaged one (annotate, train and model.save write models). "
+            f"{path} is no saved {kind}, or a damaged one (st.annotate saves annotations, and model.save models). "
             "Name another file."
         ) from error
     if schema != SCHEMA:
@@ -79,7 +79,8 @@ def read_file(path: str | Path, *, kind: Kind = "model") -> tuple[dict[str, Tens
             "Load it with the version that wrote it, or name another file."
         )
     if saved_kind != kind:
-        raise PersistenceError(f"{path} is no saved {kind}, but a {saved_kind}. Name another file.")
+        one_fit = ", one fit of several: st.annotate(..., model=path) saves all that is needed" * (kind == "annotation")
+        raise PersistenceError(f"{path} is no saved {kind}, but a {saved_kind}{one_fit}. Name another file.")
     return tensors, about
 
 

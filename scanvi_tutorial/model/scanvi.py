@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyro
@@ -334,19 +335,30 @@ class SCANVI(nn.Module):
 
         An older model there is replaced; raise `PersistenceError` where `path` is something else or cannot be written.
         """
+        return write_file(path, self.state_dict(), self.about())
+
+    def about(self) -> dict[str, Any]:
+        """Return all that is kept of a model beside its `state_dict`, as JSON can hold it."""
         parts = {"config": self.config, "columns": self.columns, "batches": self.batches}
-        about = {name: part and asdict(part) for name, part in parts.items()}
-        return write_file(path, self.state_dict(), about | {name: getattr(self, name) for name in _KEPT})
+        return {name: part and asdict(part) for name, part in parts.items()} | {
+            name: getattr(self, name) for name in _KEPT
+        }
 
     @classmethod
     def load(cls, path: str | Path) -> SCANVI:
         """Read a model that `save` wrote, on the CPU and in evaluation mode; raise `PersistenceError` otherwise."""
         tensors, about = read_file(path)
         with as_persistence_error(f"{path} holds no scANVI model", "Train it again."):
-            config = ModelConfig(**about.pop("config"))  # which makes tuples of JSON's lists
-            about["columns"] = Columns(**about["columns"])
-            about["batches"] = about["batches"] and Batches(**about["batches"])
-            with torch.random.fork_rng():  # initial weights are drawn, then replaced
-                model = cls(config, **about)
-            model.load_state_dict(tensors)
+            return cls.from_saved(tensors, about)
+
+    @classmethod
+    def from_saved(cls, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> SCANVI:
+        """Return a model, in evaluation mode, of its `state_dict` and what `about` told."""
+        rest = dict(about)
+        config = ModelConfig(**rest.pop("config"))  # which makes tuples of JSON's lists
+        rest["columns"] = Columns(**rest["columns"])
+        rest["batches"] = rest["batches"] and Batches(**rest["batches"])
+        with torch.random.fork_rng():  # initial weights are drawn, then replaced
+            model = cls(config, **rest)
+        model.load_state_dict(tensors)
         return model.eval()

@@ -1,0 +1,127 @@
+"""Why cells have their name: genes that speak for it and against its rival, in nats (book/13_guarantee.md).
+
+The decoder of one fit says how probable the counts of a cell are in the mean state of a type; the difference between
+two types is a sum over genes. The name comes from all fits, label model and rules, so the two may disagree: where the
+genes of this one fit speak for the rival, that is said.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import ArrayLike, NDArray
+
+from scanvi_tutorial.annotation.annotator import Annotator
+from scanvi_tutorial.annotation.new_cells import cells_for
+from scanvi_tutorial.inference.evidence import evidence as evidence_of_states
+from scanvi_tutorial.inputs.errors import InputError, InputWarning, did_you_mean, listed
+from scanvi_tutorial.model.scanvi import SCANVI
+
+_MOST_CELLS, _GENES, _LEAST = 500, 5, 0.05  # cells of a type that are asked; genes that are named, and their nats
+
+
+def evidence(
+    model: Annotator | str | Path,
+    adata: AnnData,
+    cells: ArrayLike,
+    *,
+    name: str | None = None,
+    rival: str | None = None,
+    layer: str | None = None,
+) -> pd.Series:
+    """Return how much the counts of each gene favor the name of some cells over a rival, in nats per cell.
+
+    Args:
+        model: What `annotate(..., model=path)` saved, as a file or as an `Annotator`.
+        adata: Raw counts, (cells, genes), as `predict` takes them.
+        cells: Names or positions of the cells, or a mask of bool (cells,).
+        name: The type to speak for; None takes the most probable one.
+        rival: The type to speak against; None takes the most probable other one.
+        layer: Where the counts are, if not in `X`.
+
+    Returns:
+        A series called "nats", by gene, the largest first: the sum is that of log p(x | name) − log p(x | rival), the
+        mean over the cells. Its `attrs` have `name` and `rival`.
+
+    Raises:
+        InputError: Where there are no such cells or types, or counts or genes cannot be used.
+        PersistenceError: Where the file is no saved annotation.
+
+    Warns:
+        InputWarning: Where the genes together speak for the rival.
+    """
+    annotator = model if isinstance(model, Annotator) else Annotator.load(model)
+    rows = _positions(adata, cells)
+    aligned, _, _ = cells_for(annotator, adata[rows], layer)
+    types = list(annotator.label_names)
+    for asked in (name, rival):
+        if asked is not None and asked not in types:
+            raise InputError(f"There is no type {asked!r}{did_you_mean(asked, types)} The types are {listed(types)}.")
+    order = np.argsort(-annotator.say(aligned).probabilities.mean(0), kind="stable")
+    name = next(types[kind] for kind in order if types[kind] != rival) if name is None else name
+    rival = next(types[kind] for kind in order if types[kind] != name) if rival is None else rival
+    of_view = annotator.parameters.means[0] * annotator.parameters.units[0] + annotator.parameters.origins[0]
+    states = (of_view[types.index(kind)] for kind in (name, rival))
+    found = evidence_of_states(annotator.fits[0], aligned, np.arange(aligned.n_obs), *states)
+    if found.sum() < 0:
+        warnings.warn(
+            f"By this likelihood the genes of these cells speak for {rival!r}, by {-found.sum():.1f} nats per cell. "
+            f"The name {name!r} comes from all fits, label model and rules.",
+            InputWarning,
+            stacklevel=2,
+        )
+    found.attrs |= {"name": name, "rival": rival}
+    return found
+
+
+def evidence_by_type(
+    model: SCANVI, cells: AnnData, states: NDArray[np.floating], probabilities: pd.DataFrame
+) -> pd.DataFrame:
+    """Return a row for each type that some cell is named: its rival, nats per cell, and the genes that speak most.
+
+    The rival of a type is the one that its cells are most probably of beside it; `states` (cells, latent) are those of
+    `model`, and a type is in the mean state of its cells.
+    """
+    p, names = probabilities.to_numpy(), list(probabilities)
+    best = p.argmax(1)
+    mean = {kind: states[best == kind].mean(0) for kind in np.unique(best)}
+    rows = {}
+    for kind, state in mean.items():
+        own = np.flatnonzero(best == kind)
+        others = np.array([other for other in mean if other != kind])
+        if not len(others):
+            continue
+        rival = others[p[own][:, others].mean(0).argmax()]
+        found = evidence_of_states(model, cells, own[:_MOST_CELLS], state, mean[rival])
+        rows[names[kind]] = {
+            "rival": names[rival],
+            "nats": float(found.sum()),
+            "for": _strongest(found[found > 0]),
+            "against": _strongest(-found[found < 0][::-1]),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["rival", "nats", "for", "against"])
+
+
+def _strongest(nats: pd.Series) -> str:
+    return ", ".join(f"{gene} {number:.1f}" for gene, number in nats[:_GENES].items() if number >= _LEAST)
+
+
+def _positions(adata: AnnData, cells: ArrayLike) -> NDArray[np.int64]:
+    """Return the positions of cells that are given by name, by position or as a mask."""
+    asked = np.atleast_1d(np.asarray(cells))
+    if asked.dtype.kind in "biu":
+        try:
+            found = np.arange(adata.n_obs)[asked]
+        except IndexError as error:
+            raise InputError(f"There are {adata.n_obs} cells: {error}.") from error
+    else:
+        found = adata.obs_names.get_indexer(asked.astype(str))
+        if (found < 0).any():
+            raise InputError(f"There is no cell {asked[found < 0][0]!r} in adata.obs_names.")
+    if not len(found):
+        raise InputError("No cell is named. Give the names, positions or a mask of one or more.")
+    return found

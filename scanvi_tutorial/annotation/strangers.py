@@ -1,0 +1,143 @@
+"""How little a cell is like any labeled type: three signs and their mean rank among cells (book/13_guarantee.md).
+
+A cell of a type that no label names may lie far from all types, between two of them, or in a place without labels.
+So there is a sign for each: how improbable its most probable type is beside components that no label names
+(`LabelModel(unnamed=...)`), how unsure the answer is, and how many cells are closer to it than the second label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import logsumexp
+from sklearn.metrics.pairwise import euclidean_distances
+from threadpoolctl import threadpool_limits
+
+from scanvi_tutorial.annotation.label_model import LabelModel, Parameters
+from scanvi_tutorial.inputs.markers import log_cp10k
+from scanvi_tutorial.inputs.session import scanpy_module
+
+_SETTINGS = {"unlabeled_weight": 0.3, "label_noise": 0.05}
+_MOST_OTHERS, _POINTS = 2_000, 1_001  # cells that are counted; quantiles of the signs
+_CELLS_AT_ONCE = 2_000
+_LEAST_OF_A_GROUP, _GENES = 5, 5  # cells of a group; genes that are named
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Strangeness:
+    """What is needed to say of any cell how strange it is, from 0 to 1."""
+
+    parameters: Parameters  # of types, and of as many components that no label names
+    labeled: NDArray[np.float64]  # (labels, dimensions), scaled states of labeled cells, all views side by side
+    others: NDArray[np.float64]  # (cells, dimensions), likewise of some of the cells
+    cells: int  # of how many these are some
+    ranks: NDArray[np.float64]  # (quantiles, signs) among the cells
+
+    @classmethod
+    def fit(
+        cls,
+        views: Sequence[ArrayLike],
+        weights: ArrayLike,
+        codes: NDArray[np.integer],
+        allowed: NDArray[np.bool_],
+        probabilities: NDArray[np.float64],
+        *,
+        seed: int = 0,
+    ) -> Strangeness:
+        """Learn from all cells.
+
+        Args:
+            views: States of all cells, each (cells, dimensions).
+            weights: How much each view counts, (views,).
+            codes: Exact labels, (cells,), -1 for none.
+            allowed: Which types each cell may be of, (cells, types).
+            probabilities: What is answered, (cells, types).
+            seed: Draws where unnamed components begin, and the cells that are counted.
+        """
+        unnamed = allowed.shape[1] if (codes < 0).any() else 0
+        found = LabelModel(views, weights, unnamed=unnamed, **_SETTINGS).fit(codes, allowed, seed=seed).parameters
+        joint = _joint(found, views)
+        some = np.random.default_rng(seed).permutation(len(joint))[:_MOST_OTHERS]
+        new = cls(found, joint[codes >= 0], joint[some], len(joint), np.empty((0, 3)))
+        signs = new.signs(views, probabilities)
+        return cls(found, new.labeled, new.others, new.cells, np.quantile(signs, np.linspace(0, 1, _POINTS), axis=0))
+
+    def __call__(self, views: Sequence[ArrayLike], probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the mean rank of the three signs of each cell, (cells,), from 0 to 1 for the strangest."""
+        columns = zip(self.signs(views, probabilities).T, self.ranks.T, strict=True)
+        sides = [np.searchsorted(known, sign, side) for sign, known in columns for side in ("left", "right")]
+        return np.mean(sides, axis=0) / len(self.ranks)
+
+    def signs(self, views: Sequence[ArrayLike], probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the three signs, (cells, 3); each is larger for a cell that is less like the labeled types."""
+        types = probabilities.shape[1]
+        joint = self.parameters.log_joint(views)
+        improbable = logsumexp(joint, 1) - joint[:, :types].max(1)
+        closer = np.concatenate([self._closer(part) for part in _pieces(_joint(self.parameters, views))])
+        return np.column_stack([improbable, 1 - probabilities.max(1), closer * (self.cells / len(self.others))])
+
+    def component_of(self, views: Sequence[ArrayLike], types: int) -> NDArray[np.int64]:
+        """Return the most probable component without a name of each cell, (cells,), counted from zero."""
+        joint = self.parameters.log_joint(views)[:, types:]
+        return joint.argmax(1) if joint.shape[1] else np.zeros(len(joint), dtype=np.int64)
+
+    def _closer(self, states: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return how many of `others` are closer to each cell than the second label is, (cells,)."""
+        if len(self.labeled) < 2:
+            return np.zeros(len(states))
+        second = np.partition(euclidean_distances(states, self.labeled), 1, axis=1)[:, [1]]
+        return (euclidean_distances(states, self.others) < second).sum(1)
+
+
+def groups_of_refused(
+    cells: AnnData, refused: NDArray[np.bool_], component: NDArray[np.integer]
+) -> tuple[NDArray[np.int64], pd.DataFrame]:
+    """Return the group of each refused cell, -1 for no group, and a table of groups: cells, and genes that are high.
+
+    Cells of one component without a name are a group, if they are five at the least; the largest comes first. Genes
+    are ranked by scanpy's t-test against all cells that are not refused.
+
+    Args:
+        cells: Raw counts in `X`.
+        refused: (cells,).
+        component: The most probable component without a name of each cell, (cells,).
+    """
+    sizes = pd.Series(component[refused]).value_counts()
+    kept = list(sizes.index[sizes >= _LEAST_OF_A_GROUP])
+    group = np.full(cells.n_obs, -1)
+    for number, own in enumerate(kept):
+        group[refused & (component == own)] = number
+    rows = []
+    named = AnnData(
+        log_cp10k(cells.X), obs=pd.DataFrame(index=cells.obs_names), var=pd.DataFrame(index=cells.var_names)
+    )
+    named.obs["group"] = pd.Categorical(np.where(refused, group.astype(str), "named"))
+    for number in range(len(kept)):
+        high: list[str] = []
+        if (~refused).sum() > 1:
+            with threadpool_limits():  # numba sets the threads of PyTorch too; this puts them back
+                scanpy_module().tl.rank_genes_groups(
+                    named, "group", groups=[str(number)], reference="named", n_genes=_GENES
+                )
+            high = list(named.uns["rank_genes_groups"]["names"][str(number)])
+        rows.append({"cells": int((group == number).sum()), "high": ", ".join(high)})
+    return group, pd.DataFrame(
+        rows, columns=["cells", "high"], index=[f"group {number + 1}" for number in range(len(kept))]
+    )
+
+
+def _joint(parameters: Parameters, views: Sequence[ArrayLike]) -> NDArray[np.float64]:
+    """Return states of all views side by side, (cells, dimensions), so scaled that each view counts by its weight."""
+    parts = zip(views, parameters.origins, parameters.units, parameters.weights, strict=True)
+    return np.hstack(
+        [(np.asarray(z) - origin) / unit * np.sqrt(weight / len(origin)) for z, origin, unit, weight in parts]
+    )
+
+
+def _pieces(states: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    return np.array_split(states, max(1, -(-len(states) // _CELLS_AT_ONCE)))

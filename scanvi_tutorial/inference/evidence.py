@@ -1,0 +1,79 @@
+"""Which genes make the model prefer one cell state to another, for some cells.
+
+Given the state z2, the library size l and the batch of a cell, its genes are independent. So the log-likelihood of a
+cell is a sum over genes, and so is the difference of its log-likelihoods under two states.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from scanvi_tutorial.inference.predictions import dense_rows
+from scanvi_tutorial.inputs.arrays import chunks
+from scanvi_tutorial.inputs.errors import InputError
+from scanvi_tutorial.inputs.session import usual_settings
+from scanvi_tutorial.model.bound import evaluating
+from scanvi_tutorial.model.scanvi import SCANVI
+
+_CELLS_AT_ONCE = 512
+
+
+@usual_settings()
+def evidence(model: SCANVI, adata: AnnData, rows: ArrayLike, state: ArrayLike, rival: ArrayLike) -> pd.Series:
+    """Return how much the counts of each gene favor `state` over `rival`, in nats per cell, the largest first.
+
+    The number of a gene is the mean over the cells of log p(x_g | state, l) − log p(x_g | rival, l). The numbers of all
+    genes add up to the mean of log p(x | state, l) − log p(x | rival, l). The library size l of a cell, in counts, is
+    the exponential of the guide's mean of log l, or the total count where `model.config.library` is "observed". Where
+    the model knows batches, the batch is that of the cell.
+
+    Args:
+        model: A fitted model.
+        adata: Raw counts, (cells, genes).
+        rows: Positions of the cells in `adata`, or a mask of bool (cells,).
+        state: A value of z2, (latent,), such as the mean of `latent` over the cells of a type.
+        rival: The value of z2 to compare with, (latent,), such as that mean for the second most probable type.
+
+    Returns:
+        A series called "nats", indexed by the names of the model's genes.
+
+    Raises:
+        InputError: Where `rows` is empty or names no cell of `adata`, where a state is not (latent,) or not finite, or
+            where counts, genes or batches cannot be used.
+    """
+    rows = _positions(rows, adata.n_obs)
+    z2, z2_rival = _state(model, state, "state"), _state(model, rival, "rival")
+    cells = model.cells(adata, labels=False)
+    total = np.zeros(len(model.genes))
+    with evaluating(model):
+        for some in chunks(rows, _CELLS_AT_ONCE):
+            x, batch = dense_rows(model, cells, some)
+            observed = model.config.library == "observed"
+            ell = model.library(x, batch=batch) if observed else model.z2l_encoder(x)[2].exp()
+            # a library size in float64 makes float64 of the log-likelihood
+            p_x, p_x_rival = (model.counts(z.expand(len(x), -1), ell.double(), batch) for z in (z2, z2_rival))
+            total += (p_x.log_prob(x) - p_x_rival.log_prob(x)).sum(0).cpu().numpy()
+    nats = pd.Series(total / len(rows), index=pd.Index(model.genes, name="gene"), name="nats")
+    return nats.sort_values(ascending=False, kind="stable")
+
+
+def _positions(rows: ArrayLike, n_obs: int) -> np.ndarray:
+    try:
+        found = np.arange(n_obs)[np.atleast_1d(rows)] if np.size(rows) else np.arange(0)
+    except IndexError as error:
+        raise InputError(f"`rows` must be positions among {n_obs:,} cells, or a mask of them: {error}.") from error
+    if not len(found):
+        raise InputError("`rows` names no cell. Give the positions of one cell or more.")
+    return found
+
+
+def _state(model: SCANVI, values: ArrayLike, name: str) -> Tensor:
+    state, wanted = np.asarray(values, dtype=np.float32), (model.config.n_latent,)
+    if state.shape != wanted or not np.isfinite(state).all():
+        raise InputError(f"`{name}` must be finite numbers of shape {wanted}, one a dimension of z2; got {state!r}.")
+    return torch.tensor(state, device=model.device)
