@@ -1,6 +1,6 @@
 # Python >= 3.11 and make are all that a machine needs: everything else lands in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help book chapter test slow browser links lint pairs address pins peers grid bench clean
+.PHONY: help book chapter test slow browser links lint pairs address pins peers grid guarantee bench clean
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 
@@ -82,6 +82,9 @@ peers: $(READY) $(PEERS) ## scvi-tools, Pyro's tutorial and ours on the same dra
 
 grid: $(READY) ## every method on every draw, for chapter 8 (some hours; ARGS="--dataset facs-t")
 	@$(BIN)/python benchmarks/grid.py --jobs $(WORKERS) $(ARGS)
+
+guarantee: $(READY) ## how often sets hold the truth and strangers are noticed, for chapter 13 (some hours)
+	@$(BIN)/python benchmarks/guarantee.py --jobs $(WORKERS) $(ARGS)
 
 bench: $(READY) $(PEERS) ## seconds and memory at 20,000 cells × 21,932 genes, beside the others (an hour; ARGS="--parts whole")
 	@OMP_NUM_THREADS=$(WORKERS) $(BIN)/python benchmarks/speed.py $(ARGS)

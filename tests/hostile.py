@@ -16,19 +16,18 @@ from anndata import AnnData
 from hypothesis import strategies as st
 from scipy import sparse
 
+from scanvi_tutorial.annotation.annotator import Annotator
 from scanvi_tutorial.annotation.new_cells import predict
 from scanvi_tutorial.annotation.pipeline import annotate
 from scanvi_tutorial.cli.shared import write
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.data import load
 from scanvi_tutorial.inputs import InputError, read_h5ad
-from scanvi_tutorial.inputs.cells import probabilities_of
+from scanvi_tutorial.inputs.cells import WRITTEN, probabilities_of
 from scanvi_tutorial.inputs.writing import refuse_unwritable
 from scanvi_tutorial.model.persistence import PersistenceError
-from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.plotting import figure6, probability_plot
 from scanvi_tutorial.report import report_page
-from scanvi_tutorial.training.loop import fit
 
 TINY = ModelConfig(n_latent=2, gene_hidden=(4,), label_hidden=(4,), classifier_hidden=(4,))
 BRIEF = TrainConfig(max_epochs=1, batch_size=16)
@@ -142,6 +141,8 @@ def cells(draw):
         "unlabeled_category": draw(st.sampled_from(["T", 1, "absent"])) if rarely() else "Unknown",
         "genes": draw(st.sampled_from([5, 1])) if rarely(6) else 2_000,
         "keep_labels": draw(st.booleans()),
+        "coverage": draw(st.sampled_from([None, 0.5, 0.9])),
+        "reject": draw(st.sampled_from([None, 0.3])),
         "seed": draw(st.integers(0, 3)),
     }
     return adata, options
@@ -154,19 +155,20 @@ def annotated_or_refused(adata, options) -> str:
     return _named_or_refused(adata, lambda: annotate(adata, column, **settings))
 
 
-def mapped_or_refused(model, adata) -> str:
-    """Hand cells to a fitted model; the rest as above."""
-    return _named_or_refused(adata, lambda: predict(model, adata))
+def mapped_or_refused(model, adata, **asked) -> str:
+    """Hand cells to what was learned before; the rest as above."""
+    return _named_or_refused(adata, lambda: predict(model, adata, **asked))
 
 
-def small_model() -> SCANVI:
-    """Return a model of eight genes, whose names some of the drawn cells have."""
+def small_model() -> Annotator:
+    """Return what was learned of cells with eight genes, whose names some of the drawn cells have."""
     adata = load("simulated", cells=60, genes=20)[:, :8].copy()
     adata = adata[adata.X.getnnz(axis=1) > 0].copy()
     adata.var_names = [f"gene{g}" for g in range(8)]
-    model = SCANVI.from_anndata(adata, TINY)
-    fit(model, adata, BRIEF)
-    return model
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        annotate(adata, fits=2, model_config=TINY, train_config=BRIEF, model=Path(folder) / "model")
+        return Annotator.load(Path(folder) / "model")
 
 
 def _as_people_have_them(draw, labels):
@@ -245,8 +247,15 @@ def answer_holds(adata):
     assert adata.obs["scanvi_label"].notna().all()
     names = pd.Index([str(name) for name in adata.uns["scanvi"]["label_names"]])
     codes = names.get_indexer(adata.obs["scanvi_label"].astype(str))
-    assert (codes >= 0).all()
-    np.testing.assert_array_equal(p[np.arange(len(p)), codes], adata.obs["scanvi_probability"])
+    refused = np.isnan(adata.obs["scanvi_probability"].to_numpy())
+    assert ((codes >= 0) | refused).all()
+    assert not refused.any() or "reject" in adata.uns["scanvi"]["guarantee"]
+    own = np.where(refused, np.nan, p[np.arange(len(p)), codes])
+    np.testing.assert_array_equal(own, adata.obs["scanvi_probability"])
+    assert adata.obs["scanvi_p_known"].between(0, 1).all()
+    if "scanvi_set" in adata.obs:
+        sizes = adata.obs["scanvi_set_size"]
+        assert sizes.between(1, len(names)).all()
 
 
 def _names(draw, kind, number):
@@ -266,7 +275,7 @@ def _everything(adata, without_answer=False):
     obsm = set(adata.obsm)
     if without_answer:
         obs, obsm = (
-            obs.drop(columns=["scanvi_label", "scanvi_probability"]),
+            obs.drop(columns=[name for name in WRITTEN if name in obs]),
             obsm - {"scanvi_probabilities", "X_scanvi"},
         )
         uns.pop("scanvi")

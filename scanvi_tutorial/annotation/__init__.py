@@ -1,7 +1,9 @@
 """From counts and a few labels to named cells (chapters 8 and 10)."""
 
+from scanvi_tutorial.annotation.annotator import Annotator
 from scanvi_tutorial.annotation.methods import recommended
 from scanvi_tutorial.annotation.new_cells import predict
 from scanvi_tutorial.annotation.pipeline import annotate
+from scanvi_tutorial.annotation.reasons import evidence
 
-__all__ = ["annotate", "predict", "recommended"]
+__all__ = ["Annotator", "annotate", "evidence", "predict", "recommended"]

@@ -22,8 +22,10 @@ from scanvi_tutorial.model.persistence import versions
 NONE = "none of these"  # the label of a cell that is refused
 
 
-def check_asked(coverage: object, reject: object) -> None:
-    """Raise `InputError` for what is no share between zero and one, or None."""
+def check_asked(coverage: object, reject: object, names: Sequence[str] = ()) -> None:
+    """Raise `InputError` for what is no share between zero and one, or None, and where a type is called as no type."""
+    if reject is not None and NONE in names:
+        raise InputError(f"A type is called {NONE!r}, as refused cells are. Give it another name, or leave out reject.")
     for name, value, example in (("coverage", coverage, 0.9), ("reject", reject, 0.05)):
         number = isinstance(value, int | float | np.number) and not isinstance(value, bool | np.bool_)
         if value is not None and not (number and 0 < value < 1):
@@ -115,7 +117,8 @@ def write_answer(
     refused = np.zeros(len(p), dtype=bool) if refused is None else refused
     codes = p.argmax(1) if kept is None else np.where(kept >= 0, kept, p.argmax(1))
     names = list(probabilities.columns)
-    labels = pd.Categorical.from_codes(np.where(refused, len(names), codes), [*names, *[NONE] * refused.any()])
+    with_none = [*names, NONE] if refused.any() else names
+    labels = pd.Categorical.from_codes(np.where(refused, len(names), codes), with_none)
     labels = labels.remove_unused_categories()  # scanpy cannot rank genes for no cell
     table = pd.DataFrame(p, index=pd.Index(adata.obs_names, name=None), columns=names_in_file(names))
     adata.obsm["scanvi_probabilities"] = table  # first, since AnnData looks at it most closely

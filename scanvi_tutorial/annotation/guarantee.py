@@ -65,8 +65,9 @@ class Calibration:
         p, bins = self.p_values(self.probabilities, coverage), self.categories(coverage)
         count = np.bincount(bins[self.codes], minlength=len(bins))[bins]  # of each type: labels it is calibrated with
         same = bins[self.codes][:, None] == bins
-        # a label that is its own judge is left out: of n + 1 in the denominator n are left, and of the count one
-        p = np.where(same, (p * (count + 1) - 1) / np.maximum(count, 1), p)
+        own = self.probabilities[np.arange(len(self.codes)), self.codes]
+        counted = own[:, None] <= self.probabilities  # a label is among those that it is held against, and is left out
+        p = np.where(same, (p * (count + 1) - counted) / np.maximum(count, 1), p)
         return _sets(p, self.probabilities, coverage)
 
     def without(self, rows: NDArray[np.bool_]) -> Calibration:

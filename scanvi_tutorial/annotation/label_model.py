@@ -82,7 +82,7 @@ class LabelModel:
         weights: How much each view counts, (views,); they are scaled to sum to one. None: all alike.
         unlabeled_weight: What an unlabeled cell counts, in labeled cells.
         label_noise: Share of labels that are expected to be wrong.
-        unnamed: How many components no label names.
+        unnamed: How many components no label names; they are learned from unlabeled cells.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class LabelModel:
         rows = [np.sort(rng.permutation(part)[:_MOST_CELLS]) if len(part) > _MOST_CELLS else part for part in rows]
         fitted = np.concatenate(rows)
         within = softmax(evidence[fitted], 1)
-        if self.unnamed:
+        if self.unnamed and len(rows[1]):
             within = self._apart([view[fitted] for view in self.views], within, len(rows[0]), rng)
         found = self._maximize([view[fitted] for view in self.views], evidence[fitted], within, len(rows[0]))
         densities = found.log_densities(self.views)
@@ -224,7 +224,7 @@ def _moments(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the mean and covariance of every type in one view; without `common` all types share theirs."""
     dimensions = z.shape[1]
-    sums, sizes = weighed.T @ z, weighed.sum(0)[:, None]
+    sums, sizes = weighed.T @ z, np.maximum(weighed.sum(0), np.finfo(float).tiny)[:, None]  # a component may be empty
     means = sums / sizes
     squares = np.stack([(own[:, None] * z).T @ z for own in weighed.T])
     scatter = squares - means[:, :, None] * sums[:, None, :]  # views are about zero, so that little cancels

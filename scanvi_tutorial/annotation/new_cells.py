@@ -56,8 +56,8 @@ def predict(
             or a cell has no count in any of them.
         PersistenceError: Where the file is no saved annotation, such as one fit.
     """
-    check_asked(coverage, reject)
     annotator = model if isinstance(model, Annotator) else Annotator.load(model)
+    check_asked(coverage, reject, annotator.label_names)
     check_cells(adata)
     cells, share, notes = cells_for(annotator, adata, layer)
     blocks = range(0, cells.n_obs, _CELLS_AT_ONCE)

@@ -143,6 +143,7 @@ def annotate(
     batch_key = batch_key if batch_key in plain.obs else None
     cells, notes = chosen_genes(plain, adata.uns.get("markers"), genes)
     names, codes = check_labels(cells, labels_key)
+    check_asked(coverage, reject, names)
     notes += [*warned, *quality_warnings(names, codes, genes=cells.n_vars)]
     if batch_key is not None and (text := confounding(names, codes, cells.obs[batch_key].array)):
         notes.insert(0, text)

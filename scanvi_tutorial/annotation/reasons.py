@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scanvi_tutorial.annotation.annotator import Annotator
 from scanvi_tutorial.annotation.new_cells import cells_for
 from scanvi_tutorial.inference.evidence import evidence as evidence_of_states
+from scanvi_tutorial.inputs.cells import check_cells
 from scanvi_tutorial.inputs.errors import InputError, InputWarning, did_you_mean, listed
 from scanvi_tutorial.model.scanvi import SCANVI
 
@@ -55,12 +56,15 @@ def evidence(
         InputWarning: Where the genes together speak for the rival.
     """
     annotator = model if isinstance(model, Annotator) else Annotator.load(model)
+    check_cells(adata)
     rows = _positions(adata, cells)
     aligned, _, _ = cells_for(annotator, adata[rows], layer)
     types = list(annotator.label_names)
     for asked in (name, rival):
         if asked is not None and asked not in types:
             raise InputError(f"There is no type {asked!r}{did_you_mean(asked, types)} The types are {listed(types)}.")
+    if name is not None and name == rival:
+        raise InputError(f"{name!r} cannot be its own rival. Name another type.")
     order = np.argsort(-annotator.say(aligned).probabilities.mean(0), kind="stable")
     name = next(types[kind] for kind in order if types[kind] != rival) if name is None else name
     rival = next(types[kind] for kind in order if types[kind] != name) if rival is None else rival
@@ -121,7 +125,7 @@ def _positions(adata: AnnData, cells: ArrayLike) -> NDArray[np.int64]:
     else:
         found = adata.obs_names.get_indexer(asked.astype(str))
         if (found < 0).any():
-            raise InputError(f"There is no cell {asked[found < 0][0]!r} in adata.obs_names.")
+            raise InputError(f"There is no cell {str(asked[found < 0][0])!r} in adata.obs_names.")
     if not len(found):
         raise InputError("No cell is named. Give the names, positions or a mask of one or more.")
     return found

@@ -1,14 +1,15 @@
-"""How little a cell is like any labeled type: three signs and their mean rank among cells (book/13_guarantee.md).
+"""How little a cell is like any labeled type: three signs and their ranks among cells (book/13_guarantee.md).
 
 A cell of a type that no label names may lie far from all types, between two of them, or in a place without labels.
 So there is a sign for each: how improbable its most probable type is beside components that no label names
-(`LabelModel(unnamed=...)`), how unsure the answer is, and how many cells are closer to it than the second label.
+(`LabelModel(unnamed=...)`) and a background as improbable as the strangest hundredth of the cells, how unsure the answer
+is, and how many cells are closer to it than the second label. Ranks are squared, so that two high ones suffice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from scanvi_tutorial.inputs.session import scanpy_module
 _SETTINGS = {"unlabeled_weight": 0.3, "label_noise": 0.05}
 _MOST_OTHERS, _POINTS = 2_000, 1_001  # cells that are counted; quantiles of the signs
 _CELLS_AT_ONCE = 2_000
+_BACKGROUND = 0.01  # share of the cells that are less probable than the background
 _LEAST_OF_A_GROUP, _GENES = 5, 5  # cells of a group; genes that are named
 
 
@@ -36,6 +38,7 @@ class Strangeness:
     labeled: NDArray[np.float64]  # (labels, dimensions), scaled states of labeled cells, all views side by side
     others: NDArray[np.float64]  # (cells, dimensions), likewise of some of the cells
     cells: int  # of how many these are some
+    background: float  # log-density
     ranks: NDArray[np.float64]  # (quantiles, signs) among the cells
 
     @classmethod
@@ -63,21 +66,22 @@ class Strangeness:
         found = LabelModel(views, weights, unnamed=unnamed, **_SETTINGS).fit(codes, allowed, seed=seed).parameters
         joint = _joint(found, views)
         some = np.random.default_rng(seed).permutation(len(joint))[:_MOST_OTHERS]
-        new = cls(found, joint[codes >= 0], joint[some], len(joint), np.empty((0, 3)))
+        background = float(np.quantile(logsumexp(found.log_joint(views), 1), _BACKGROUND))
+        new = cls(found, joint[codes >= 0], joint[some], len(joint), background, np.empty((0, 3)))
         signs = new.signs(views, probabilities)
-        return cls(found, new.labeled, new.others, new.cells, np.quantile(signs, np.linspace(0, 1, _POINTS), axis=0))
+        return replace(new, ranks=np.quantile(signs, np.linspace(0, 1, _POINTS), axis=0))
 
     def __call__(self, views: Sequence[ArrayLike], probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the mean rank of the three signs of each cell, (cells,), from 0 to 1 for the strangest."""
+        """Return the mean of the squared ranks of the signs of each cell, (cells,), from 0 to 1 for the strangest."""
         columns = zip(self.signs(views, probabilities).T, self.ranks.T, strict=True)
-        sides = [np.searchsorted(known, sign, side) for sign, known in columns for side in ("left", "right")]
-        return np.mean(sides, axis=0) / len(self.ranks)
+        places = [[np.searchsorted(known, sign, side) for side in ("left", "right")] for sign, known in columns]
+        return np.square(np.mean(places, axis=1) / len(self.ranks)).mean(0)
 
     def signs(self, views: Sequence[ArrayLike], probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the three signs, (cells, 3); each is larger for a cell that is less like the labeled types."""
         types = probabilities.shape[1]
         joint = self.parameters.log_joint(views)
-        improbable = logsumexp(joint, 1) - joint[:, :types].max(1)
+        improbable = np.logaddexp(logsumexp(joint, 1), self.background) - joint[:, :types].max(1)
         closer = np.concatenate([self._closer(part) for part in _pieces(_joint(self.parameters, views))])
         return np.column_stack([improbable, 1 - probabilities.max(1), closer * (self.cells / len(self.others))])
 

@@ -3,10 +3,11 @@
 `style` holds what all share: the style file and one color a type.
 """
 
-from scanvi_tutorial.plotting.calibration import rank_plot, reliability_diagram
+from scanvi_tutorial.plotting.calibration import coverage_plot, rank_plot, reliability_diagram
 from scanvi_tutorial.plotting.comparison import growth_plot, metric_by_seeds, paired_differences, timing_plot
 from scanvi_tutorial.plotting.counts import count_table_plot, library_size_plot, mean_variance_plot, seed_purity_plot
 from scanvi_tutorial.plotting.embedding import Probe, cell_probe, figure6, umap
+from scanvi_tutorial.plotting.evidence import evidence_plot
 from scanvi_tutorial.plotting.fits import (
     confusion_plot,
     history_plot,
@@ -22,6 +23,8 @@ __all__ = [
     "cell_probe",
     "confusion_plot",
     "count_table_plot",
+    "coverage_plot",
+    "evidence_plot",
     "figure6",
     "growth_plot",
     "history_plot",

@@ -20,6 +20,7 @@ from scanvi_tutorial.plotting.style import (
     FAINT,
     MUTED,
     ORANGE,
+    palette,
     panels_in_a_row,
     require_columns,
     sheet,
@@ -68,6 +69,34 @@ def reliability_diagram(tables: Mapping[str, pd.DataFrame]) -> Figure:
             Line2D([], [], color=ORANGE, label="outside the gray", **dot),
         ]
         figure.legend(handles=marks, loc="outside upper left", ncols=3, columnspacing=1.4)
+    return figure
+
+
+def coverage_plot(table: pd.DataFrame) -> Figure:
+    """Draw how often sets held the type over how often they were asked to, a line a data set, a panel a size.
+
+    Points are means over draws; below the dashed diagonal sets hold the type less often than asked.
+
+    Args:
+        table: A row a draw, with `dataset`, `per_label` (labels a type), `asked` and `found` (shares of the cells).
+    """
+    require_columns(table, ("dataset", "per_label", "asked", "found"), "evaluation")
+    means = table.groupby(["per_label", "dataset", "asked"])["found"].mean()
+    names, sizes = list(dict.fromkeys(table["dataset"])), sorted(set(table["per_label"]))
+    colors = palette(map(str, names))
+    low = min(table["asked"].min(), means.min()) - 0.03
+    with sheet(height=3.4) as figure:
+        panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
+        for axes, size in zip(panels, sizes, strict=True):
+            axes.plot([low, 1], [low, 1], color=MUTED, linewidth=0.9, linestyle="--", zorder=1)
+            for name in names:
+                if (size, name) in means.index.droplevel("asked"):
+                    own = means[size, name]
+                    axes.plot(own.index, own, marker="o", markersize=4, color=colors[str(name)], label=shown(name))
+            axes.set(title=f"{size} labels a type", xlabel="asked", xlim=(low, 1), ylim=(low, 1), box_aspect=1)
+        panels[0].set_ylabel("found")
+        handles, texts = panels[0].get_legend_handles_labels()
+        figure.legend(handles, texts, loc="outside lower center", ncols=len(names))
     return figure
 
 

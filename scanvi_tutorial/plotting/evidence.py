@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from scanvi_tutorial.inputs.errors import InputError, whole_number
 from scanvi_tutorial.plotting.style import BLUE, MUTED, ORANGE, panel, shown
 
+_LEAST = 0.01  # of the strongest gene: less cannot be seen
+
 
 def evidence_plot(table: pd.Series, *, names: tuple[str, str], genes: int = 10) -> Figure:
     """Draw the genes whose counts favor one type most over another, and those that favor the other type most.
@@ -18,7 +20,7 @@ def evidence_plot(table: pd.Series, *, names: tuple[str, str], genes: int = 10) 
     Args:
         table: Nats per cell, indexed by gene, as `evidence` returns them: above zero where a gene favors `names[0]`.
         names: The type that is favored by numbers above zero, then the one favored by numbers below.
-        genes: How many genes to draw in each direction, at most.
+        genes: How many genes to draw in each direction, at most; those that could not be seen are left out.
 
     Raises:
         InputError: Where `genes` is not a whole number of at least one, or every number of the table is zero.
@@ -26,7 +28,8 @@ def evidence_plot(table: pd.Series, *, names: tuple[str, str], genes: int = 10) 
     genes = whole_number(genes, "genes", 1)
     ordered = table.sort_values(ascending=False, kind="stable")
     place = np.arange(len(ordered))
-    drawn = ordered[((ordered > 0) & (place < genes)) | ((ordered < 0) & (place >= len(ordered) - genes))]
+    strong = ordered.abs() > _LEAST * ordered.abs().max()
+    drawn = ordered[strong & (((ordered > 0) & (place < genes)) | ((ordered < 0) & (place >= len(ordered) - genes)))]
     if drawn.empty:
         raise InputError(f"No gene favors {names[0]} or {names[1]}. Compare two different states.")
     total, part = (f"{number:.1f}".replace("-", "−") for number in (ordered.sum(), drawn.sum()))

@@ -68,7 +68,11 @@ def report_page(adata: AnnData, *, title: str = "Annotated cells", seed: int = 0
         loader=jinja2.PackageLoader("scanvi_tutorial", "report"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     parameters = dict(about["parameters"])
-    shares, doubtful = (pd.DataFrame(about.get(name, {})) for name in ("shares", "doubtful_labels"))
+    shares, doubtful, evidence, groups = (
+        pd.DataFrame(about.get(name, {})) for name in ("shares", "doubtful_labels", "evidence", "groups")
+    )
+    guarantee = dict(about.get("guarantee", {}))
+    by_type, by_batch = (pd.DataFrame(guarantee.get(name, {})) for name in ("by_type", "by_batch"))
     settings = {name: value for name, value in parameters.items() if not isinstance(value, dict)}
     settings |= parameters["model"] | {f"train: {name}": value for name, value in parameters["train"].items()}
     return environment.get_template("page.html").render(
@@ -77,6 +81,14 @@ def report_page(adata: AnnData, *, title: str = "Annotated cells", seed: int = 0
         opening=_opening(adata),
         genes=len(about["genes"]),
         column=parameters["labels_key"],
+        promise=guarantee.get("promise", ""),
+        reject=guarantee.get("reject"),
+        refused=guarantee.get("refused", 0),
+        by_type=list(by_type.iterrows()),
+        by_batch=list(by_batch.iterrows()),
+        size=float(adata.obs["scanvi_set_size"].mean()) if "scanvi_set_size" in adata.obs else None,
+        evidence=list(evidence.iterrows()),
+        groups=list(groups.iterrows()),
         warnings=[str(text) for text in about["warnings"]],
         table=_table(adata),
         scores=None if not len(given) else scores(given, probabilities).round(3).to_dict(),
@@ -112,13 +124,13 @@ def _table(adata: AnnData) -> list[dict[str, str]]:
     probability = adata.obs["scanvi_probability"].to_numpy()
     rows = []
     for code, name in enumerate(names):
-        sure = probability[(now == code) & (given < 0)]
+        sure = probability[(now == code) & (given < 0) & ~np.isnan(probability)]
         rows.append(
             {
                 "label": name,
                 "given": f"{(given == code).sum():,}",
                 "now": f"{(now == code).sum():,}",
-                "named": f"{len(sure):,}",
+                "named": f"{((now == code) & (given < 0)).sum():,}",
                 "median": in_words(np.median(sure)) if len(sure) else "",
                 "low": f"{(sure < 0.5).sum():,}",
             }

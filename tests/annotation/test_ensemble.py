@@ -9,7 +9,7 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.semi_supervised import LabelSpreading
 
-from scanvi_tutorial.annotation.methods import Ensemble, recommended, with_linear_classifier
+from scanvi_tutorial.annotation.methods import Ensemble, recommended
 from scanvi_tutorial.annotation.rules import StateClassifier
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.data import load
@@ -25,10 +25,9 @@ from scanvi_tutorial.evaluation import (
     scored_cells,
     scores,
 )
-from scanvi_tutorial.inference.predictions import label_probabilities, latent
+from scanvi_tutorial.inference.predictions import latent
 from scanvi_tutorial.inputs import InputError
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning
-from scanvi_tutorial.model.scanvi import SCANVI
 
 SHORT = TrainConfig(max_epochs=15, batch_size=64, warmup=0.25)
 SMALL = ModelConfig(n_latent=4, gene_hidden=(32,), label_hidden=(16,), classifier_hidden=(16,))
@@ -154,14 +153,6 @@ def test_what_lies_in_memory_is_no_feature(adata, monkeypatch):
     label_spreading(adata, graph=graph)
 
 
-def test_a_model_of_other_types_gets_no_classifier(adata, fitted):
-    other = adata.copy()
-    other.obs["label"] = other.obs["label"].astype(str).replace("type A", "type Z")
-    model = fitted[0][0]
-    with pytest.raises(InputError, match="type Z"):
-        with_linear_classifier(model, other, latent(model, adata))
-
-
 def test_rules_can_be_restricted_to_some_fits_and_to_one_kind(adata):
     rng = np.random.default_rng(0)
     states = [rng.normal(size=(adata.n_obs, 3)) for _ in range(3)]
@@ -172,17 +163,18 @@ def test_rules_can_be_restricted_to_some_fits_and_to_one_kind(adata):
 
 
 @pytest.mark.parametrize("types", [2, 4])
-def test_a_model_with_a_linear_classifier_answers_as_logistic_regression(types, tmp_path):
-    adata = load("simulated", cells=120, genes=30, types=types)
-    model = SCANVI.from_anndata(adata, SMALL)
-    states = latent(model, adata)
-    with_linear_classifier(model, adata, states).save(tmp_path / "model")
-    said = label_probabilities(SCANVI.load(tmp_path / "model"), adata, samples=0)
+def test_rules_say_of_new_cells_what_they_say_of_the_same_cells_among_many(types):
+    """Logistic regression to rounding; label spreading through the neighbors, so nearly."""
+    adata = load("simulated", cells=300, genes=30, types=types, effect=3.0)
+    codes = adata.obs["truth"].cat.codes.to_numpy()
+    states = [np.random.default_rng(fit).normal(size=(300, types)) + 4 * np.eye(types)[codes] for fit in range(2)]
     told = (adata.obs["label"] != "Unknown").to_numpy()
-    rule = LogisticRegression(max_iter=2_000).fit(states[told], adata.obs["label"][told].astype(str))
-    assert list(said) == list(rule.classes_)
-    np.testing.assert_allclose(said, rule.predict_proba(states), atol=1e-4)
-    assert model.config.classifier_hidden == (16,)  # the model itself is left as it was
+    linear = StateClassifier(states[:1], spreading=0.0)
+    rule = LogisticRegression(max_iter=2_000).fit(states[0][told], adata.obs["label"][told].astype(str))
+    said = linear.learned(adata)(states[:1])
+    np.testing.assert_allclose(said, rule.predict_proba(states[0]), atol=1e-5)
+    both = StateClassifier(states)
+    np.testing.assert_allclose(both.learned(adata)(states)[~told], both(adata).to_numpy()[~told], atol=0.05)
 
 
 def test_labels_spread_along_the_graph_that_is_given(adata):

@@ -39,6 +39,6 @@ def test_any_cells_are_mapped_or_refused_by_us(model, number):
     @number
     @given(cells())
     def look(case):
-        event(mapped_or_refused(model, case[0]))
+        event(mapped_or_refused(model, case[0], coverage=case[1]["coverage"], reject=case[1]["reject"]))
 
     look()

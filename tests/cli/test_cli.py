@@ -18,6 +18,7 @@ from scanvi_tutorial.cli import main
 from scanvi_tutorial.cli.shared import write, write_csv
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.data import load
+from scanvi_tutorial.model.scanvi import SCANVI
 
 SMALL = ModelConfig(n_latent=4, gene_hidden=(16,), label_hidden=(8,), classifier_hidden=(8,))
 SHORT = TrainConfig(max_epochs=2, batch_size=64)
@@ -105,10 +106,29 @@ def test_given_labels_are_kept_unless_rename_is_said(file, tmp_path):
         assert anndata.read_h5ad(out).uns["scanvi"]["parameters"]["keep_labels"] == kept
 
 
-def test_train_keeps_a_model_that_predict_reads(file, tmp_path):
+def test_train_keeps_one_fit_which_predict_refuses(file, tmp_path):
     said = run("train", file, "--labels", "kind", "--unlabeled", "not sorted", "--model", tmp_path / "model")
     assert "held-out bound" in said
-    run("predict", file, "--model", tmp_path / "model", "--out", tmp_path / "out.h5ad")
+    assert SCANVI.load(tmp_path / "model").label_names
+    said = run("predict", file, "--model", tmp_path / "model", "--out", tmp_path / "out.h5ad", code=1)
+    assert "one fit of several" in said
+    assert not (tmp_path / "out.h5ad").exists()
+
+
+def test_sets_and_cells_of_no_type_are_asked_for_by_options(file, tmp_path):
+    words = ["annotate", file, "--labels", "kind", "--unlabeled", "not sorted", "--layer", "umi"]
+    asked = ["--coverage", 0.8, "--reject", 0.2]
+    report = tmp_path / "out.html"
+    run(*words, *asked, "--out", tmp_path / "out.h5ad", "--model", tmp_path / "model", "--report", report)
+    adata = anndata.read_h5ad(tmp_path / "out.h5ad")
+    assert {"scanvi_set", "scanvi_set_size", "scanvi_p_known"} <= set(adata.obs)
+    assert adata.uns["scanvi"]["guarantee"]["coverage"] == 0.8
+    page = report.read_text(encoding="utf-8")
+    assert page.index("What is promised") < page.index("Read this first")
+    words = ["predict", file, "--model", tmp_path / "model", "--layer", "umi", *asked]
+    run(*words, "--out", tmp_path / "again.h5ad", "--quiet")
+    again = anndata.read_h5ad(tmp_path / "again.h5ad")
+    assert (again.obs["scanvi_set"].astype(str) == adata.obs["scanvi_set"].astype(str)).mean() > 0.8
 
 
 @pytest.mark.parametrize("what", ["out", "csv", "report", "model"])
@@ -258,7 +278,7 @@ def test_labels_called_like_columns_of_the_table_stay_apart(file, tmp_path):
     adata = anndata.read_h5ad(file)
     names = ["cell", "scanvi_label", "T"]
     table = pd.DataFrame(1 / 3, index=adata.obs_names, columns=names)
-    write_answer(adata, table, np.zeros((adata.n_obs, 2)), about={"warnings": []})
+    write_answer(adata, table, np.zeros((adata.n_obs, 2)), about={"warnings": []}, columns=table[[]])
     write_csv(adata, tmp_path / "out.csv")
     columns = ["cell", "scanvi_label", "scanvi_probability", "label cell", "label scanvi_label", "T"]
     assert list(pd.read_csv(tmp_path / "out.csv")) == columns
@@ -336,7 +356,9 @@ def test_labels_are_kept_in_another_folder_where_that_of_the_result_is_gone(file
 
 
 def test_a_model_that_cannot_be_saved_loses_no_label(file, tmp_path, monkeypatch):
-    monkeypatch.setattr("scanvi_tutorial.model.scanvi.SCANVI.save", fails(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        "scanvi_tutorial.annotation.annotator.Annotator.save", fails(OSError(28, "No space left on device"))
+    )
     words = ["annotate", file, "--labels", "kind", "--unlabeled", "not sorted", "--model", tmp_path / "m"]
     assert "The labels are kept in" in run(*words, "--out", tmp_path / "out.h5ad", code=1)
     assert len(pd.read_csv(tmp_path / "out_labels.csv")) == 100

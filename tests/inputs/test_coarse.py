@@ -8,7 +8,7 @@ from anndata import AnnData
 from refused import refused
 
 from scanvi_tutorial.inputs.cells import Columns, allowed_of, strip_to_inputs
-from scanvi_tutorial.inputs.coarse import allowed_types
+from scanvi_tutorial.inputs.coarse import allowed_types, smallest_parents
 
 TREE = {"T": ["CD4", "CD8"], "lymphocyte": ["T", "B"]}
 
@@ -89,3 +89,23 @@ def test_a_column_with_two_parents_of_one_type_is_refused():
     text = refused(lambda: strip_to_inputs(adata, Columns("kind", coarse="parent")))
     assert "2 parents" in text
     assert "'lymph' (1 cells)" in text
+
+
+def test_a_set_of_types_has_the_smallest_coarse_name_that_holds_it():
+    tree = {"lymphocyte": ["T", "B"], "blood": ["lymphocyte", "monocyte"], "T": ["CD4", "CD8"]}
+    types = ["B", "CD4", "CD8", "monocyte", "stroma"]
+    expected = {
+        ("CD4",): "CD4",
+        ("stroma",): "stroma",
+        ("CD4", "CD8"): "T",
+        ("B", "CD8"): "lymphocyte",
+        ("B", "CD4", "CD8"): "lymphocyte",
+        ("CD4", "monocyte"): "blood",
+        ("B", "CD4", "CD8", "monocyte"): "blood",
+        ("B", "stroma"): "",
+        tuple(types): "",
+    }
+    own = [*expected, ("CD4", "CD8"), ("CD4",)]  # a set may come again
+    sets = np.array([[kind in inside for kind in types] for inside in own])
+    assert smallest_parents(tree, types, sets) == [expected[inside] for inside in own]
+    assert smallest_parents({}, types, sets[:3]) == ["CD4", "stroma", ""]

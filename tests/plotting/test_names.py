@@ -89,6 +89,8 @@ def genes():
 
 GROWTH = pd.DataFrame({"stored": [1e6, 1e8], "seconds": [2.0, 100.0], "held_mb": [50.0, 400.0]})
 WEIGHTS = pd.DataFrame({name: [0.1, 10.0] for name in ("weight", "accuracy", "confidence", "calibration_error")})
+COVERAGE = pd.DataFrame({"dataset": NAMES, "per_label": 10, "asked": 0.9, "found": 0.8})
+NATS = pd.Series([2.0, -1.0], [NAMES[0], "gene"])
 FACTORS = pd.DataFrame({"loss": np.arange(5.0), "factor": np.arange(1.0, 6), "model": NAMES})
 FIGURES = {  # a figure, and the names that stand in it
     "count_table_plot": (plotting.count_table_plot, NAMES),
@@ -110,6 +112,8 @@ FIGURES = {  # a figure, and the names that stand in it
     "timing_plot": (lambda _: plotting.timing_plot(pd.DataFrame({name: [2.0, 3.0] for name in NAMES})), NAMES),
     "growth_plot": (lambda _: plotting.growth_plot(GROWTH), []),
     "reliability_diagram": (lambda _: plotting.reliability_diagram(dict.fromkeys(NAMES, bins())), NAMES),
+    "coverage_plot": (lambda _: plotting.coverage_plot(COVERAGE), NAMES),
+    "evidence_plot": (lambda _: plotting.evidence_plot(NATS, names=("A", "B")), NAMES[:1]),
     "rank_plot": (lambda _: plotting.rank_plot(dict.fromkeys(NAMES[:3], ranks()), 9), NAMES[:3] + NAMES[:2]),
 }
 
