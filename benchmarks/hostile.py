@@ -36,7 +36,9 @@ def main() -> int:
     model = small_model()
     ways: dict[str, Callable[[AnnData, dict], str]] = {
         "annotate": lambda adata, options: annotated_or_refused(adata, dict(options)),
-        "predict": lambda adata, options: mapped_or_refused(model, adata),
+        "predict": lambda adata, options: mapped_or_refused(
+            model, adata, coverage=options["coverage"], reject=options["reject"]
+        ),
     }
     started = time.perf_counter()
     rows = []

@@ -1,9 +1,14 @@
 """How little a cell is like any labeled type: three signs and their ranks among cells (book/13_guarantee.md).
 
 A cell of a type that no label names may lie far from all types, between two of them, or in a place without labels.
-So there is a sign for each: how improbable its most probable type is beside components that no label names
-(`LabelModel(unnamed=...)`) and a background as improbable as the strangest hundredth of the cells, how unsure the answer
-is, and how many cells are closer to it than the second label. Ranks are squared, so that two high ones suffice.
+So there is a sign for each:
+
+- how improbable its most probable type is, beside components that no label names (`LabelModel(unnamed=...)`) and a
+  background as improbable as the strangest hundredth of the cells;
+- how unsure the answer is;
+- how many cells are closer to it than the second label.
+
+Their ranks are squared, so that two high ones suffice.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def coverage_plot(table: pd.DataFrame) -> Figure:
     require_columns(table, ("dataset", "per_label", "asked", "found"), "evaluation")
     means = table.groupby(["per_label", "dataset", "asked"])["found"].mean()
     names, sizes = list(dict.fromkeys(table["dataset"])), sorted(set(table["per_label"]))
-    colors = palette(map(str, names))
+    colors = dict(zip(names, palette(names).values(), strict=True))
     low = min(table["asked"].min(), means.min()) - 0.03
     with sheet(height=3.4) as figure:
         panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
@@ -92,11 +92,11 @@ def coverage_plot(table: pd.DataFrame) -> Figure:
             for name in names:
                 if (size, name) in means.index.droplevel("asked"):
                     own = means[size, name]
-                    axes.plot(own.index, own, marker="o", markersize=4, color=colors[str(name)], label=shown(name))
+                    axes.plot(own.index, own, marker="o", markersize=4, color=colors[name])
             axes.set(title=f"{size} labels a type", xlabel="asked", xlim=(low, 1), ylim=(low, 1), box_aspect=1)
         panels[0].set_ylabel("found")
-        handles, texts = panels[0].get_legend_handles_labels()
-        figure.legend(handles, texts, loc="outside lower center", ncols=len(names))
+        marks = [Line2D([], [], color=colors[name], marker="o", markersize=4, label=shown(name)) for name in names]
+        figure.legend(handles=marks, loc="outside lower center", ncols=min(len(names), 5))
     return figure
 
 
