@@ -36,7 +36,7 @@ _PARTS = {
     "calibration": Calibration,
     "components": Components,
 }
-_TENSOR = "tensor"  # the key of the name of an array
+_TENSOR = "__tensor__"  # the key of the name of an array, which is no coarse name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +45,7 @@ class Said:
 
     probabilities: NDArray[np.float64]  # (cells, types)
     states: NDArray[np.float32]  # (cells, latent), of the first fit
-    strangeness: NDArray[np.float64]  # (cells,), from 0 to 1
+    strangeness: NDArray[np.float64]  # (cells,)
     component: NDArray[np.integer]  # (cells,), the most probable one that no label names
 
 

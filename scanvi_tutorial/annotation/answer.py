@@ -11,7 +11,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 
-from scanvi_tutorial.annotation.guarantee import Calibration, promise
+from scanvi_tutorial.annotation.guarantee import Calibration, percent, promise
 from scanvi_tutorial.annotation.strangers import groups_of_refused
 from scanvi_tutorial.inputs.cells import WRITTEN
 from scanvi_tutorial.inputs.coarse import Coarse, smallest_parents
@@ -61,7 +61,12 @@ def guaranteed(
     said: list[str] = []
     stands = np.zeros(len(p), dtype=bool) if kept is None else kept >= 0
     if reject is not None:
-        about |= {"reject": float(reject), "refused": int(((p_known <= reject) & ~stands).sum())}
+        refused, expected = int(((p_known <= reject) & ~stands).sum()), reject * (~stands).sum()
+        about |= {"reject": float(reject), "refused": refused}
+        said.append(
+            f"{refused:,} cells are refused. If all cells are like the labeled ones, about {expected:,.0f} are in any "
+            "case" + ("." if alike else "; but most are not like them, and it may be more or fewer.")
+        )
         smallest = 1 / (len(calibration.codes) + 1)
         if smallest > reject:
             said.append(
@@ -83,8 +88,8 @@ def guaranteed(
     right = (calibration.probabilities.argmax(1) == calibration.codes).mean() if len(calibration.codes) else 0
     if right > coverage:
         said.append(
-            f"The name alone was right for {right:.0%} of hidden labels, more than the {coverage:.0%} that were asked: "
-            "a set never leaves out the name, so that it holds the type more often than asked."
+            f"The name alone was right for {right:.0%} of hidden labels, more than the {percent(coverage)} that were "
+            "asked: a set never leaves out the name, so that it holds the type more often than asked."
         )
     return columns, about, said
 
@@ -165,7 +170,7 @@ def strangers_table(
         index=[str(number) for number in range(len(rows))],
     )
     said = [
-        f"A group of {row.cells} cells is like none of your types" + (f": high in {row.high}." if row.high else ".")
+        f"{row.cells} of the refused cells are a group" + (f", which is high in {row.high}." if row.high else ".")
         for row in groups.itertuples()
     ]
     return {"strangers": table, "groups": groups}, said

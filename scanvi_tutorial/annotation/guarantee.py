@@ -1,7 +1,8 @@
 """Sets of names that hold the truth as often as asked, and p-values of being of any type (book/13_guarantee.md).
 
-Both are conformal, by crepes: a cell is held against labeled cells while their labels were hidden. What is promised
-holds for cells that are like the labeled ones of their type.
+Both are conformal, by crepes: a cell is held against labeled cells while their labels were hidden. If one rule had
+judged both, sets would hold the type at least as often as asked, in the mean over draws of labels, of cells like the
+labeled ones of their type. Here labels are judged by rules that learned from four fifths of them: about as often.
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ class Calibration:
         """Return with which others each type is calibrated, (types,): the number of a type, by itself where it can be.
 
         A p-value from n labels is 1/(n + 1) at the least. So a type needs 1/(1 - coverage) - 1 labels to be left out
-        of any set; those that have fewer are taken together, and if they are too few even so, all are.
+        of any set; those that have fewer are taken together, and with the next larger types, until there are as many.
         """
-        labels = np.bincount(self.codes, minlength=self.probabilities.shape[1])
-        few = labels < least_labels(coverage)
-        together = few if labels[few].sum() >= least_labels(coverage) else few | few.any()
+        labels, least = np.bincount(self.codes, minlength=self.probabilities.shape[1]), least_labels(coverage)
+        together = labels < least
+        for kind in np.argsort(labels, kind="stable"):
+            if together.any() and labels[together].sum() < least:
+                together[kind] = True
         return np.where(together, together.argmax(), np.arange(len(labels)))
 
     def p_values(self, probabilities: NDArray[np.float64], coverage: float) -> NDArray[np.float64]:
@@ -75,18 +78,26 @@ class Calibration:
         return Calibration(self.probabilities[~rows], self.codes[~rows], self.strangeness[~rows])
 
     def found(self, types: Sequence[str], coverage: float) -> pd.DataFrame:
-        """Return how often sets held the hidden label, by type: with a 95 % interval, and their mean size."""
+        """Return the mean size of sets by type, and how often they held the hidden label, with a 95 % interval.
+
+        Of a type that is calibrated by itself its own labels cannot tell that: sets are made to hold that many.
+        """
         sets, bins = self.of_hidden(coverage), self.categories(coverage)
         rows = {}
         for kind, name in enumerate(types):
             own = self.codes == kind
             promised = (bins == bins[kind]).sum() == 1 and own.sum() >= least_labels(coverage)
             size = float(sets[own].sum(1).mean()) if own.any() else np.nan
-            rows[name] = covered(sets[own, kind]) | {"size": size, "promised": bool(promised)}
+            held = covered(sets[own, kind])
+            if promised:
+                held |= dict.fromkeys(("coverage", "low", "high"), np.nan)
+            rows[name] = held | {"size": size, "promised": bool(promised)}
         return pd.DataFrame.from_dict(rows, orient="index")
 
     def found_in_batches(self, batches: NDArray[np.object_], coverage: float) -> pd.DataFrame:
-        """Return how often sets held the label in each batch, (batches, 4), calibrated on labels of the others.
+        """Return how often sets held the label in each batch, (batches, 5), calibrated on labels of the others.
+
+        The model has seen labels of the batch. A batch is left out where the others have too few labels.
 
         Args:
             batches: The batch of each labeled cell, (labels,).
@@ -95,8 +106,10 @@ class Calibration:
         rows = {}
         for name in np.unique(batches.astype(str)):
             own = batches.astype(str) == name
+            if (~own).sum() < least_labels(coverage):
+                continue
             sets = self.without(own).sets(self.probabilities[own], coverage)
-            rows[name] = covered(sets[np.arange(own.sum()), self.codes[own]])
+            rows[name] = covered(sets[np.arange(own.sum()), self.codes[own]]) | {"size": float(sets.sum(1).mean())}
         return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -120,22 +133,27 @@ def promise(calibration: Calibration, types: Sequence[str], coverage: float, *, 
     enough = len(calibration.codes) >= least_labels(coverage)
     if not enough:
         return (
-            f"{len(calibration.codes)} hidden labels are too few for sets that hold the truth in {coverage:.0%} of the "
-            f"cells, which take {least_labels(coverage)}: every set holds every name."
+            f"{len(calibration.codes)} hidden labels are too few for sets that hold the type in {percent(coverage)} of "
+            f"the cells, which take {least_labels(coverage)}: every set holds every name."
         )
     if len(alone) == len(types):
-        text = f"The set of a cell holds its type in at least {coverage:.0%} of the cells of every type"
+        text = f"Sets are made to hold the type of a cell in {percent(coverage)} of the cells of each type"
     else:
         rest = [name for name in types if name not in alone]
         text = (
-            f"The set of a cell holds its type in at least {coverage:.0%} of the cells"
+            f"Sets are made to hold the type of a cell in {percent(coverage)} of the cells"
             + (f" of each of {len(alone)} types and" if alone else "")
             + f" of {', '.join(rest)} taken together as they were labeled, for {least_labels(coverage)} labels of a "
             "type are needed for a promise of its own"
         )
     if alike:
-        return f"{text}, if labeled cells are like the others of their type."
-    return f"{text} that are like the labeled ones. They are not like the others here, so nothing is promised of these."
+        return f"{text}, as far as cells are like the labeled ones of their type."
+    return f"{text} that are like the labeled ones. Most are not, so nothing is promised of these."
+
+
+def percent(share: float) -> str:
+    """Return a share in percent, with all its digits."""
+    return f"{100 * share:.10g}%"
 
 
 def _sets(p: NDArray[np.float64], probabilities: NDArray[np.float64], coverage: float) -> NDArray[np.bool_]:

@@ -49,7 +49,7 @@ def predict(
         adata: Raw counts of new cells, (cells, their own genes), in memory or backed.
         layer: Where the counts are, if not in `X`.
         coverage: How often a set of names is to hold the type of a cell, such as 0.9; None asks for no sets.
-        reject: Which share of cells of known types may be called "none of these", such as 0.05; None calls none so.
+        reject: Which share of cells like the labeled ones may be called "none of these", such as 0.05; None calls none.
 
     Raises:
         InputError: Where the counts cannot be used, cell names repeat, fewer than half of the model's genes are there,
@@ -87,6 +87,9 @@ def cells_for(annotator: Annotator, adata: AnnData, layer: str | None) -> tuple[
             )
         parts.append(counts)
     obs, var = pd.DataFrame(index=adata.obs_names), pd.DataFrame(index=list(annotator.genes))
+    batch_key = annotator.fits[0].columns.batch_key
+    if batch_key is not None and batch_key in adata.obs:  # which `evidence` reads
+        obs[batch_key] = adata.obs[batch_key]
     return AnnData(sparse.vstack(parts, format="csr"), obs=obs, var=var), share, notes
 
 

@@ -108,7 +108,8 @@ def annotate(
             label helps its types and is none itself. Or a column of `obs` with the parent of every cell.
         genes: How many genes the model sees: those detected in most cells, markers of `uns["markers"]` first.
         coverage: How often a set of names is to hold the type of a cell, such as 0.9; None asks for no sets.
-        reject: Which share of cells of known types may be called "none of these", such as 0.05; None calls none so.
+        reject: Which share of cells like the labeled ones may be called "none of these", such as 0.05, with a missing
+            probability; None calls none so.
         keep_labels: Whether a cell that has a label keeps it in `obs["scanvi_label"]`, whatever the model thinks.
         model: A file to save all that was learned to, for `predict` on new cells.
         seed: Draws folds, weights and minibatches; equal seeds and threads give equal answers.
@@ -212,15 +213,13 @@ def annotate(
         answer.likeness.alike,
     )
     said = Said(answer.probabilities.to_numpy(), states[0], strange, strangeness.component_of(answer.views, len(names)))
-    columns, refused, more, texts = annotator.promised(
-        said, cells, coverage=coverage, reject=reject, kept=codes if keep_labels else None
-    )
+    kept = codes if keep_labels else None
+    columns, refused, more, texts = annotator.promised(said, cells, coverage=coverage, reject=reject, kept=kept)
     if coverage is not None and batch_key is not None and len(calibration.codes):
         of_labels = cells.obs[batch_key].astype(str).to_numpy(dtype=object)[answer.fold >= 0]
         more["guarantee"]["by_batch"] = calibration.found_in_batches(of_labels, coverage)
     about |= more | {"evidence": evidence_by_type(first, cells, states[0], answer.probabilities)}
     about["warnings"] = [*texts, *about["warnings"]]
-    kept = codes if keep_labels else None
     write_answer(adata, answer.probabilities, states[0], about=about, columns=columns, kept=kept, refused=refused)
     if model is not None:
         annotator.save(model)

@@ -8,7 +8,7 @@ So there is a sign for each:
 - how unsure the answer is;
 - how many cells are closer to it than the second label.
 
-Their ranks are squared, so that two high ones suffice.
+Their ranks are squared, so that two high ones suffice, or one that is beyond those of all cells.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from scanvi_tutorial.inputs.markers import log_cp10k
 from scanvi_tutorial.inputs.session import scanpy_module
 
 _SETTINGS = {"unlabeled_weight": 0.3, "label_noise": 0.05}
-_MOST_OTHERS, _POINTS = 2_000, 1_001  # cells that are counted; quantiles of the signs
+_MOST_LABELS, _MOST_OTHERS, _POINTS = 2_000, 2_000, 1_001  # labeled cells; cells that are counted; quantiles
 _CELLS_AT_ONCE = 2_000
 _BACKGROUND = 0.01  # share of the cells that are less probable than the background
 _LEAST_OF_A_GROUP, _GENES = 5, 5  # cells of a group; genes that are named
@@ -37,14 +37,14 @@ _LEAST_OF_A_GROUP, _GENES = 5, 5  # cells of a group; genes that are named
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Strangeness:
-    """What is needed to say of any cell how strange it is, from 0 to 1."""
+    """What is needed to say of any cell how strange it is."""
 
     parameters: Parameters  # of types, and of as many components that no label names
-    labeled: NDArray[np.float64]  # (labels, dimensions), scaled states of labeled cells, all views side by side
+    labeled: NDArray[np.float64]  # (labels, dimensions), scaled states of (some) labeled cells, views side by side
     others: NDArray[np.float64]  # (cells, dimensions), likewise of some of the cells
     cells: int  # of how many these are some
     background: float  # log-density
-    ranks: NDArray[np.float64]  # (quantiles, signs) among the cells
+    ranks: NDArray[np.float64]  # (quantiles, signs) among the cells without an exact label
 
     @classmethod
     def fit(
@@ -71,16 +71,27 @@ class Strangeness:
         found = LabelModel(views, weights, unnamed=unnamed, **_SETTINGS).fit(codes, allowed, seed=seed).parameters
         joint = _joint(found, views)
         some = np.random.default_rng(seed).permutation(len(joint))[:_MOST_OTHERS]
-        background = float(np.quantile(logsumexp(found.log_joint(views), 1), _BACKGROUND))
-        new = cls(found, joint[codes >= 0], joint[some], len(joint), background, np.empty((0, 3)))
-        signs = new.signs(views, probabilities)
+        # what was labeled is surer and closer to labels than other cells, and no measure for them
+        free = codes < 0 if (codes < 0).any() else codes >= 0
+        rest = [np.asarray(view)[free] for view in views]
+        background = float(np.quantile(logsumexp(found.log_joint(rest), 1), _BACKGROUND))
+        labeled = joint[np.random.default_rng(seed).permutation(np.flatnonzero(codes >= 0))[:_MOST_LABELS]]
+        new = cls(found, labeled, joint[some], len(joint), background, np.empty((0, 3)))
+        signs = new.signs(rest, probabilities[free])
         return replace(new, ranks=np.quantile(signs, np.linspace(0, 1, _POINTS), axis=0))
 
     def __call__(self, views: Sequence[ArrayLike], probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the mean of the squared ranks of the signs of each cell, (cells,), from 0 to 1 for the strangest."""
-        columns = zip(self.signs(views, probabilities).T, self.ranks.T, strict=True)
-        places = [[np.searchsorted(known, sign, side) for side in ("left", "right")] for sign, known in columns]
-        return np.square(np.mean(places, axis=1) / len(self.ranks)).mean(0)
+        """Return the mean of the squared ranks of the signs of each cell, (cells,), the larger the stranger.
+
+        A rank lies between 0 and 1, and above where a cell is beyond all cells that were learned from: by how far, in
+        units of the distance from the median of these to the last.
+        """
+        ranks = []
+        for sign, known in zip(self.signs(views, probabilities).T, self.ranks.T, strict=True):
+            sides = [np.searchsorted(known, sign, side) for side in ("left", "right")]
+            reach = max(known[-1] - np.median(known), np.finfo(float).tiny)
+            ranks.append(np.mean(sides, axis=0) / len(known) + np.maximum(sign - known[-1], 0) / reach)
+        return np.square(ranks).mean(0)
 
     def signs(self, views: Sequence[ArrayLike], probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the three signs, (cells, 3); each is larger for a cell that is less like the labeled types."""
@@ -122,18 +133,17 @@ def groups_of_refused(
     for number, own in enumerate(kept):
         group[refused & (component == own)] = number
     rows = []
-    named = AnnData(
-        log_cp10k(cells.X), obs=pd.DataFrame(index=cells.obs_names), var=pd.DataFrame(index=cells.var_names)
-    )
-    named.obs["group"] = pd.Categorical(np.where(refused, group.astype(str), "named"))
-    for number in range(len(kept)):
-        high: list[str] = []
+    if kept:
+        named = pd.Categorical(np.where(refused, group.astype(str), "named"))
+        obs, var = pd.DataFrame({"group": named}, index=cells.obs_names), pd.DataFrame(index=cells.var_names)
+        logs = AnnData(log_cp10k(cells.X), obs=obs, var=var)
         if (~refused).sum() > 1:
+            own = {"groups": [*map(str, range(len(kept)))], "reference": "named", "n_genes": _GENES}
             with threadpool_limits():  # numba sets the threads of PyTorch too; this puts them back
-                scanpy_module().tl.rank_genes_groups(
-                    named, "group", groups=[str(number)], reference="named", n_genes=_GENES
-                )
-            high = list(named.uns["rank_genes_groups"]["names"][str(number)])
+                scanpy_module().tl.rank_genes_groups(logs, "group", **own)
+    for number in range(len(kept)):
+        found = logs.uns.get("rank_genes_groups")
+        high = [] if found is None else found["names"][str(number)][found["scores"][str(number)] > 0]
         rows.append({"cells": int((group == number).sum()), "high": ", ".join(high)})
     return group, pd.DataFrame(
         rows, columns=["cells", "high"], index=[f"group {number + 1}" for number in range(len(kept))]

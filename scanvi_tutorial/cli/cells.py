@@ -153,8 +153,8 @@ def predict(
 ) -> None:
     """Name the cells of IN.h5ad by what annotate has learned; nothing is learned from them.
 
-    They need no labels, and at least half of the genes that annotate chose. The names are those that annotate would
-    give, and so are probabilities, sets and p-values.
+    They need no labels, and at least half of the genes that annotate chose. Names, probabilities, sets and p-values are
+    nearly those that annotate would give.
 
     \b
     Example:

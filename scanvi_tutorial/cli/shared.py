@@ -21,7 +21,7 @@ from anndata import AnnData
 
 from scanvi_tutorial.config import UNLABELED, no_progress
 from scanvi_tutorial.data.download import DownloadError
-from scanvi_tutorial.inputs.cells import probabilities_of
+from scanvi_tutorial.inputs.cells import WRITTEN, probabilities_of
 from scanvi_tutorial.inputs.errors import InputError, InputWarning, first_line
 from scanvi_tutorial.inputs.files import home_path
 from scanvi_tutorial.inputs.writing import nullable_strings_too, write_atomically
@@ -197,7 +197,7 @@ def write_answer_to(
 
 def write_csv(adata: AnnData, csv: Path) -> None:
     """Write labels and probabilities as a table, a row a cell, beside its place and then renamed."""
-    answer, table = adata.obs[["scanvi_label", "scanvi_probability"]], probabilities_of(adata)
+    answer, table = adata.obs[[name for name in WRITTEN if name in adata.obs]], probabilities_of(adata)
     clear = [f"label {name}" if name in ("cell", *answer) else name for name in table]
     write_table(answer.join(table.set_axis(clear, axis=1)), csv, index_label="cell")
 
