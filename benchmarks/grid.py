@@ -376,12 +376,13 @@ def run(
     path: Path = RESULTS,
     *,
     jobs: int = 1,
-    work: Callable[[Any], list[dict[str, Any]]] = work,
+    of_task: Callable[[Any], list[dict[str, Any]]] | None = None,
     file: Path = Path(__file__),
 ) -> pd.DataFrame:
     """Work through the tasks that `path` does not hold yet, `jobs` at a time; return all rows it then holds.
 
-    `work` returns the rows of a task, a dataclass whose fields are in each of them; `file` is where its code is.
+    `of_task`, here `work`, returns the rows of a task, a dataclass whose fields are in each of them; its code is in
+    `file`.
     """
     kept = json.loads(path.read_text()) if path.is_file() else {}
     code, libraries = _code(file), _libraries(versions(PACKAGES))
@@ -390,7 +391,7 @@ def run(
         print(f"{path.name} is of other code or versions: it is now {path.stem}.old.json.", flush=True)
         kept = {}
     rows = kept.pop("rows", [])
-    done = {tuple(row[name] for name in asdict(task)) for row in rows for task in chosen[:1]}
+    done = {tuple(row[name] for name in asdict(chosen[0])) for row in rows}
     left = [task for task in chosen if tuple(asdict(task).values()) not in done]
     print(f"{len(chosen) - len(left)} of {len(chosen)} tasks are done already.", flush=True)
     settings = {"model": asdict(ModelConfig()), "train": asdict(TrainConfig()), "genes": GENES, "options": OPTIONS}
@@ -398,7 +399,7 @@ def run(
     if kept:  # rows that are there keep what is said of them, and those to come are told apart by date and commit
         about = kept | {"continued": [*kept.get("continued", []), provenance()]}
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:  # torch's threads survive no fork
-        running = {pool.submit(work, task): task for task in left}
+        running = {pool.submit(of_task or work, task): task for task in left}
         try:
             for number, finished in enumerate(as_completed(running), 1):
                 task = " ".join(map(str, asdict(running[finished]).values()))

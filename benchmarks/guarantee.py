@@ -191,7 +191,7 @@ def main() -> None:
     if asked.accept:
         accept(asked.out, Path(__file__))
         return
-    table = run(tasks(asked.splits, asked.draws), asked.out, jobs=asked.jobs, work=work, file=Path(__file__))
+    table = run(tasks(asked.splits, asked.draws), asked.out, jobs=asked.jobs, of_task=work, file=Path(__file__))
     print(table.groupby(["dataset", "per_label", "method"]).mean(numeric_only=True).round(3).T.to_string())
 
 

@@ -90,14 +90,17 @@ def answer_from_states(
     of_hidden, rules_by_fold = np.empty((0, len(types))), ()
     if tested.any():
         crossed = cross_fit(rules, adata, labels_key=labels_key, seed=seed)
-        of_hidden, rules_by_fold = crossed.held_out, [table[types].to_numpy() for table in crossed.fits]
+        of_hidden = crossed.held_out
+        rules_by_fold = [table[types].to_numpy() for table in crossed.fits]
     held_out = np.stack([hidden.of_labels[tested], of_hidden])
     exponents = fit_exponents(held_out, codes[tested], alike=likeness.alike)
     by_fold = [
         pooled_tables(np.stack([said.probabilities, table]), exponents)
         for said, table in zip(folds, rules_by_fold, strict=True)
     ]
-    parts = [_shares(said.of_labels, np.where(fold == number, -1, codes)) for number, said in enumerate(folds)]
+    parts = []
+    for number, said in enumerate(folds):
+        parts.append(_shares(said.of_labels, np.where(fold == number, -1, codes)))
 
     of_coarse = np.where(allowed.all(1)[:, None], 0.0, model.log_labels(allowed))
     by_rules = rules(adata, labels_key=labels_key)[types]

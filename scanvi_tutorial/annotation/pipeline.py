@@ -25,7 +25,7 @@ from scanvi_tutorial.annotation.answer import check_asked, write_answer
 from scanvi_tutorial.annotation.combined import Answer, answer_from_states, calibrated, components_of
 from scanvi_tutorial.annotation.methods import Ensemble
 from scanvi_tutorial.annotation.reasons import evidence_by_type
-from scanvi_tutorial.annotation.rules import StateClassifier
+from scanvi_tutorial.annotation.rules import LearnedRules, StateClassifier
 from scanvi_tutorial.config import UNLABELED, ModelConfig, TrainConfig
 from scanvi_tutorial.data.selection import chosen_genes
 from scanvi_tutorial.evaluation import (
@@ -205,7 +205,7 @@ def annotate(
         list(answer.probabilities),
         answer.exponents,
         answer.parameters,
-        StateClassifier(states).learned(cells, labels_key=labels_key, seed=seed),
+        LearnedRules.of(StateClassifier(states), cells, labels_key=labels_key, seed=seed),
         strangeness,
         calibration,
         loadings if view is not None else None,

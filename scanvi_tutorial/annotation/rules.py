@@ -51,21 +51,6 @@ class StateClassifier:
         """Return the same rules on the states of some fits alone."""
         return StateClassifier([self.states[fit] for fit in fits], spreading=self.spreading)
 
-    def learned(self, adata: AnnData, *, labels_key: str = "label", seed: int = 0) -> LearnedRules:
-        """Return what the rules have learned, for cells to come; `seed` draws the cells that spread labels to them."""
-        names, codes = check_labels(adata, labels_key)
-        labeled = codes >= 0
-        some = np.sort(np.random.default_rng(seed).permutation(adata.n_obs)[:_MOST_KEPT])
-        weights, biases, spread = [], [], []
-        for z, graph in zip(self.states, self.graphs, strict=True):
-            linear = linear_classifier().fit(z[labeled], codes[labeled])
-            first = len(names) - len(linear.coef_)  # of two types scikit-learn keeps the difference to the first
-            weights.append(np.pad(linear.coef_, ((first, 0), (0, 0))))
-            biases.append(np.pad(linear.intercept_, (first, 0)))
-            spread.append(label_spreading(adata, labels_key=labels_key, graph=graph)[list(names)].to_numpy()[some])
-        kept = np.stack([z[some] for z in self.states])
-        return LearnedRules(np.stack(weights), np.stack(biases), kept, np.stack(spread), self.spreading)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LearnedRules:
@@ -76,6 +61,22 @@ class LearnedRules:
     states: NDArray[np.float64]  # (fits, cells, latent)
     spread: NDArray[np.float64]  # (fits, cells, types)
     spreading: float
+
+    @classmethod
+    def of(cls, rules: StateClassifier, adata: AnnData, *, labels_key: str = "label", seed: int = 0) -> LearnedRules:
+        """Return what `rules` learn from labels; `seed` draws the cells that spread labels to new ones."""
+        names, codes = check_labels(adata, labels_key)
+        labeled = codes >= 0
+        some = np.sort(np.random.default_rng(seed).permutation(adata.n_obs)[:_MOST_KEPT])
+        weights, biases, spread = [], [], []
+        for z, graph in zip(rules.states, rules.graphs, strict=True):
+            linear = linear_classifier().fit(z[labeled], codes[labeled])
+            first = len(names) - len(linear.coef_)  # of two types scikit-learn keeps the difference to the first
+            weights.append(np.pad(linear.coef_, ((first, 0), (0, 0))))
+            biases.append(np.pad(linear.intercept_, (first, 0)))
+            spread.append(label_spreading(adata, labels_key=labels_key, graph=graph)[list(names)].to_numpy()[some])
+        kept = np.stack([z[some] for z in rules.states])
+        return cls(np.stack(weights), np.stack(biases), kept, np.stack(spread), rules.spreading)
 
     def __call__(self, states: Sequence[ArrayLike]) -> NDArray[np.float64]:
         """Return probabilities (cells, types) from states of each fit, (cells, latent)."""

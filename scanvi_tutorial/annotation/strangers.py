@@ -31,6 +31,7 @@ from scanvi_tutorial.inputs.session import scanpy_module
 _SETTINGS = {"unlabeled_weight": 0.3, "label_noise": 0.05}
 _MOST_LABELS, _MOST_OTHERS, _POINTS = 2_000, 2_000, 1_001  # labeled cells; cells that are counted; quantiles
 _CELLS_AT_ONCE = 2_000
+_LEAST_REACH = 1e-6  # of a sign that hardly differs between cells
 _BACKGROUND = 0.01  # share of the cells that are less probable than the background
 _LEAST_OF_A_GROUP, _GENES = 5, 5  # cells of a group; genes that are named
 
@@ -89,17 +90,22 @@ class Strangeness:
         ranks = []
         for sign, known in zip(self.signs(views, probabilities).T, self.ranks.T, strict=True):
             sides = [np.searchsorted(known, sign, side) for side in ("left", "right")]
-            reach = max(known[-1] - np.median(known), np.finfo(float).tiny)
+            reach = max(known[-1] - np.median(known), _LEAST_REACH)
             ranks.append(np.mean(sides, axis=0) / len(known) + np.maximum(sign - known[-1], 0) / reach)
         return np.square(ranks).mean(0)
 
-    def signs(self, views: Sequence[ArrayLike], probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the three signs, (cells, 3); each is larger for a cell that is less like the labeled types."""
-        types = probabilities.shape[1]
+    def signs(self, views: Sequence[ArrayLike], p: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the three signs, (cells, 3); each is larger for a cell less like the types.
+
+        `p` is what is answered, (cells, types).
+        """
         joint = self.parameters.log_joint(views)
-        improbable = np.logaddexp(logsumexp(joint, 1), self.background) - joint[:, :types].max(1)
-        closer = np.concatenate([self._closer(part) for part in _pieces(_joint(self.parameters, views))])
-        return np.column_stack([improbable, 1 - probabilities.max(1), closer * (self.cells / len(self.others))])
+        others = np.logaddexp(logsumexp(joint, 1), self.background)
+        improbable, unsure = others - joint[:, : p.shape[1]].max(1), 1 - p.max(1)
+        pieces = _pieces(_joint(self.parameters, views))
+        closer = np.concatenate([self._closer(piece) for piece in pieces])
+        closer *= self.cells / len(self.others)
+        return np.column_stack([improbable, unsure, closer])
 
     def component_of(self, views: Sequence[ArrayLike], types: int) -> NDArray[np.int64]:
         """Return the most probable component without a name of each cell, (cells,), counted from zero."""
@@ -111,7 +117,7 @@ class Strangeness:
         if len(self.labeled) < 2:
             return np.zeros(len(states))
         second = np.partition(euclidean_distances(states, self.labeled), 1, axis=1)[:, [1]]
-        return (euclidean_distances(states, self.others) < second).sum(1)
+        return (euclidean_distances(states, self.others) < second).sum(1).astype(float)
 
 
 def groups_of_refused(

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.semi_supervised import LabelSpreading
 
 from scanvi_tutorial.annotation.methods import Ensemble, recommended
-from scanvi_tutorial.annotation.rules import StateClassifier
+from scanvi_tutorial.annotation.rules import LearnedRules, StateClassifier
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.data import load
 from scanvi_tutorial.data.seeds import seed_labels
@@ -171,10 +171,10 @@ def test_rules_say_of_new_cells_what_they_say_of_the_same_cells_among_many(types
     told = (adata.obs["label"] != "Unknown").to_numpy()
     linear = StateClassifier(states[:1], spreading=0.0)
     rule = LogisticRegression(max_iter=2_000).fit(states[0][told], adata.obs["label"][told].astype(str))
-    said = linear.learned(adata)(states[:1])
+    said = LearnedRules.of(linear, adata)(states[:1])
     np.testing.assert_allclose(said, rule.predict_proba(states[0]), atol=1e-5)
     both = StateClassifier(states)
-    np.testing.assert_allclose(both.learned(adata)(states)[~told], both(adata).to_numpy()[~told], atol=0.05)
+    np.testing.assert_allclose(LearnedRules.of(both, adata)(states)[~told], both(adata).to_numpy()[~told], atol=0.05)
 
 
 def test_labels_spread_along_the_graph_that_is_given(adata):
