@@ -61,7 +61,7 @@ def predict(
     check_cells(adata)
     cells, share, notes = cells_for(annotator, adata, layer)
     blocks = range(0, cells.n_obs, _CELLS_AT_ONCE)
-    bar = progress_bar(blocks, "naming cells", unit="block")
+    bar = progress_bar(blocks, "naming cells", unit="block") if len(blocks) > 1 else blocks
     parts = [annotator.say(cells[first : first + _CELLS_AT_ONCE].copy()) for first in bar]
     said = Said(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Said)))
     columns, refused, more, texts = annotator.promised(said, cells, coverage=coverage, reject=reject)
