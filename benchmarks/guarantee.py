@@ -1,7 +1,7 @@
 """How often sets hold the truth, and whether types that no label names are noticed; `make guarantee` (chapter 13).
 
-A *task* is a data set with the seed labels of one draw. For sets, all types are labeled, and as many other cells as
-there are say how often sets hold the truth. For strangers, one type has no label. The fits of five draws serve all,
+A *task* is a data set with the seed labels of one draw. For sets, all types are labeled, and all cells without a label
+are asked whether their set holds the truth. For strangers, one type has no label. The fits of five draws serve all,
 since they know no label. Simpler methods get the same labels and the same conformal sets.
 """
 
@@ -11,7 +11,7 @@ import argparse
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -49,6 +49,15 @@ class Task:
     per_label: int
     draw: int
     left_out: str  # "" for none
+
+
+class Drawn(NamedTuple):
+    """Cells with the labels of a draw, and what is known of them."""
+
+    shown: AnnData
+    truth: NDArray[np.object_]  # (cells,)
+    states: list[NDArray[np.float32]]  # of each fit, (cells, latent)
+    components: NDArray[np.float64]  # (cells, components)
 
 
 def tasks(splits: int = SPLITS, draws: int = DRAWS_OF_STRANGERS) -> list[Task]:
@@ -92,16 +101,11 @@ def work(task: Task) -> list[dict[str, Any]]:
     cells.obs["label"] = pd.Categorical(label)
     shown, _ = strip_to_inputs(cells, Columns())
     found = _strangers if task.left_out else _sets
-    return [asdict(task) | row for row in found(shown, truth, states, components, task)]
+    return [asdict(task) | row for row in found(task, Drawn(shown, truth, states, components))]
 
 
-def _sets(
-    shown: AnnData,
-    truth: NDArray[np.object_],
-    states: list[NDArray[np.float32]],
-    components: NDArray[np.float64],
-    task: Task,
-) -> list[dict[str, Any]]:
+def _sets(task: Task, drawn: Drawn) -> list[dict[str, Any]]:
+    shown, truth, states, components = drawn
     names, codes = check_labels(shown, "label")
     right = pd.Index(names).get_indexer(truth)
     answer = answer_from_states(states, components, shown, seed=task.draw)
@@ -144,13 +148,8 @@ def _covered(
     return row
 
 
-def _strangers(
-    shown: AnnData,
-    truth: NDArray[np.object_],
-    states: list[NDArray[np.float32]],
-    components: NDArray[np.float64],
-    task: Task,
-) -> list[dict[str, Any]]:
+def _strangers(task: Task, drawn: Drawn) -> list[dict[str, Any]]:
+    shown, truth, states, components = drawn
     _, codes = check_labels(shown, "label")
     free, strange = codes < 0, truth == task.left_out
     answer = answer_from_states(states, components, shown, seed=task.draw)

@@ -79,7 +79,7 @@ def read_file(path: str | Path, *, kind: Kind = "model") -> tuple[dict[str, Tens
             "Load it with the version that wrote it, or name another file."
         )
     if saved_kind != kind:
-        one_fit = ", one fit of several: st.annotate(..., model=path) saves all that is needed" * (kind == "annotation")
+        one_fit = ", one fit of several" * (kind == "annotation")
         raise PersistenceError(f"{path} is no saved {kind}, but a {saved_kind}{one_fit}. Name another file.")
     return tensors, about
 
