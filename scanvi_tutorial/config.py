@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 DATASETS = ("simulated", "pbmc68k", "facs", "facs-t", "worm", "pbmc")
 UNLABELED = "Unknown"  # the category of a cell without a known type
+NONE_OF_THESE = "none of these"  # the label of a cell that is like no labeled type
 #: What a labeled cell adds to the loss. With "labels" it adds L and its cross-entropy; with "everywhere" U, as if it
 #: had no label, and its cross-entropy; with "unlabeled" U alone, so that no label is looked at.
 Objective = Literal["labels", "everywhere", "unlabeled"]

@@ -13,19 +13,20 @@ from scipy.stats import false_discovery_control
 
 from scanvi_tutorial.annotation.guarantee import Calibration, percent, promise
 from scanvi_tutorial.annotation.strangers import groups_of_refused
+from scanvi_tutorial.config import NONE_OF_THESE
 from scanvi_tutorial.inputs.cells import WRITTEN
 from scanvi_tutorial.inputs.coarse import Coarse, smallest_parents
 from scanvi_tutorial.inputs.errors import InputError
 from scanvi_tutorial.inputs.writing import names_in_file
 from scanvi_tutorial.model.persistence import versions
 
-NONE = "none of these"  # the label of a cell that is refused
-
 
 def check_asked(coverage: object, reject: object, names: Sequence[str] = ()) -> None:
     """Raise `InputError` for what is no share between zero and one, or None, and where a type is called as no type."""
-    if reject is not None and NONE in names:
-        raise InputError(f"A type is called {NONE!r}, as refused cells are. Give it another name, or leave out reject.")
+    if reject is not None and NONE_OF_THESE in names:
+        raise InputError(
+            f"A type is called {NONE_OF_THESE!r}, as refused cells are. Give it another name, or leave out reject."
+        )
     for name, value, example in (("coverage", coverage, 0.9), ("reject", reject, 0.05)):
         number = isinstance(value, int | float | np.number) and not isinstance(value, bool | np.bool_)
         if value is not None and not (number and 0 < value < 1):
@@ -122,25 +123,31 @@ def write_answer(
     refused = np.zeros(len(p), dtype=bool) if refused is None else refused
     codes = p.argmax(1) if kept is None else np.where(kept >= 0, kept, p.argmax(1))
     names = list(probabilities.columns)
-    with_none = [*names, NONE] if refused.any() else names
+    with_none = [*names, NONE_OF_THESE] if refused.any() else names
     labels = pd.Categorical.from_codes(np.where(refused, len(names), codes), with_none)
     labels = labels.remove_unused_categories()  # scanpy cannot rank genes for no cell
     table = pd.DataFrame(p, index=pd.Index(adata.obs_names, name=None), columns=names_in_file(names))
     adata.obsm["scanvi_probabilities"] = table  # first, since AnnData looks at it most closely
     adata.obsm["X_scanvi"] = states
-    if "scanvi_label" in adata.obs and list(adata.obs["scanvi_label"].astype("category").cat.categories) != list(
-        labels.categories
-    ):
-        adata.uns.pop("scanvi_label_colors", None)  # scanpy's, of other labels
+    _forget_colors(adata, "scanvi_label", labels)
     adata.obs["scanvi_label"] = labels
     adata.obs["scanvi_probability"] = np.where(refused, np.nan, p[np.arange(len(p)), codes])
     for name in WRITTEN[2:]:
         if name in columns:
+            _forget_colors(adata, name, columns[name].array)
             adata.obs[name] = columns[name].array
         elif name in adata.obs:
             del adata.obs[name]  # of an earlier answer
     texts = {"label_names": np.array(names, dtype=object), "warnings": np.array(about["warnings"], dtype=object)}
     adata.uns["scanvi"] = {**about, "versions": versions(), **texts}
+
+
+def _forget_colors(adata: AnnData, column: str, values: Any) -> None:
+    """Remove scanpy's colors of a column that is about to get other categories."""
+    if column in adata.obs and isinstance(values, pd.Categorical):
+        before = adata.obs[column].astype("category").cat.categories
+        if list(before) != list(values.categories):
+            adata.uns.pop(f"{column}_colors", None)
 
 
 def strangers_table(

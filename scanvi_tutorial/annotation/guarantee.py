@@ -58,7 +58,11 @@ class Calibration:
         return _sets(self.p_values(probabilities, coverage), probabilities, coverage)
 
     def p_known(self, strangeness: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return p-values (cells,): how many labeled cells looked as strange as each cell, or stranger."""
+        """Return p-values (cells,): how many labeled cells looked as strange as each cell, or stranger.
+
+        They hold for cells of all labeled types in the mixture that was labeled; in a type whose cells look strange
+        more are refused, and in others fewer.
+        """
         if not len(self.codes):
             return np.ones(len(strangeness))
         return ConformalClassifier().fit(self.strangeness).predict_p(strangeness[:, None], smoothing=False)[:, 0]
@@ -148,7 +152,10 @@ def promise(calibration: Calibration, types: Sequence[str], coverage: float, *, 
         )
     if alike:
         return f"{text}, as far as cells are like the labeled ones of their type."
-    return f"{text} that are like the labeled ones. Most are not, so nothing is promised of these."
+    return (
+        f"{text} that are like the labeled ones. Most of the cells that were annotated with these labels are not, so "
+        "that nothing is promised of them."
+    )
 
 
 def percent(share: float) -> str:

@@ -8,48 +8,33 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import joblib
 import numpy as np
-import pandas as pd
 from anndata import AnnData
-from numpy.typing import NDArray
 
 from scanvi_tutorial.annotation.annotator import Annotator, Said
 from scanvi_tutorial.annotation.answer import check_asked, write_answer
-from scanvi_tutorial.annotation.combined import Answer, answer_from_states, calibrated, components_of
+from scanvi_tutorial.annotation.checks import doubtful_labels, said_of_hidden
+from scanvi_tutorial.annotation.combined import answer_from_states, calibrated, components_of
 from scanvi_tutorial.annotation.methods import Ensemble
 from scanvi_tutorial.annotation.reasons import evidence_by_type
 from scanvi_tutorial.annotation.rules import LearnedRules, StateClassifier
 from scanvi_tutorial.config import UNLABELED, ModelConfig, TrainConfig
 from scanvi_tutorial.data.selection import chosen_genes
-from scanvi_tutorial.evaluation import (
-    CrossFit,
-    cross_fit,
-    label_spreading,
-    largest_class_rate,
-    logistic_regression,
-    neighbor_graph,
-    scores,
-)
 from scanvi_tutorial.inference.predictions import latent
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning, confounding
 from scanvi_tutorial.inputs.cells import Columns, allowed_of, check_cells, strip_to_inputs
 from scanvi_tutorial.inputs.coarse import Coarse
-from scanvi_tutorial.inputs.errors import InputError, check_seed, listed, warn_of, whole_number
+from scanvi_tutorial.inputs.errors import InputError, check_seed, warn_of, whole_number
 from scanvi_tutorial.inputs.labels import check_labels, quality_warnings
 from scanvi_tutorial.inputs.session import usual_settings
 from scanvi_tutorial.model.persistence import is_saved
 
 _MANY_CELLS = 2_000  # from here on a fit takes longer than starting a process for it
-_MOST_COMPARED = 5_000  # labels that a comparison with a slower method rests on
-_ENOUGH = 20  # hidden labels, for what is said of all of them
-_WITHOUT_FITS = "the same on principal components"
 
 
 @usual_settings()
@@ -163,18 +148,11 @@ def annotate(
     view = None if batch_key else components  # which know no batches
     answer = answer_from_states(states, view, cells, labels_key=labels_key, seed=seed)
     strangeness, strange, calibration = calibrated(answer, cells, labels_key=labels_key, seed=seed)
-    about, hints = _tested(answer, states, components, cells, labels_key, seed)
-    doubtful = _doubtful(*allowed_of(cells, labels_key), answer.of_labels, cells.obs_names)
-    if len(doubtful):
-        examples = [f"{cell} ({given})" for cell, given in zip(doubtful["cell"], doubtful["given"], strict=True)]
-        hints.append(
-            f"{len(doubtful)} labels are doubtful: {listed(examples, 5)}. They may be wrong, or these cells unusual. "
-            'See uns["scanvi"]["doubtful_labels"].'
-        )
+    about, hints = said_of_hidden(answer, components, cells, labels_key, seed)
+    doubtful, of_doubtful = doubtful_labels(*allowed_of(cells, labels_key), answer.of_labels, cells.obs_names)
     first, history = fitted[0]
     frame = history.frame.copy()
     frame.attrs = {}
-    train = asdict(train_config) | {"objective": "unlabeled", "seed": None}  # every fit has a seed of its own
     parameters = {
         "labels_key": labels_key,
         "unlabeled_category": columns.unlabeled_category,
@@ -186,7 +164,7 @@ def annotate(
         "keep_labels": keep_labels,
         "norms": ", ".join(one.config.norm for one, _ in fitted),
         "model": asdict(first.config),
-        "train": train,
+        "train": asdict(train_config) | {"objective": "unlabeled", "seed": None},  # every fit has a seed of its own
     }
     about |= {
         "history": frame,
@@ -196,7 +174,7 @@ def annotate(
         "shares": answer.shares,
         "doubtful_labels": doubtful,
         "likeness": asdict(answer.likeness) | {"in_words": answer.likeness.in_words()},
-        "warnings": [*hints, *notes],
+        "warnings": [*hints, *of_doubtful, *notes],
         "genes": np.array(cells.var_names, dtype=object),
         "parameters": _storable(parameters),
     }
@@ -218,7 +196,7 @@ def annotate(
     if coverage is not None and batch_key is not None and len(calibration.codes):
         of_labels = cells.obs[batch_key].astype(str).to_numpy(dtype=object)[answer.fold >= 0]
         more["guarantee"]["by_batch"] = calibration.found_in_batches(of_labels, coverage)
-    about |= more | {"evidence": evidence_by_type(first, cells, states[0], answer.probabilities)}
+    about |= more | {"evidence": evidence_by_type(annotator, cells, said.probabilities)}
     about["warnings"] = [*texts, *about["warnings"]]
     write_answer(adata, answer.probabilities, states[0], about=about, columns=columns, kept=kept, refused=refused)
     if model is not None:
@@ -235,109 +213,3 @@ def _lines(table: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """Yield what each coarse name stands for, since a file takes no names such as "A/B" for the keys of a dict."""
     for parent, children in table.items():
         yield f"{parent}: {', '.join(children)}"
-
-
-def _tested(
-    answer: Answer,
-    states: Sequence[NDArray[np.floating]],
-    components: NDArray[np.float64] | None,
-    cells: AnnData,
-    key: str,
-    seed: int,
-) -> tuple[dict[str, Any], list[str]]:
-    """Return what is said of labels while they are hidden, by ours and by simpler methods, and what to say of it."""
-    names, codes = check_labels(cells, key)
-    held_out = {
-        "cells": np.array(answer.held_out.index, dtype=object),
-        "given": np.array(names, dtype=object)[answer.codes],
-        "probabilities": answer.held_out.to_numpy(),
-    }
-    if not len(answer.codes):
-        note = (
-            "No type has two labeled cells, so no label could be hidden: nobody has tested whether these "
-            "probabilities are right as often as they say."
-        )
-        return {"held_out": held_out}, [note]
-    hidden = partial(cross_fit, labels_key=key, seed=seed)
-    labeled_rows = np.flatnonzero(codes >= 0)
-    if len(labeled_rows) > _MOST_COMPARED:
-        labeled_rows = np.sort(np.random.default_rng(seed).choice(labeled_rows, _MOST_COMPARED, replace=False))
-
-    def without_fits() -> CrossFit:
-        found = answer_from_states([components], None, cells, labels_key=key, seed=seed)
-        return CrossFit(found.probabilities, found.held_out, found.codes, ())
-
-    others = {
-        "logistic regression": lambda: hidden(logistic_regression, cells[labeled_rows]),  # other cells teach it nothing
-    }
-    if components is not None:
-        others |= {
-            _WITHOUT_FITS: without_fits,
-            "label spreading": lambda: hidden(partial(label_spreading, graph=neighbor_graph(components)), cells),
-        }
-    compared = {"this annotation": _summary(names, answer.held_out, answer.codes)}
-    said = []
-    for name, cross_fitted in others.items():
-        with suppress(ValueError, RuntimeError, ArithmeticError, np.linalg.LinAlgError), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of convergence: hidden labels tell what the answer is worth
-            part = cross_fitted()
-            compared[name] = _summary(names, part.held_out, part.codes)
-            if name == _WITHOUT_FITS:
-                said = _worth_of_fits(answer, part)
-    return {"held_out": held_out, "compared": compared}, [*_contradictions(names, answer), *said]
-
-
-def _summary(names: Sequence[str], held_out: pd.DataFrame, codes: NDArray[np.integer]) -> dict[str, float]:
-    found = scores(np.array(names, dtype=object)[codes], held_out)
-    return found[["accuracy", "log_loss"]].to_dict()
-
-
-def _worth_of_fits(answer: Answer, without: CrossFit) -> list[str]:
-    """Say where the same method without any fit finds as many hidden labels."""
-    ours, theirs = ((part.held_out.to_numpy().argmax(1) == part.codes).sum() for part in (answer, without))
-    if len(answer.codes) < _ENOUGH or ours > theirs:
-        return []
-    return [
-        f"The same method on principal components alone found {theirs} of {len(answer.codes)} hidden labels, and with "
-        f"the fits {ours}: on these cells the fits add nothing that these labels could show."
-    ]
-
-
-def _contradictions(names: Sequence[str], answer: Answer) -> list[str]:
-    """Say what hidden labels reveal: that they are not like the other cells, or cannot be read off counts."""
-    said, codes = [], answer.codes
-    if not answer.likeness.alike:
-        said.append(f"{answer.likeness.in_words()} The label model has answered alone.")
-    right = float((answer.held_out.to_numpy().argmax(1) == codes).mean())
-    chance = largest_class_rate(np.array(names, dtype=object)[codes])
-    by_luck = 2 * np.sqrt(chance * (1 - chance) / len(codes))
-    if len(codes) >= _ENOUGH and right < chance + max(by_luck, 0.1 * (1 - chance)):
-        said.append(
-            f"Hidden labels were found again in {right:.0%} of {len(codes)} cells, and calling all of them by the "
-            f"most common label is right in {chance:.0%}: these labels can hardly be read off these counts. Look for "
-            "labels that were shuffled or belong to other cells."
-        )
-    return said
-
-
-def _doubtful(
-    types: Sequence[str],
-    codes: NDArray[np.integer],
-    allowed: NDArray[np.bool_],
-    of_labels: NDArray[np.float64],
-    cells: pd.Index,
-) -> pd.DataFrame:
-    """Return the labels that another type is more probable than, the most doubtful first; coarse ones as "A or B"."""
-    given = np.where((codes >= 0)[:, None], np.eye(len(types), dtype=bool)[codes], allowed)
-    best, p_given = of_labels.argmax(1), (of_labels * given).sum(1)
-    rows = np.flatnonzero(~given[np.arange(len(codes)), best])
-    rows = rows[np.argsort(p_given[rows], kind="stable")]
-    return pd.DataFrame(
-        {
-            "cell": np.array(cells[rows], dtype=object),
-            "given": np.array([" or ".join(np.array(types)[own]) for own in given[rows]], dtype=object),
-            "more_probable": np.array(types, dtype=object)[best[rows]],
-            "probability": of_labels[rows].max(1),
-        },
-        index=[str(number) for number in range(len(rows))],
-    )

@@ -8,6 +8,7 @@ genes of this one fit speak for the rival, that is said.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,9 @@ from numpy.typing import ArrayLike, NDArray
 from scanvi_tutorial.annotation.annotator import Annotator
 from scanvi_tutorial.annotation.new_cells import cells_for
 from scanvi_tutorial.inference.evidence import evidence as evidence_of_states
+from scanvi_tutorial.inference.evidence import positions_of
 from scanvi_tutorial.inputs.cells import check_cells
 from scanvi_tutorial.inputs.errors import InputError, InputWarning, did_you_mean, listed
-from scanvi_tutorial.model.scanvi import SCANVI
 
 _MOST_CELLS, _GENES, _LEAST = 500, 5, 0.05  # cells of a type that are asked; genes that are named, and their nats
 
@@ -57,7 +58,7 @@ def evidence(
     """
     annotator = model if isinstance(model, Annotator) else Annotator.load(model)
     check_cells(adata)
-    rows = _positions(adata, cells)
+    rows = positions_of(adata, cells)
     aligned, _, _ = cells_for(annotator, adata[rows], layer)
     types = list(annotator.label_names)
     for asked in (name, rival):
@@ -68,8 +69,7 @@ def evidence(
     order = np.argsort(-annotator.say(aligned).probabilities.mean(0), kind="stable")
     name = next(types[kind] for kind in order if types[kind] != rival) if name is None else name
     rival = next(types[kind] for kind in order if types[kind] != name) if rival is None else rival
-    of_view = annotator.parameters.means[0] * annotator.parameters.units[0] + annotator.parameters.origins[0]
-    states = (of_view[types.index(kind)] for kind in (name, rival))
+    states = _mean_states(annotator, [types.index(kind) for kind in (name, rival)])
     found = evidence_of_states(annotator.fits[0], aligned, np.arange(aligned.n_obs), *states)
     if found.sum() < 0:
         warnings.warn(
@@ -82,25 +82,26 @@ def evidence(
     return found
 
 
-def evidence_by_type(
-    model: SCANVI, cells: AnnData, states: NDArray[np.floating], probabilities: pd.DataFrame
-) -> pd.DataFrame:
+def evidence_by_type(annotator: Annotator, cells: AnnData, probabilities: NDArray[np.floating]) -> pd.DataFrame:
     """Return a row for each type that some cell is named: its rival, nats per cell, and the genes that speak most.
 
-    The rival of a type is the one that its cells are most probably of beside it; `states` (cells, latent) are those of
-    `model`, and a type is in the mean state of its cells.
+    The rival of a type is the one that its cells are most probably of beside it. Of many cells of a type, 500 are asked
+    that lie evenly among the others.
+
+    Args:
+        annotator: Its first fit is asked.
+        cells: Raw counts of its genes, (cells, genes).
+        probabilities: (cells, types).
     """
-    p, names = probabilities.to_numpy(), list(probabilities)
-    best = p.argmax(1)
-    mean = {kind: states[best == kind].mean(0) for kind in np.unique(best)}
+    names, best = list(annotator.label_names), probabilities.argmax(1)
     rows = {}
-    for kind, state in mean.items():
+    for kind in np.unique(best):
         own = np.flatnonzero(best == kind)
-        others = np.array([other for other in mean if other != kind])
-        if not len(others):
-            continue
-        rival = others[p[own][:, others].mean(0).argmax()]
-        found = evidence_of_states(model, cells, own[:_MOST_CELLS], state, mean[rival])
+        mean = probabilities[own].mean(0)
+        mean[kind] = -1.0
+        rival = int(mean.argmax())
+        some = own[np.linspace(0, len(own) - 1, min(len(own), _MOST_CELLS)).astype(int)]
+        found = evidence_of_states(annotator.fits[0], cells, some, *_mean_states(annotator, [kind, rival]))
         rows[names[kind]] = {
             "rival": names[rival],
             "nats": float(found.sum()),
@@ -110,22 +111,11 @@ def evidence_by_type(
     return pd.DataFrame.from_dict(rows, orient="index", columns=["rival", "nats", "for", "against"])
 
 
+def _mean_states(annotator: Annotator, kinds: Sequence[int]) -> NDArray[np.float64]:
+    """Return the mean states of types in the label model's view of the first fit, (types, latent)."""
+    parameters = annotator.parameters
+    return parameters.means[0][kinds] * parameters.units[0] + parameters.origins[0]
+
+
 def _strongest(nats: pd.Series) -> str:
     return ", ".join(f"{gene} {number:.1f}" for gene, number in nats[:_GENES].items() if number >= _LEAST)
-
-
-def _positions(adata: AnnData, cells: ArrayLike) -> NDArray[np.int64]:
-    """Return the positions of cells that are given by name, by position or as a mask."""
-    asked = np.atleast_1d(np.asarray(cells))
-    if asked.dtype.kind in "biu":
-        try:
-            found = np.arange(adata.n_obs)[asked]
-        except IndexError as error:
-            raise InputError(f"There are {adata.n_obs} cells: {error}.") from error
-    else:
-        found = adata.obs_names.get_indexer(asked.astype(str))
-        if (found < 0).any():
-            raise InputError(f"There is no cell {str(asked[found < 0][0])!r} in adata.obs_names.")
-    if not len(found):
-        raise InputError("No cell is named. Give the names, positions or a mask of one or more.")
-    return found

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from scanvi_tutorial.inference.predictions import dense_rows
@@ -24,7 +24,7 @@ _CELLS_AT_ONCE = 512
 
 
 @usual_settings()
-def evidence(model: SCANVI, adata: AnnData, rows: ArrayLike, state: ArrayLike, rival: ArrayLike) -> pd.Series:
+def evidence(model: SCANVI, adata: AnnData, cells: ArrayLike, state: ArrayLike, rival: ArrayLike) -> pd.Series:
     """Return how much the counts of each gene favor `state` over `rival`, in nats per cell, the largest first.
 
     The number of a gene is the mean over the cells of log p(x_g | state, l) − log p(x_g | rival, l). The numbers of all
@@ -35,7 +35,7 @@ def evidence(model: SCANVI, adata: AnnData, rows: ArrayLike, state: ArrayLike, r
     Args:
         model: A fitted model.
         adata: Raw counts, (cells, genes).
-        rows: Positions of the cells in `adata`, or a mask of bool (cells,).
+        cells: Names or positions of some cells, or a mask of bool (cells,).
         state: A value of z2, (latent,), such as the mean of `latent` over the cells of a type.
         rival: The value of z2 to compare with, (latent,), such as that mean for the second most probable type.
 
@@ -43,16 +43,16 @@ def evidence(model: SCANVI, adata: AnnData, rows: ArrayLike, state: ArrayLike, r
         A series called "nats", indexed by the names of the model's genes.
 
     Raises:
-        InputError: Where `rows` is empty or names no cell of `adata`, where a state is not (latent,) or not finite, or
+        InputError: Where there are no such cells, where a state is not (latent,) or not finite, or
             where counts, genes or batches cannot be used.
     """
-    rows = _positions(rows, adata.n_obs)
+    rows = positions_of(adata, cells)
     z2, z2_rival = _state(model, state, "state"), _state(model, rival, "rival")
-    cells = model.cells(adata, labels=False)
+    prepared = model.cells(adata, labels=False)
     total = np.zeros(len(model.genes))
     with evaluating(model):
         for some in chunks(rows, _CELLS_AT_ONCE):
-            x, batch = dense_rows(model, cells, some)
+            x, batch = dense_rows(model, prepared, some)
             observed = model.config.library == "observed"
             ell = model.library(x, batch=batch) if observed else model.z2l_encoder(x)[2].exp()
             # a library size in float64 makes float64 of the log-likelihood
@@ -62,13 +62,20 @@ def evidence(model: SCANVI, adata: AnnData, rows: ArrayLike, state: ArrayLike, r
     return nats.sort_values(ascending=False, kind="stable")
 
 
-def _positions(rows: ArrayLike, n_obs: int) -> np.ndarray:
-    try:
-        found = np.arange(n_obs)[np.atleast_1d(rows)] if np.size(rows) else np.arange(0)
-    except IndexError as error:
-        raise InputError(f"`rows` must be positions among {n_obs:,} cells, or a mask of them: {error}.") from error
+def positions_of(adata: AnnData, cells: ArrayLike) -> NDArray[np.int64]:
+    """Return the positions of cells that are given by name, by position or as a mask."""
+    asked = np.atleast_1d(np.asarray(cells))
+    if asked.dtype.kind in "biu":
+        try:
+            found = np.arange(adata.n_obs)[asked]
+        except IndexError as error:
+            raise InputError(f"There are {adata.n_obs} cells: {error}.") from error
+    else:
+        found = adata.obs_names.get_indexer(asked.astype(str))
+        if (found < 0).any():
+            raise InputError(f"There is no cell {str(asked[found < 0][0])!r} in adata.obs_names.")
     if not len(found):
-        raise InputError("`rows` names no cell. Give the positions of one cell or more.")
+        raise InputError("No cell is named. Give the names, positions or a mask of one or more.")
     return found
 
 

@@ -18,7 +18,7 @@ from scanvi_tutorial.inputs.cells import probabilities_of, refuse_other_types
 from scanvi_tutorial.inputs.errors import InputError, check_seed
 from scanvi_tutorial.inputs.files import home_path
 from scanvi_tutorial.inputs.writing import write_atomically
-from scanvi_tutorial.report.figures import figures_of, held_out_of, in_words, labels_of
+from scanvi_tutorial.report.figures import figures_of, held_out_of, in_words, labels_of, refused_in
 
 __all__ = ["report_page", "write_report"]
 
@@ -108,7 +108,9 @@ def _opening(adata: AnnData) -> str:
     """Say how many cells came with a label, what became of it, how many were named, and how many have no name now."""
     _, given, now = labels_of(adata)
     labeled, named = given >= 0, now >= 0
-    empty = "" if named.all() else f" {(~named).sum():,} have no label now."
+    refused = refused_in(adata)
+    empty = f" {refused.sum():,} are called none of these." if refused.any() else ""
+    empty += f" {(~named & ~refused).sum():,} have no label now." if not (named | refused).all() else ""
     column = str(adata.uns["scanvi"]["parameters"]["labels_key"])
     if column not in adata.obs:
         return f'There are {adata.n_obs:,} cells; which came with a label is not known: obs["{column}"] is gone.{empty}'

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from scanvi_tutorial.config import NONE_OF_THESE
 from scanvi_tutorial.evaluation import confusion, reliability
 from scanvi_tutorial.inputs.cells import probabilities_of
 from scanvi_tutorial.inputs.errors import InputError, column_of
@@ -25,6 +26,7 @@ from scanvi_tutorial.plotting import confusion_plot, history_plot, palette, prob
 from scanvi_tutorial.plotting.style import (
     BLUE,
     FAINT,
+    INK,
     UNLABELED_COLOR,
     book_style,
     panel,
@@ -95,18 +97,23 @@ def _maps(adata: AnnData, xy: NDArray[np.float32]) -> dict[str, str]:
     known = order[np.argsort(given[order] >= 0, kind="stable")]  # cells without a label below
     probability = adata.obs["scanvi_probability"].to_numpy()
     low = np.argsort(-probability, kind="stable")  # doubtful cells on top
+    refused = refused_in(adata)
     dots = {"s": float(np.clip(6_000 / len(xy), 1, 14)), "linewidths": 0}
     columns = max(1, min(4, 92 // (max(len(_text(name)) for name in most) + 5)))
     with sheet(height=2.9 + 0.2 * -(-len(most) // columns)) as figure:
         before, now, sure = figure.subplots(1, 3)
         before.scatter(*xy[known].T, c=list(paint[given[known]]), **dots)
         now.scatter(*xy[order].T, c=list(paint[codes[order]]), **dots)
+        for axes in (now, sure):
+            axes.scatter(*xy[refused].T, color=INK, **dots)
         points = sure.scatter(*xy[low].T, c=probability[low], cmap=probability_cmap(), vmin=0, vmax=1, **dots)
         for axes, title in zip((before, now, sure), ("Given", "Concluded", "Probability"), strict=True):
             axes.set(title=title, xticks=[], yticks=[], box_aspect=1)
         bar = figure.colorbar(points, ax=sure, orientation="horizontal", ticks=[0, 0.5, 1], aspect=30)
         bar.outline.set_visible(False)
         marks = [Line2D([], [], marker="o", linestyle="none", color=colors[name], label=_text(name)) for name in most]
+        if refused.any():
+            marks.append(Line2D([], [], marker="o", linestyle="none", color=INK, label=NONE_OF_THESE))
         figure.legend(handles=marks, loc="outside lower left", ncols=columns)
     caption = (
         "Near cells are alike; distances between groups, and their sizes, mean little. Doubtful cells are drawn on top."
@@ -164,9 +171,17 @@ def labels_of(adata: AnnData) -> tuple[list[str], NDArray[np.integer], NDArray[n
     none = label_name(parameters["unlabeled_category"])
     given, now = _names_in(adata, str(parameters["labels_key"])), _names_in(adata, "scanvi_label")
     given = given.where(~given.map(lambda name: name == none or means_no_label(name)))
+    now = now.mask(refused_in(adata))
     new = (sorted(set(column.dropna())) for column in (now, given))
     names = list(dict.fromkeys([*map(str, adata.uns["scanvi"]["label_names"]), *chain(*new)]))
     return names, *(pd.Categorical(column, categories=names).codes.astype(np.int64) for column in (given, now))
+
+
+def refused_in(adata: AnnData) -> NDArray[np.bool_]:
+    """Return which cells are called "none of these", (cells,); none where that is the name of a type."""
+    if NONE_OF_THESE in map(str, adata.uns["scanvi"]["label_names"]):
+        return np.zeros(adata.n_obs, dtype=bool)
+    return (_names_in(adata, "scanvi_label") == NONE_OF_THESE).to_numpy(dtype=bool)
 
 
 def _names_in(adata: AnnData, column: str) -> pd.Series:

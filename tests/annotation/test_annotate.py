@@ -10,11 +10,12 @@ import pytest
 import torch
 from scipy import sparse
 
+from scanvi_tutorial.annotation.checks import _contradictions
 from scanvi_tutorial.annotation.combined import Answer
 from scanvi_tutorial.annotation.likeness import Likeness
 from scanvi_tutorial.annotation.methods import Ensemble
 from scanvi_tutorial.annotation.new_cells import predict
-from scanvi_tutorial.annotation.pipeline import _contradictions, annotate
+from scanvi_tutorial.annotation.pipeline import annotate
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.data import load
 from scanvi_tutorial.evaluation import cross_fit, logistic_regression, scored_cells, scores

@@ -158,8 +158,8 @@ def test_a_gene_raised_in_one_type_is_named_first():
 
 
 @pytest.mark.parametrize("rows", [[], np.zeros(30, dtype=bool), [30], [0.5], np.ones(7, dtype=bool)])
-def test_rows_without_a_cell_are_refused(tiny, rows):
-    with pytest.raises(InputError, match="`rows`"):
+def test_where_no_cell_is_named_that_is_said(tiny, rows):
+    with pytest.raises(InputError, match="cell"):
         evidence(moved(tiny()), tiny(), rows, STATE, RIVAL)
 
 
