@@ -136,15 +136,13 @@ def _covered(
     p, right = probabilities[free], right[free]
     row: dict[str, Any] = {"method": method, "accuracy": float((p.argmax(1) == right).mean())}
     for asked in ASKED:
-        plain = calibration.p_values(p, asked) > 1 - asked + 1e-9  # without the name, where that is not in
-        whole = calibration.sets(p, asked)
-        for what, sets in (("", whole), ("plain_", plain)):
-            held = sets[np.arange(len(p)), right]
-            row[f"{what}coverage_{asked}"] = float(held.mean())
-            row[f"{what}size_{asked}"] = float(sets.sum(1).mean())
-            row[f"{what}by_type_{asked}"] = [
-                float(held[right == kind].mean()) if (right == kind).any() else None for kind in range(p.shape[1])
-            ]
+        sets = calibration.sets(p, asked)
+        held = sets[np.arange(len(p)), right]
+        row[f"coverage_{asked}"] = float(held.mean())
+        row[f"size_{asked}"] = float(sets.sum(1).mean())
+        row[f"by_type_{asked}"] = [
+            float(held[right == kind].mean()) if (right == kind).any() else None for kind in range(p.shape[1])
+        ]
     return row
 
 
