@@ -196,7 +196,7 @@ def annotate(
     if coverage is not None and batch_key is not None and len(calibration.codes):
         of_labels = cells.obs[batch_key].astype(str).to_numpy(dtype=object)[answer.fold >= 0]
         more["guarantee"]["by_batch"] = calibration.found_in_batches(of_labels, coverage)
-    about |= more | {"evidence": evidence_by_type(annotator, cells, said.probabilities)}
+    about |= more | {"evidence": evidence_by_type(annotator, cells, said.probabilities, refused)}
     about["warnings"] = [*texts, *about["warnings"]]
     write_answer(adata, answer.probabilities, states[0], about=about, columns=columns, kept=kept, refused=refused)
     if model is not None:

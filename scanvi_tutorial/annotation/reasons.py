@@ -82,7 +82,9 @@ def evidence(
     return found
 
 
-def evidence_by_type(annotator: Annotator, cells: AnnData, probabilities: NDArray[np.floating]) -> pd.DataFrame:
+def evidence_by_type(
+    annotator: Annotator, cells: AnnData, probabilities: NDArray[np.floating], refused: NDArray[np.bool_]
+) -> pd.DataFrame:
     """Return a row for each type that some cell is named: its rival, nats per cell, and the genes that speak most.
 
     The rival of a type is the one that its cells are most probably of beside it. Of many cells of a type, 500 are asked
@@ -92,10 +94,11 @@ def evidence_by_type(annotator: Annotator, cells: AnnData, probabilities: NDArra
         annotator: Its first fit is asked.
         cells: Raw counts of its genes, (cells, genes).
         probabilities: (cells, types).
+        refused: (cells,), which have no name.
     """
-    names, best = list(annotator.label_names), probabilities.argmax(1)
+    names, best = list(annotator.label_names), np.where(refused, -1, probabilities.argmax(1))
     rows = {}
-    for kind in np.unique(best):
+    for kind in np.unique(best[best >= 0]):
         own = np.flatnonzero(best == kind)
         mean = probabilities[own].mean(0)
         mean[kind] = -1.0

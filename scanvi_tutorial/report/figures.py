@@ -104,8 +104,8 @@ def _maps(adata: AnnData, xy: NDArray[np.float32]) -> dict[str, str]:
         before, now, sure = figure.subplots(1, 3)
         before.scatter(*xy[known].T, c=list(paint[given[known]]), **dots)
         now.scatter(*xy[order].T, c=list(paint[codes[order]]), **dots)
-        for axes in (now, sure):
-            axes.scatter(*xy[refused].T, color=INK, **dots)
+        now.scatter(*xy[refused].T, color=INK, **dots)
+        sure.scatter(*xy[refused].T, color=UNLABELED_COLOR, **dots)  # without a probability
         points = sure.scatter(*xy[low].T, c=probability[low], cmap=probability_cmap(), vmin=0, vmax=1, **dots)
         for axes, title in zip((before, now, sure), ("Given", "Concluded", "Probability"), strict=True):
             axes.set(title=title, xticks=[], yticks=[], box_aspect=1)

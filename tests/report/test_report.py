@@ -285,6 +285,17 @@ def test_cells_without_a_label_are_counted_in_no_row(changed):
     assert "120 have no label now." in report_page(changed)
 
 
+def test_refused_cells_are_counted_as_such_and_are_no_type(changed, text):
+    changed.obs["scanvi_label"] = changed.obs["scanvi_label"].cat.rename_categories({"10": "none of these"})
+    refused = changed.obs["scanvi_label"] == "none of these"
+    changed.obs.loc[refused, "scanvi_probability"] = np.nan
+    page = report_page(changed)
+    assert f" {refused.sum()} are called none of these." in page
+    assert "have no label now" not in page
+    assert list(numbers(page)) == list(numbers(text))
+    assert sum(now for _, _, now in numbers(page).values()) == 120 - refused.sum()
+
+
 def test_a_label_column_that_is_gone_is_said(changed):
     changed.obs = changed.obs.rename(columns={"kind": "sort"})
     page = report_page(changed)
