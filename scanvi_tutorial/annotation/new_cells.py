@@ -41,8 +41,9 @@ def predict(
     Written are all columns of `obs` and `obsm` that `annotate` describes, and `uns["scanvi"]` with `genes_found`,
     `guarantee`, `label_names`, `versions` and `warnings`; nothing else changes. Genes may come in any order and with
     others among them; the model's genes that are missing count zero in every cell, and `genes_found` is the share that
-    was there. On the cells that it learned from, the names are those of `annotate` but for a few of a thousand, since
-    label spreading sees new cells through their nearest known ones.
+    was there. Cells that it learned from and that had no label get the names of `annotate` but for a few of a thousand,
+    since label spreading sees new cells through their nearest known ones. A label is not looked at: a cell that had one
+    is named, and may be refused, like any other.
 
     Args:
         model: The file that `annotate(..., model=path)` wrote, or `Annotator.load` of it.

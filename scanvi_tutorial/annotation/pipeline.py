@@ -34,7 +34,7 @@ from scanvi_tutorial.inputs.labels import check_labels, quality_warnings
 from scanvi_tutorial.inputs.session import usual_settings
 from scanvi_tutorial.model.persistence import is_saved
 
-_MANY_CELLS = 2_000  # from here on a fit takes longer than starting a process for it
+_MANY_CELLS = 500  # from here on fits take longer than starting processes for them
 
 
 @usual_settings()
@@ -61,12 +61,14 @@ def annotate(
 
     Written are, and nothing else changes (`X` stays as it is, genes are chosen internally):
 
-    - `obs["scanvi_label"]`: the label of every cell, categorical, as text (also where labels are whole numbers).
+    - `obs["scanvi_label"]`: the label of every cell, categorical, as text (also where labels are whole numbers), or
+      "none of these" where `reject` is asked; a label that is kept is never refused.
     - `obs["scanvi_probability"]`: how probable that label is held to be.
     - `obs["scanvi_p_known"]`: a p-value of the cell being of any labeled type: how many labeled cells looked as
       strange while their labels were hidden.
     - `obs["scanvi_set"]`, `obs["scanvi_set_size"]`, where `coverage` is asked: names that hold the type that often, the
-      most probable first; `obs["scanvi_coarse"]`, where coarse labels are given: the smallest that holds the set.
+      most probable first, joined by " or "; a label that is kept is its own set, and a refused cell has one too.
+      `obs["scanvi_coarse"]`, where coarse labels are given: the smallest that holds the set.
     - `obsm["scanvi_probabilities"]`: a table (cells, labels) of all probabilities, rows summing to one.
     - `obsm["X_scanvi"]`: the latent state z2 of every cell, float32 (cells, latent), for maps and neighbors.
     - `uns["scanvi"]`: how it came about: `shares`, how common each type is, with an interval, beside its share among
@@ -101,7 +103,7 @@ def annotate(
         fits: How many fits are pooled; None takes ten, and fewer from 1,600 cells on, but four at the least.
         model_config: `ModelConfig()` where it is None; fits take LayerNorm and BatchNorm in turn in any case.
         train_config: `TrainConfig()` where it is None; its objective is "unlabeled" in any case.
-        jobs: Fits at once, each in a process of its own; None takes a process a core from 2,000 cells on.
+        jobs: Fits at once, each in a process of its own on one thread; None takes a process a core from 500 cells on.
 
     Raises:
         InputError: Where counts, labels, batches or names cannot be used; the message says what to do.

@@ -37,6 +37,9 @@ def evidence(
 ) -> pd.Series:
     """Return how much the counts of each gene favor the name of some cells over a rival, in nats per cell.
 
+    A gene speaks for a name by being high as well as by being low. Two labeled types are compared: of cells that are
+    called "none of these" this says nothing; see their groups in `uns["scanvi"]["groups"]`.
+
     Args:
         model: What `annotate(..., model=path)` saved, as a file or as an `Annotator`.
         adata: Raw counts, (cells, genes), as `predict` takes them.

@@ -53,7 +53,8 @@ from scanvi_tutorial.training.loop import fit
 @click.option("--report", type=FILE, metavar="OUT.html", help="A page with figures and warnings, to read first.")
 @click.option("--model", type=FILE, metavar="FILE", help="Keep all that was learned here, for predict.")
 @click.option("--keep/--rename", default=True, show_default=True, help="Whether cells that have a label keep it.")
-@click.option("--jobs", type=click.IntRange(1), help="Fits at once; a core each on large data if not given.")
+@click.option("--fits", type=click.IntRange(1), help="How many fits are pooled; fewer are quicker and less right.")
+@click.option("--jobs", type=click.IntRange(1), help="Fits at once; a core each on all but small data if not given.")
 @SEED
 @OVERWRITE
 @QUIET
@@ -154,11 +155,11 @@ def predict(
     """Name the cells of IN.h5ad by what annotate has learned; nothing is learned from them.
 
     They need no labels, and at least half of the genes that annotate chose. Names, probabilities, sets and p-values are
-    nearly those that annotate would give.
+    nearly those that annotate would give to cells without a label; sets and refusals are given where asked here.
 
     \b
     Example:
-      scanvi-tutorial predict new.h5ad --model model.safetensors --out new_named.h5ad
+      scanvi-tutorial predict new.h5ad --model model.safetensors --out new_named.h5ad --coverage 0.9 --reject 0.05
     """  # noqa: D301 (\b tells click to leave the lines below as they are)
     with errors_to_exit_code(quiet, source):
         refuse_to_overwrite([out, csv], overwrite, kept=source, out=out, model=model)

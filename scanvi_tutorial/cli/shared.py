@@ -65,12 +65,14 @@ COARSE = click.option(
 
 _SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 _PROMISES = [
-    click.option("--coverage", type=_SHARE, metavar="SHARE", help="Sets of names that hold the type this often (0.9)."),
+    click.option(
+        "--coverage", type=_SHARE, metavar="SHARE", help="Add sets of names that hold the type this often, such as 0.9."
+    ),
     click.option(
         "--reject",
         type=_SHARE,
         metavar="SHARE",
-        help='Cells like no type are "none of these", and this share of the others (0.05).',
+        help='Call cells like no type "none of these"; this share of other cells is, too, such as 0.05.',
     ),
 ]
 

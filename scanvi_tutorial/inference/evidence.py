@@ -64,7 +64,10 @@ def evidence(model: SCANVI, adata: AnnData, cells: ArrayLike, state: ArrayLike, 
 
 def positions_of(adata: AnnData, cells: ArrayLike) -> NDArray[np.int64]:
     """Return the positions of cells that are given by name, by position or as a mask."""
-    asked = np.atleast_1d(np.asarray(cells))
+    try:
+        asked = np.atleast_1d(np.asarray(cells))
+    except ValueError as error:
+        raise InputError(f"Give names, positions or a mask of cells, and no {type(cells).__name__}.") from error
     if asked.dtype.kind in "biu":
         try:
             found = np.arange(adata.n_obs)[asked]

@@ -70,8 +70,8 @@ def read_file(path: str | Path, *, kind: Kind = "model") -> tuple[dict[str, Tens
         raise PersistenceError(f"{path} cannot be read ({error.strerror or error}). Name another file.") from error
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise PersistenceError(
-            f"{path} is no saved {kind}, or a damaged one (st.annotate saves annotations, and model.save models). "
-            "Name another file."
+            f"{path} is there and is no saved {kind}, or a damaged one. Annotations are saved by annotate with a model "
+            "file, and single fits by train or SCANVI.save. Name another file."
         ) from error
     if schema != SCHEMA:
         raise PersistenceError(
@@ -79,8 +79,11 @@ def read_file(path: str | Path, *, kind: Kind = "model") -> tuple[dict[str, Tens
             "Load it with the version that wrote it, or name another file."
         )
     if saved_kind != kind:
-        one_fit = ", one fit of several" * (kind == "annotation")
-        raise PersistenceError(f"{path} is no saved {kind}, but a {saved_kind}{one_fit}. Name another file.")
+        fit, whole = "a single fit, as train and SCANVI.save keep it", "an annotation, as annotate keeps it"
+        said = {"model": fit, "annotation": whole, "checkpoint": "the checkpoint of a fit"}
+        raise PersistenceError(
+            f"{path} is {said.get(saved_kind, saved_kind)}, and not {said[kind]}. Name another file."
+        )
     return tensors, about
 
 

@@ -145,7 +145,7 @@ def test_the_file_and_what_is_read_from_it_say_the_same(learned, predicted):
 def test_a_file_of_one_fit_is_refused_and_a_file_that_lacks_a_part_too(learned, tmp_path):
     Annotator.load(learned[0]).fits[0].save(tmp_path / "fit")
     for use in (Annotator.load, lambda path: predict(path, cells()), lambda path: evidence(path, cells(), [0])):
-        with pytest.raises(PersistenceError, match="one fit of several"):
+        with pytest.raises(PersistenceError, match="a single fit"):
             use(tmp_path / "fit")
     data = learned[0].read_bytes()
     (tmp_path / "cut").write_bytes(data[:-100])

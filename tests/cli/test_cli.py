@@ -111,7 +111,7 @@ def test_train_keeps_one_fit_which_predict_refuses(file, tmp_path):
     assert "held-out bound" in said
     assert SCANVI.load(tmp_path / "model").label_names
     said = run("predict", file, "--model", tmp_path / "model", "--out", tmp_path / "out.h5ad", code=1)
-    assert "one fit of several" in said
+    assert "a single fit" in said
     assert not (tmp_path / "out.h5ad").exists()
 
 

@@ -68,7 +68,7 @@ REFUSED = {
     "empty": (kept(0), "no saved model, or a damaged one"),
     "text": (lambda path: path.write_text("years of work"), "no saved model, or a damaged one"),
     "another program's": (lambda path: save_file(TENSORS, path), "no saved model, or a damaged one"),
-    "a checkpoint": (headed(kind="checkpoint"), "no saved model, but a checkpoint"),
+    "a checkpoint": (headed(kind="checkpoint"), "is the checkpoint of a fit, and not a single fit"),
     "newer": (headed(schema=2), "written with schema 2, and this version of scanvi_tutorial reads 1"),
 }
 

@@ -155,7 +155,9 @@ def test_what_is_no_checkpoint_is_refused_before_anything_is_trained(tiny, tmp_p
     saved = new_model(adata).save(tmp_path / "model")
     monkeypatch.setattr(training, "run_epoch", None)  # would fail if it were called
     for place in (damaged, text, saved, tmp_path, tmp_path / "no" / "fit"):
-        with pytest.raises(PersistenceError, match=r"no saved checkpoint|cannot be read|There is no folder"):
+        with pytest.raises(
+            PersistenceError, match=r"a single fit|no saved checkpoint|cannot be read|There is no folder"
+        ):
             fit(new_model(adata), adata, SHORT, checkpoint=place)
     assert text.read_text() == "years of work"
     SCANVI.load(saved)
@@ -165,7 +167,7 @@ def test_a_checkpoint_is_no_model_and_is_not_saved_over(tiny, tmp_path, monkeypa
     adata, path = tiny(), tmp_path / "fit"
     interrupted(adata, path, monkeypatch)
     for use in (SCANVI.load, new_model(adata).save):
-        with pytest.raises(PersistenceError, match="no saved model, but a checkpoint"):
+        with pytest.raises(PersistenceError, match="is the checkpoint of a fit, and not a single fit"):
             use(path)
 
 
