@@ -24,7 +24,7 @@ from scanvi_tutorial.inputs.cells import Columns, strip_to_inputs
 from scanvi_tutorial.inputs.coarse import Coarse
 from scanvi_tutorial.inputs.errors import warn_of, whole_number
 from scanvi_tutorial.inputs.labels import check_labels
-from scanvi_tutorial.inputs.session import usual_settings
+from scanvi_tutorial.inputs.session import one_thread, usual_settings
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.cache import fit_or_load
 from scanvi_tutorial.training.history import History
@@ -66,7 +66,7 @@ class Ensemble:
     batch_key: str | None = None  # the column of obs with a batch that decoder and library know
     folder: str | Path | None = None  # where fits are kept; None is `cache_folder()`
     keep: bool = True  # False fits anew and leaves nothing on disk
-    jobs: int = 1  # how many fits run side by side, each in a process of its own
+    jobs: int = 1  # how many fits run side by side, each in a process of its own, on one thread
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "jobs", whole_number(self.jobs, "jobs", 1))
@@ -88,7 +88,7 @@ class Ensemble:
             text = confounding(*check_labels(adata, labels_key), check_batches(adata, self.batch_key))
             if text is not None:
                 warnings.warn(text, ConfoundedBatchWarning, stacklevel=2)
-        jobs = min(self.jobs, count)  # a worker gets its share of the threads
+        jobs = min(self.jobs, count)
         # loky's workers need no `if __name__ == "__main__"` in a caller's script; and nothing is mapped into memory,
         # since scipy's sparse matrices of read-only memory maps cannot be sorted in place
         run = joblib.Parallel(n_jobs=jobs, backend="loky", max_nbytes=None, return_as="generator")
@@ -146,7 +146,7 @@ def _one(
 ) -> tuple[SCANVI, History]:
     config = replace(ensemble.model, norm=norm, shares="equal")  # there is no label to learn shares beside
     train = replace(ensemble.train, seed=seed, objective="unlabeled")
-    with no_progress(), warnings.catch_warnings():  # one bar counts the fits; theirs would overwrite each other
+    with one_thread(), no_progress(), warnings.catch_warnings():  # one bar counts the fits: theirs would be in its way
         warnings.simplefilter("ignore", ConfoundedBatchWarning)  # every fit would say it: `Ensemble.fit` does, once
         if ensemble.keep:
             return fit_or_load(

@@ -35,6 +35,17 @@ def usual_settings() -> Iterator[None]:
             torch.set_default_device(device)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread: threads wait for each other at every small operation (book/11_speed.md)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def scanpy_module() -> ModuleType:
     """Return scanpy, which takes seconds to import, and so is imported where it is needed.
 
