@@ -11,6 +11,7 @@ import pandas as pd
 
 import scanvi_tutorial as st
 from scanvi_tutorial.annotation.methods import Ensemble
+from scanvi_tutorial.config import UNLABELED_TRAIN
 
 __all__ = ["from_file", "recommended_from_file"]
 
@@ -62,5 +63,5 @@ def recommended_from_file(
     train: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Return the probabilities (cells, labels) of what the book recommends, fitted anew; arguments as above."""
-    ensemble = Ensemble(train=st.TrainConfig(device="cpu", **(train or {})), fits=fits, keep=False)
+    ensemble = Ensemble(train=replace(UNLABELED_TRAIN, device="cpu", **(train or {})), fits=fits, keep=False)
     return ensemble(st.read_selected(path, genes), labels_key=labels_key, seed=seed)

@@ -17,7 +17,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scanvi_tutorial.annotation.combined import answer_from_states, components_of
-from scanvi_tutorial.config import UNLABELED, ModelConfig, TrainConfig, no_progress, progress_bar
+from scanvi_tutorial.config import UNLABELED, UNLABELED_TRAIN, ModelConfig, TrainConfig, no_progress, progress_bar
 from scanvi_tutorial.inference.predictions import label_probabilities, latent
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning, check_batches, confounding
 from scanvi_tutorial.inputs.cells import Columns, strip_to_inputs
@@ -30,7 +30,7 @@ from scanvi_tutorial.training.cache import fit_or_load
 from scanvi_tutorial.training.history import History
 from scanvi_tutorial.training.loop import fit
 
-_FEWEST_AND_MOST, _CELLS_TIMES_FITS = (4, 10), 16_000  # fits, so that many cells do not take hours
+_FEWEST_AND_MOST, _CELLS_TIMES_FITS = (4, 6), 16_000  # fits, so that many cells do not take hours
 _NORMS: tuple[Literal["layer", "batch"], ...] = ("layer", "batch")  # in turn, since neither is better on all cells
 
 
@@ -61,8 +61,8 @@ class Ensemble:
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    fits: int | None = None  # None: ten, and fewer from 1,600 cells on, but four at the least
+    train: TrainConfig = UNLABELED_TRAIN
+    fits: int | None = None  # None: six, and fewer from 2,700 cells on, but four at the least
     batch_key: str | None = None  # the column of obs with a batch that decoder and library know
     folder: str | Path | None = None  # where fits are kept; None is `cache_folder()`
     keep: bool = True  # False fits anew and leaves nothing on disk
@@ -122,8 +122,8 @@ def recommended(
         labels_key: Column of `obs` with the labels; cells without one are missing there, or "Unknown".
         seed: Of weights and minibatches.
         model: `ModelConfig()` where it is None; its `norm` is LayerNorm and BatchNorm in turn in any case.
-        train: `TrainConfig()` where it is None; its objective is "unlabeled" in any case.
-        fits: How many fits are pooled; None takes ten, and fewer from 1,600 cells on, but four at the least.
+        train: `UNLABELED_TRAIN` where it is None; its objective is "unlabeled" in any case.
+        fits: How many fits are pooled; None takes six, and fewer from 2,700 cells on, but four at the least.
         folder: Where fits are kept; `cache_folder()` where it is None.
         layer: Where the counts are, if not in `X`.
         unlabeled_category: A further name for "without a label".
@@ -138,7 +138,8 @@ def recommended(
     warn_of(notes)
     batch_key = batch_key if batch_key in adata.obs else None
     settings = {"fits": fits, "batch_key": batch_key, "folder": folder, "jobs": jobs}
-    return Ensemble(model or ModelConfig(), train or TrainConfig(), **settings)(adata, labels_key=labels_key, seed=seed)
+    ensemble = Ensemble(model or ModelConfig(), train or UNLABELED_TRAIN, **settings)
+    return ensemble(adata, labels_key=labels_key, seed=seed)
 
 
 def _one(

@@ -23,7 +23,7 @@ from scanvi_tutorial.annotation.combined import answer_from_states, calibrated, 
 from scanvi_tutorial.annotation.methods import Ensemble
 from scanvi_tutorial.annotation.reasons import evidence_by_type
 from scanvi_tutorial.annotation.rules import LearnedRules, StateClassifier
-from scanvi_tutorial.config import UNLABELED, ModelConfig, TrainConfig
+from scanvi_tutorial.config import UNLABELED, UNLABELED_TRAIN, ModelConfig, TrainConfig
 from scanvi_tutorial.data.selection import chosen_genes
 from scanvi_tutorial.inference.predictions import latent
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning, confounding
@@ -100,9 +100,9 @@ def annotate(
         keep_labels: Whether a cell that has a label keeps it in `obs["scanvi_label"]`, whatever the model thinks.
         model: A file to save all that was learned to, for `predict` on new cells.
         seed: Draws folds, weights and minibatches; equal seeds and threads give equal answers.
-        fits: How many fits are pooled; None takes ten, and fewer from 1,600 cells on, but four at the least.
+        fits: How many fits are pooled; None takes six, and fewer from 2,700 cells on, but four at the least.
         model_config: `ModelConfig()` where it is None; fits take LayerNorm and BatchNorm in turn in any case.
-        train_config: `TrainConfig()` where it is None; its objective is "unlabeled" in any case.
+        train_config: `UNLABELED_TRAIN` where it is None; its objective is "unlabeled" in any case.
         jobs: Fits at once, each in a process of its own on one thread; None takes a process a core from 500 cells on.
 
     Raises:
@@ -138,7 +138,7 @@ def annotate(
         warnings.warn(text, ConfoundedBatchWarning, stacklevel=3)
     if jobs is None:
         jobs = joblib.cpu_count() if cells.n_obs >= _MANY_CELLS else 1
-    model_config, train_config = model_config or ModelConfig(), train_config or TrainConfig()
+    model_config, train_config = model_config or ModelConfig(), train_config or UNLABELED_TRAIN
     ensemble = Ensemble(model_config, train_config, fits=fits, batch_key=batch_key, keep=False, jobs=jobs)
     try:
         with warnings.catch_warnings():

@@ -172,7 +172,7 @@ class _CountTerm:
         p_not_dropped = None
         if self.kind == "zinb":
             added, log_prob_of_zeros, p_kept, p_not_dropped = self._inflated(
-                raw[:, self.genes :], log_zero, added, places
+                raw[:, self.genes :], _entries(raw, raw_places + self.genes), log_zero, added, places
             )
             log_prob = log_prob_of_zeros.sum(1)
         else:
@@ -198,21 +198,21 @@ class _CountTerm:
         return log_prob, softmax_backward(slope, share, out=logits)
 
     def _inflated(
-        self, gate: Tensor, log_zero: Tensor, added: Tensor, places: Tensor
+        self, gate: Tensor, gate_of_counts: Tensor, log_zero: Tensor, added: Tensor, places: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return what a count adds to its zero, log p of a zero everywhere, 1 − σ(π), and P(a zero is no dropout)."""
 
         def take(name: str) -> Tensor:
             return self.workspace.take(name, log_zero.shape, log_zero)
 
-        p_kept = torch.sigmoid(torch.neg(gate, out=take("p_kept")), out=take("p_kept"))
-        log_odds_not_dropped = torch.sub(log_zero, gate, out=take("log_odds_not_dropped"))
-        p_not_dropped = torch.sigmoid(log_odds_not_dropped, out=take("p_not_dropped"))
-        # log(σ(π) + (1 − σ(π)) NB(0)) = log(1 − σ(π)) + π − log σ(π − log NB(0))
-        log_kept = logsigmoid(torch.neg(gate, out=take("spare")))
-        log_dropped_or_zero = torch.sub(gate, logsigmoid(log_odds_not_dropped.neg_()), out=take("spare"))
-        added = added + _entries(log_zero, places) - _entries(log_dropped_or_zero, places)  # log(1 − σ(π)) is in both
-        return added, log_dropped_or_zero.add_(log_kept), p_kept, p_not_dropped
+        p_zero = torch.sigmoid(gate, out=take("p_zero"))  # σ(π), and soon σ(π) + (1 − σ(π)) NB(0)
+        p_kept = torch.neg(p_zero, out=take("p_kept")).add_(1)
+        p_not_dropped = torch.exp(log_zero, out=take("p_not_dropped")).mul_(p_kept)
+        p_zero.add_(p_not_dropped).clamp_(min=torch.finfo(gate.dtype).tiny)
+        p_not_dropped.div_(p_zero)
+        log_p_zero = p_zero.log_()
+        added = added + logsigmoid(-gate_of_counts) + _entries(log_zero, places) - _entries(log_p_zero, places)
+        return added, log_p_zero, p_kept, p_not_dropped
 
 
 def softmax_backward(
