@@ -36,6 +36,7 @@ _LEAST_VARIANCE = 1e-4  # expected within types, where all is one in the mean ov
 _RAMP, _MOST_ROUNDS, _TOLERANCE = 30, 100, 1e-6  # rounds of expectation maximization; nats per cell
 _MOST_CELLS = 5_000  # with, and without an exact label, that parameters are fitted to
 _IMPOSSIBLE = 1e-30
+_CELLS_AT_ONCE = 5_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,8 +61,12 @@ class Parameters:
 
     def log_densities(self, views: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
         """Return log p(z | y), (cells, types), the weighted mean over views about zero in their units."""
-        parts = zip(self.weights, views, self.means, self.covariances, strict=True)
-        return sum(weight * _student(z, means, covariances)[0] for weight, z, means, covariances in parts)
+        found = np.zeros((len(views[0]), len(self.shares)))
+        for first in range(0, len(found), _CELLS_AT_ONCE):
+            rows = slice(first, first + _CELLS_AT_ONCE)
+            for weight, z, means, covariances in zip(self.weights, views, self.means, self.covariances, strict=True):
+                found[rows] += weight * _student(_products(z[rows]), means, covariances)[0]
+        return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -181,6 +186,7 @@ class LabelModel:
     ) -> Parameters:
         """Return the most probable parameters; the first cells have an exact label, and log ρ is in their evidence."""
         cells, types = evidence.shape
+        views = [_products(view) for view in views]
         free, log_shares = slice(exact, cells), np.zeros(types)
         tails = [np.ones((cells, types)) for _ in views]
         common: Sequence[NDArray[np.float64]] | None = None  # fixed once the weight has risen
@@ -190,8 +196,8 @@ class LabelModel:
             counted = within * np.where(np.arange(cells) < exact, 1.0, weight)[:, None]
             centers = common or [None] * len(views)
             moments = [
-                _moments(z, counted, counted * tail, center)
-                for z, tail, center in zip(views, tails, centers, strict=True)
+                _moments(products, counted, counted * tail, center)
+                for products, tail, center in zip(views, tails, centers, strict=True)
             ]
             means, spread = zip(*moments, strict=True)
             shares = within[free].sum(0) + _CELLS_IN_PRIOR
@@ -201,7 +207,7 @@ class LabelModel:
             found = Parameters(np.exp(log_shares), means, spread, common_now, *origin)
             joint = evidence.copy()
             joint[free] += log_shares
-            laws = [_student(z, center, own) for z, center, own in zip(views, means, spread, strict=True)]
+            laws = [_student(products, center, own) for products, center, own in zip(views, means, spread, strict=True)]
             tails = [tail for _, tail in laws]
             for of_view, (log, _) in zip(self.weights, laws, strict=True):
                 joint += of_view * log
@@ -216,21 +222,39 @@ class LabelModel:
         return found
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Products:
+    """All products z_i z_j of two coordinates, the coordinates and a one: a quadratic form is a sum of these."""
+
+    table: NDArray[np.float64]  # (cells, pairs + dimensions + 1)
+    pairs: tuple[NDArray[np.integer], NDArray[np.integer]]  # i and j of each product, i no larger than j
+    dimensions: int
+
+
+def _products(z: NDArray[np.float64]) -> _Products:
+    """Return the products of the coordinates of cells, (cells, dimensions), worked out once for all rounds."""
+    i, j = np.triu_indices(z.shape[1])
+    return _Products(np.hstack([z[:, i] * z[:, j], z, np.ones((len(z), 1))]), (i, j), z.shape[1])
+
+
 def _moments(
-    z: NDArray[np.float64],
+    products: _Products,
     counted: NDArray[np.float64],
     weighed: NDArray[np.float64],
     common: NDArray[np.float64] | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the mean and covariance of every type in one view; without `common` all types share theirs."""
-    dimensions = z.shape[1]
-    sums, sizes = weighed.T @ z, np.maximum(weighed.sum(0), np.finfo(float).tiny)[:, None]  # a component may be empty
+    dimensions, (i, j), cells = products.dimensions, products.pairs, len(products.table)
+    found = weighed.T @ products.table
+    sums, sizes = found[:, -dimensions - 1 : -1], np.maximum(found[:, -1:], np.finfo(float).tiny)  # one may be empty
     means = sums / sizes
-    squares = np.stack([(own[:, None] * z).T @ z for own in weighed.T])
+    squares = np.empty((len(found), dimensions, dimensions))
+    squares[:, i, j] = squares[:, j, i] = found[:, : len(i)]
     scatter = squares - means[:, :, None] * sums[:, None, :]  # views are about zero, so that little cancels
     if common is None:
-        prior = 2 * dimensions
-        expected = _SPREAD_WITHIN * (z.T @ z) / len(z) + _LEAST_VARIANCE * np.eye(dimensions)
+        prior, spread = 2 * dimensions, np.empty((dimensions, dimensions))
+        spread[i, j] = spread[j, i] = products.table[:, : len(i)].sum(0) / cells
+        expected = _SPREAD_WITHIN * spread + _LEAST_VARIANCE * np.eye(dimensions)
         all_of = (scatter.sum(0) + prior * expected) / (counted.sum() + prior)
         return means, np.repeat(all_of[None], len(means), 0)
     size = counted.sum(0)[:, None, None] + _WEIGHT_OF_COMMON
@@ -238,17 +262,20 @@ def _moments(
 
 
 def _student(
-    z: NDArray[np.float64], means: NDArray[np.float64], covariances: NDArray[np.float64]
+    products: _Products, means: NDArray[np.float64], covariances: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return log-densities of Student's t, (cells, types), and the weights that distances leave the cells, likewise."""
-    dimensions = z.shape[1]
+    dimensions, (i, j) = products.dimensions, products.pairs
     constant = gammaln((_TAILS + dimensions) / 2) - gammaln(_TAILS / 2) - dimensions / 2 * np.log(_TAILS * np.pi)
     roots = np.linalg.cholesky(covariances)  # (types, dimensions, dimensions)
     whiten = np.linalg.inv(roots)
     log_volumes = np.log(np.diagonal(roots, axis1=1, axis2=2)).sum(1)
-    distances = np.empty((len(z), len(means)))
-    for kind, (mean, own) in enumerate(zip(means, whiten, strict=True)):
-        distances[:, kind] = np.square((z - mean) @ own.T).sum(1)
+    precision = whiten.transpose(0, 2, 1) @ whiten
+    slopes = np.einsum("kij,kj->ki", precision, means)
+    # (z − μ)ᵀ Λ (z − μ) = Σ_ij Λ_ij z_i z_j − 2 μᵀ Λ z + μᵀ Λ μ
+    of_pairs = precision[:, i, j] * np.where(i == j, 1.0, 2.0)
+    factors = np.column_stack([of_pairs, -2 * slopes, (means * slopes).sum(1)])
+    distances = np.maximum(products.table @ factors.T, 0.0)
     logs = constant - log_volumes - (_TAILS + dimensions) / 2 * np.log1p(distances / _TAILS)
     weights = (_TAILS + dimensions) / (_TAILS + distances)
     return logs, weights

@@ -116,10 +116,11 @@ def downsample_counts(
     inverse dispersion is what it was.
     """
     depth = rng.uniform(min_depth, 1, counts.shape[0])
-    chance, molecules = np.repeat(depth, np.diff(counts.indptr)), np.rint(counts.data).astype(np.int64)
-    kept = (rng.random(len(chance)) < chance) & (molecules > 0)  # most counts are one, and a binomial is slow
+    chance = np.repeat(depth, np.diff(counts.indptr))
+    molecules = np.rint(counts.data).astype(np.int64)
+    # most counts are one, and a binomial is slow
+    kept = ((rng.random(len(chance)) < chance) & (molecules > 0)).astype(np.int64)
     many = np.flatnonzero(molecules > 1)
-    kept = kept.astype(np.int64)
     kept[many] = rng.binomial(molecules[many], chance[many])
     parts = (kept.astype(counts.dtype), counts.indices.copy(), counts.indptr.copy())
     downsampled = csr_matrix(parts, counts.shape)

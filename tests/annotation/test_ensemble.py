@@ -105,7 +105,7 @@ def test_processes_side_by_side_give_what_one_gives(adata):
         np.testing.assert_allclose(latent(ours, adata), latent(theirs, adata), atol=1e-4)
 
 
-@pytest.mark.parametrize(("cells", "fits"), [(300, 10), (1_600, 10), (2_000, 8), (4_000, 4), (9_000, 4)])
+@pytest.mark.parametrize(("cells", "fits"), [(300, 6), (2_600, 6), (3_200, 5), (4_000, 4), (9_000, 4)])
 def test_many_cells_are_fitted_less_often(cells, fits, monkeypatch):
     adata = load("simulated", cells=cells, genes=20)
     monkeypatch.setattr("scanvi_tutorial.annotation.methods._one", lambda *task: task)
