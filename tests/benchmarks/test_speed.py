@@ -1,6 +1,7 @@
 """The speed benchmark: what it calls an epoch, what its cells are, what ours does."""
 
 import sys
+from dataclasses import replace
 from importlib import import_module
 
 import anndata
@@ -9,6 +10,7 @@ import pytest
 from chapters import ROOT
 
 import scanvi_tutorial as st
+from scanvi_tutorial.config import UNLABELED_TRAIN
 
 sys.path.append(str(ROOT / "benchmarks"))
 speed, speed_ours, many_cells = map(import_module, ("speed", "speed_ours", "many_cells"))
@@ -96,7 +98,7 @@ def test_the_recommended_run_is_the_recommended_answer_and_keeps_nothing(tmp_pat
     path = many_cells.made(tmp_path, cells=700, genes=120)
     table = speed_ours.recommended_from_file(str(path), genes=60, fits=2, train={"max_epochs": 2, "batch_size": 64})
     assert list(tmp_path.iterdir()) == [path]  # a fit that was kept would cost nothing the next time
-    train = st.TrainConfig(max_epochs=2, batch_size=64, device="cpu")
+    train = replace(UNLABELED_TRAIN, max_epochs=2, batch_size=64, device="cpu")
     np.testing.assert_array_equal(table, st.recommended(st.select_genes(st.read_h5ad(path), 60), train=train, fits=2))
 
 
