@@ -42,7 +42,7 @@ from scanvi_tutorial.annotation.combined import Answer, answer_from_states
 from scanvi_tutorial.annotation.label_model import LabelModel
 from scanvi_tutorial.annotation.methods import Ensemble, SingleFit
 from scanvi_tutorial.annotation.rules import StateClassifier
-from scanvi_tutorial.config import ModelConfig, TrainConfig
+from scanvi_tutorial.config import UNLABELED_TRAIN, ModelConfig, TrainConfig
 from scanvi_tutorial.data.simulated import bayes_probabilities
 from scanvi_tutorial.evaluation import (
     BASELINES,
@@ -394,7 +394,8 @@ def run(
     done = {tuple(row[name] for name in asdict(chosen[0])) for row in rows}
     left = [task for task in chosen if tuple(asdict(task).values()) not in done]
     print(f"{len(chosen) - len(left)} of {len(chosen)} tasks are done already.", flush=True)
-    settings = {"model": asdict(ModelConfig()), "train": asdict(TrainConfig()), "genes": GENES, "options": OPTIONS}
+    trained = {"train": asdict(TrainConfig()), "train_unlabeled": asdict(UNLABELED_TRAIN)}
+    settings = {"model": asdict(ModelConfig()), **trained, "genes": GENES, "options": OPTIONS}
     about = {"code": code} | provenance() | {"settings": settings}  # of the code that is about to run, once
     if kept:  # rows that are there keep what is said of them, and those to come are told apart by date and commit
         about = kept | {"continued": [*kept.get("continued", []), provenance()]}

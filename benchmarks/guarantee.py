@@ -141,7 +141,7 @@ def _covered(
         row[f"coverage_{asked}"] = float(held.mean())
         row[f"size_{asked}"] = float(sets.sum(1).mean())
         row[f"by_type_{asked}"] = [
-            float(held[right == kind].mean()) if (right == kind).any() else None for kind in range(p.shape[1])
+            round(float(held[right == kind].mean()), 4) if (right == kind).any() else None for kind in range(p.shape[1])
         ]
     return row
 

@@ -203,5 +203,5 @@ def _check(settings: ModelConfig | TrainConfig, name: str, holds: bool, what: st
         raise ValueError(f"{name} must be {what}, got {getattr(settings, name)!r}.")
 
 
-#: A fit that sees no label: half as many passes at three times the rate come to the same bound (book/11_speed.md).
+#: A fit that sees no label needs fewer passes at a higher rate for about the same bound (book/11_speed.md).
 UNLABELED_TRAIN = TrainConfig(objective="unlabeled", max_epochs=50, learning_rate=1e-2, patience=10)

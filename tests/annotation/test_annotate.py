@@ -467,14 +467,15 @@ def test_names_that_files_do_not_take_are_written_and_read_as_they_were(tmp_path
 
 def test_colors_of_an_earlier_annotation_do_not_stay_with_other_labels():
     adata = cells()
-    annotate(adata, "kind", **QUICK)
-    first = list(adata.obs["scanvi_label"].cat.categories)
-    adata.uns["scanvi_label_colors"] = ["#000000", "#111111", "#222222", "#333333"][: len(first)]
-    annotate(adata, "kind", **QUICK)
-    assert "scanvi_label_colors" in adata.uns
+    annotate(adata, "kind", coverage=0.9, **QUICK)
+    columns = ["scanvi_label", "scanvi_set"]
+    for column in columns:
+        adata.uns[f"{column}_colors"] = ["#000000"] * len(adata.obs[column].cat.categories)
+    annotate(adata, "kind", coverage=0.9, **QUICK)
+    assert {f"{column}_colors" for column in columns} <= adata.uns.keys()
     adata.obs["kind"] = adata.obs["kind"].replace({"type A": "type B"})
-    annotate(adata, "kind", **QUICK)
-    assert "scanvi_label_colors" not in adata.uns
+    annotate(adata, "kind", coverage=0.9, **QUICK)
+    assert not {f"{column}_colors" for column in columns} & adata.uns.keys()
 
 
 @pytest.mark.parametrize("given", [{"seed": 0.0, "genes": 40.0, "fits": 2.0}, {"jobs": 1.0}])

@@ -237,6 +237,21 @@ def test_evidence_takes_the_most_probable_type_and_the_next_where_none_is_named(
     assert other.attrs == {"name": order[1], "rival": order[0]}
 
 
+def test_the_evidence_of_a_type_is_that_of_the_cells_that_are_named_so_and_not_refused(learned):
+    adata = learned[1]
+    refused = (adata.obs["scanvi_label"] == "none of these").to_numpy()
+    most = adata.obsm["scanvi_probabilities"].idxmax(axis=1).to_numpy()
+    table = adata.uns["scanvi"]["evidence"]
+    assert refused.any()
+    assert set(table.index) == set(most[~refused])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InputWarning)
+        for name, row in table.iterrows():
+            own = (most == name) & ~refused
+            found = evidence(learned[0], cells(), own, name=name, rival=row["rival"])
+            assert row["nats"] == pytest.approx(found.sum(), rel=1e-4)
+
+
 def test_evidence_takes_names_positions_and_masks_alike(learned):
     adata, rows = cells(), of_type(cells(), "type A", 7)
     asked = [rows, adata.obs_names[rows], np.isin(np.arange(240), rows), list(adata.obs_names[rows]), rows - 240]
@@ -266,6 +281,7 @@ def test_evidence_of_cells_on_disk_is_that_of_cells_in_memory(learned, tmp_path)
         (np.ones(5, dtype=bool), {}, "240 cells"),
         (["cell nowhere"], {}, "no cell 'cell nowhere'"),
         ([], {}, "No cell is named"),
+        (cells()[:5], {}, "no AnnData"),
         (np.zeros(240, dtype=bool), {}, "No cell is named"),
     ],
 )

@@ -8,6 +8,7 @@ from anndata import AnnData
 from scipy.stats import multivariate_t
 from sklearn.metrics import roc_auc_score
 
+from scanvi_tutorial.annotation import label_model
 from scanvi_tutorial.annotation.answer import strangers_table
 from scanvi_tutorial.annotation.label_model import LabelModel
 from scanvi_tutorial.annotation.strangers import Strangeness, groups_of_refused
@@ -35,8 +36,9 @@ def asked(views, codes, weights=(1.0, 0.5), seed=0):
     return Strangeness.fit(views, weights, codes, allowed, probabilities, seed=seed), probabilities
 
 
-@pytest.mark.parametrize("unnamed", [0, 3])
-def test_log_joint_is_that_of_students_t_and_the_shares(unnamed):
+@pytest.mark.parametrize(("unnamed", "at_once"), [(0, 5_000), (3, 5_000), (3, 7)])
+def test_log_joint_is_that_of_students_t_and_the_shares(unnamed, at_once, monkeypatch):
+    monkeypatch.setattr(label_model, "_CELLS_AT_ONCE", at_once)
     views, _, codes = world()
     model = LabelModel(views, [1.0, 3.0], unnamed=unnamed)
     found = model.fit(codes, np.ones((len(codes), 3), dtype=bool)).parameters

@@ -15,7 +15,7 @@ from scanvi_tutorial.annotation.new_cells import predict
 from scanvi_tutorial.annotation.pipeline import annotate
 from scanvi_tutorial.config import ModelConfig, TrainConfig
 from scanvi_tutorial.data import load
-from scanvi_tutorial.inputs.session import scanpy_module
+from scanvi_tutorial.inputs.session import one_thread, scanpy_module
 from scanvi_tutorial.plotting import umap
 
 SMALL = ModelConfig(n_latent=3, gene_hidden=(8,), label_hidden=(8,), classifier_hidden=(8,))
@@ -93,3 +93,14 @@ def test_scanpy_is_imported_where_numba_finds_no_folder_for_compiled_functions(m
         patch.setattr(sys, "meta_path", [Scanpy, *sys.meta_path])
         assert scanpy_module().__name__ == "scanpy"
         assert Path(numba.config.CACHE_DIR).is_dir()
+
+
+def test_on_one_thread_and_afterwards_on_as_many_as_before():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

@@ -113,6 +113,17 @@ def test_every_molecule_of_a_cell_is_kept_with_the_depth_of_its_cell():
     assert standard[depth[:, 0] < 0.95].std() == pytest.approx(1, abs=0.02)
 
 
+def test_counts_of_one_are_kept_with_the_depth_of_their_cell_and_zeros_stay_zero():
+    counts = csr_matrix(np.ones((300, 2_000), dtype=np.float32))
+    counts.data[::2] = 0  # stored, and no molecule
+    kept, depth = downsample_counts(counts, 0.2, np.random.default_rng(0))
+    kept = kept.toarray()
+    assert set(np.unique(kept)) == {0, 1}
+    assert not kept[:, ::2].any()
+    standard = (kept.sum(1) - 1_000 * depth[:, 0]) / np.sqrt(1_000 * depth[:, 0] * (1 - depth[:, 0]) + 1e-9)
+    assert scipy.stats.kstest(standard[depth[:, 0] < 0.95], scipy.stats.norm.cdf).pvalue > 0.01
+
+
 def test_thinning_makes_no_count_from_nothing_and_leaves_the_counts_as_they_were(tiny):
     counts = csr_matrix(tiny().X)
     before = counts.copy()
