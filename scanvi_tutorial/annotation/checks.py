@@ -38,7 +38,15 @@ def said_of_hidden(
     key: str,
     seed: int,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return what is said of labels while they are hidden, by ours and by simpler methods, and what to say of it."""
+    """Return what is said of labels while they are hidden, by ours and by simpler methods, and what to say of it.
+
+    Args:
+        answer: What `answer_from_states` returned.
+        components: Principal components, (cells, components), or None where there are none.
+        cells: Raw counts in `X` and labels in `obs[key]`.
+        key: Column of `obs` with the labels.
+        seed: Draws folds, and the labels that a comparison rests on where there are more than 5,000.
+    """
     names, codes = check_labels(cells, key)
     held_out = {
         "cells": np.array(answer.held_out.index, dtype=object),
@@ -123,6 +131,13 @@ def doubtful_labels(
     """Return the labels that another type is more probable than, the most doubtful first, and what to say of them.
 
     A coarse label is given as "A or B".
+
+    Args:
+        types: Names of the types.
+        codes: Exact labels, (cells,), as positions among them; -1 for none.
+        allowed: Which types each cell may be of, (cells, types).
+        of_labels: p(type | states, label), (cells, types), of the label model.
+        cells: Names of the cells.
     """
     given = np.where((codes >= 0)[:, None], np.eye(len(types), dtype=bool)[codes], allowed)
     best, p_given = of_labels.argmax(1), (of_labels * given).sum(1)
