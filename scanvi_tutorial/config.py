@@ -78,7 +78,7 @@ class TrainConfig:
     max_epochs: int = 100  #: at most so many passes over the unlabeled cells
     max_steps: int = 2_000  #: no further epoch once there would be more optimizer steps than this
     batch_size: int = 128  #: unlabeled cells in a step
-    labeled_batch_size: int = 256  #: labeled cells in a step: all of them while they are fewer
+    labeled_batch_size: int = 128  #: labeled cells in a step: all of them while they are fewer
     min_depth: float = 0.1  #: a training cell keeps a share of its molecules, its depth, drawn between this and 1
     objective: Objective = "labels"  #: what a labeled cell adds to the loss
     learning_rate: float = 3e-3  #: the peak of the one-cycle schedule
@@ -151,11 +151,10 @@ class RunConfig:
         return 2 if self.smoke else 3
 
 
-def progress_bar(steps: Iterable[T], description: str, *, unit: str = "it", total: int | None = None) -> "tqdm[T]":
+def progress_bar(steps: Iterable[T], description: str, *, unit: str = "it", shown: bool = True) -> "tqdm[T]":
     """Return `steps` behind a progress bar, which `TQDM_DISABLE=1` silences (tqdm.auto alone would ignore it)."""
-    return tqdm(
-        steps, desc=description, unit=unit, total=total, disable=os.environ.get("TQDM_DISABLE", "").lower() in _TRUE
-    )
+    silent = not shown or os.environ.get("TQDM_DISABLE", "").lower() in _TRUE
+    return tqdm(steps, desc=description, unit=unit, disable=silent)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scanvi_tutorial.annotation.combined import answer_from_states, components_of
-from scanvi_tutorial.config import UNLABELED, UNLABELED_TRAIN, ModelConfig, TrainConfig, no_progress, progress_bar
+from scanvi_tutorial.config import UNLABELED, UNLABELED_TRAIN, ModelConfig, TrainConfig
 from scanvi_tutorial.inference.predictions import label_probabilities, latent
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning, check_batches, confounding
 from scanvi_tutorial.inputs.cells import Columns, strip_to_inputs
@@ -29,6 +29,8 @@ from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.cache import fit_or_load
 from scanvi_tutorial.training.history import History
 from scanvi_tutorial.training.loop import fit
+from scanvi_tutorial.training.minibatches import length_of, split_cells
+from scanvi_tutorial.training.progress import bar_of_steps, count_steps
 
 _FEWEST_AND_MOST, _CELLS_TIMES_FITS = (4, 6), 16_000  # fits, so that many cells do not take hours
 _NORMS: tuple[Literal["layer", "batch"], ...] = ("layer", "batch")  # in turn, since neither is better on all cells
@@ -83,7 +85,8 @@ class Ensemble:
         """Return the fitted models and their histories; `labels_key` only says how many types there are."""
         count = self.fits or int(np.clip(_CELLS_TIMES_FITS // adata.n_obs, *_FEWEST_AND_MOST))
         seeds = np.random.SeedSequence(seed).generate_state(count)
-        tasks = [(self, adata, labels_key, int(own), norm) for own, norm in zip(seeds, cycle(_NORMS), strict=False)]
+        epochs, a_pass = length_of(split_cells(np.full(adata.n_obs, -1), self.train), self.train)
+        steps = epochs * a_pass
         if self.batch_key is not None:
             text = confounding(*check_labels(adata, labels_key), check_batches(adata, self.batch_key))
             if text is not None:
@@ -91,9 +94,12 @@ class Ensemble:
         jobs = min(self.jobs, count)
         # loky's workers need no `if __name__ == "__main__"` in a caller's script; and nothing is mapped into memory,
         # since scipy's sparse matrices of read-only memory maps cannot be sorted in place
-        run = joblib.Parallel(n_jobs=jobs, backend="loky", max_nbytes=None, return_as="generator")
-        fits = run(joblib.delayed(_one)(*task) for task in tasks)
-        return list(progress_bar(fits, f"{count} fits, {jobs} at once", unit="fit", total=count))
+        run = joblib.Parallel(n_jobs=jobs, backend="loky", max_nbytes=None)
+        with bar_of_steps(f"{count} fits, {jobs} at once", count, steps) as folder:
+            return run(
+                joblib.delayed(_one)(self, adata, labels_key, int(own), norm, folder, steps)
+                for own, norm in zip(seeds, cycle(_NORMS), strict=False)
+            )
 
 
 @usual_settings()
@@ -143,15 +149,20 @@ def recommended(
 
 
 def _one(
-    ensemble: Ensemble, adata: AnnData, labels_key: str, seed: int, norm: Literal["layer", "batch"]
+    ensemble: Ensemble,
+    adata: AnnData,
+    labels_key: str,
+    seed: int,
+    norm: Literal["layer", "batch"],
+    folder: Path,
+    steps: int,
 ) -> tuple[SCANVI, History]:
     config = replace(ensemble.model, norm=norm, shares="equal")  # there is no label to learn shares beside
     train = replace(ensemble.train, seed=seed, objective="unlabeled")
-    with one_thread(), no_progress(), warnings.catch_warnings():  # one bar counts the fits: theirs would be in its way
+    with one_thread(), warnings.catch_warnings(), count_steps(folder, str(seed), steps) as after_step:
         warnings.simplefilter("ignore", ConfoundedBatchWarning)  # every fit would say it: `Ensemble.fit` does, once
         if ensemble.keep:
-            return fit_or_load(
-                adata, config, train, labels_key=labels_key, batch_key=ensemble.batch_key, folder=ensemble.folder
-            )
+            columns = {"labels_key": labels_key, "batch_key": ensemble.batch_key}
+            return fit_or_load(adata, config, train, **columns, folder=ensemble.folder, after_step=after_step)
         model = SCANVI.from_anndata(adata, config, labels_key=labels_key, batch_key=ensemble.batch_key, seed=seed)
-        return model, fit(model, adata, train)
+        return model, fit(model, adata, train, after_step=after_step)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -43,6 +44,7 @@ def fit_or_load(
     labels_key: str = "label",
     batch_key: str | None = None,
     folder: str | Path | None = None,
+    after_step: Callable[[], object] | None = None,
 ) -> tuple[SCANVI, History]:
     """Return a fitted model of `adata` and its history, from the cache where the same fit was done before.
 
@@ -57,6 +59,7 @@ def fit_or_load(
         labels_key: Column of `obs` with the cell types.
         batch_key: Column of `obs` with the batches, if the model is to tell them apart.
         folder: Where fitted models are kept; `cache_folder()` where it is None.
+        after_step: Called after each step; see `fit`.
 
     Raises:
         InputError: Where counts, labels or batches cannot be used.
@@ -74,7 +77,7 @@ def fit_or_load(
         model.labeled_fraction = float((check_labels(adata, labels_key)[1] >= 0).mean())  # of these cells
         return model, history
     model = SCANVI.from_anndata(adata, model_config, labels_key=labels_key, batch_key=batch_key, seed=train_config.seed)
-    history = fit(model, adata, train_config)
+    history = fit(model, adata, train_config, after_step=after_step)
     with write_atomically(table) as part:
         part.write_text(json.dumps(asdict(history)))
     model.save(saved)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,24 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from scanvi_tutorial.config import Objective, TrainConfig, progress_bar
 from scanvi_tutorial.inputs.arrays import Cells, chunks
 from scanvi_tutorial.inputs.errors import InputError, listed, whole_number
-from scanvi_tutorial.inputs.session import usual_settings
+from scanvi_tutorial.inputs.session import one_thread, usual_settings
 from scanvi_tutorial.model.bound import BOUND_TERMS, bound_of, evaluating
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.checkpoint import Checkpoint, origin
 from scanvi_tutorial.training.fast import FastEngine
 from scanvi_tutorial.training.history import FitState, History
-from scanvi_tutorial.training.minibatches import Half, Minibatch, Split, paired_minibatches, read_half, split_cells
+from scanvi_tutorial.training.minibatches import (
+    Half,
+    Minibatch,
+    Split,
+    length_of,
+    paired_minibatches,
+    read_half,
+    split_cells,
+)
 from scanvi_tutorial.training.objective import Engine, PyroEngine, loss_of
+
+_MANY_ENTRIES = 1 << 19  # of a minibatch, cells × genes: from here on several threads pay (book/11_speed.md)
 
 
 def run_epoch(
@@ -40,6 +51,7 @@ def run_epoch(
     *,
     kl_weight: float = 1.0,
     objective: Objective = "labels",
+    after_step: Callable[[], object] = lambda: None,
 ) -> float:
     """Take one optimizer step a minibatch; return the mean loss, in nats per cell.
 
@@ -56,6 +68,7 @@ def run_epoch(
         if schedule is not None:
             schedule.step()
         losses.append(loss.item())
+        after_step()
     return float(np.mean(losses))
 
 
@@ -75,6 +88,7 @@ def fit(
     *,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 10,
+    after_step: Callable[[], object] | None = None,
 ) -> History:
     """Train `model` on `adata` in place and leave it on the CPU, in evaluation mode, in the state with the best bound.
 
@@ -84,6 +98,9 @@ def fit(
     In the file `checkpoint`, where one is named, the fit keeps its state every `checkpoint_every` epochs. Called
     again with an equal model, equal cells and an equal configuration, a fit that was killed goes on from there and
     ends, on as many threads, in the same parameters to the bit. The file is removed once the fit is done.
+
+    PyTorch has one thread meanwhile, unless minibatches have many genes: several wait for each other at every small
+    operation. `after_step` is called after each step; where it is given, no progress bar is shown.
 
     Raises:
         InputError: Where counts, labels or batches cannot be used, or a label that is to be learned has no cell.
@@ -103,7 +120,9 @@ def fit(
     split = split_cells(cells.codes, config)
     device = choose_device(config.device)
     kept = None if checkpoint is None else Checkpoint(checkpoint, origin(model, cells, config, device))
-    history = _Fit(model, cells, split, config, device).run(kept, checkpoint_every)
+    small = config.batch_size * len(model.genes) < _MANY_ENTRIES
+    with one_thread() if small else nullcontext():
+        history = _Fit(model, cells, split, config, device, after_step).run(kept, checkpoint_every)
     if kept is not None:
         kept.remove()
     return history
@@ -112,13 +131,21 @@ def fit(
 class _Fit:
     """The state of one run of `fit`."""
 
-    def __init__(self, model: SCANVI, cells: Cells, split: Split, config: TrainConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: SCANVI,
+        cells: Cells,
+        split: Split,
+        config: TrainConfig,
+        device: torch.device,
+        after_step: Callable[[], object] | None = None,
+    ) -> None:
         self.model = model
         self.cells = cells
         self.split = split
         self.config = config
-        self.steps = len(chunks(split.unlabeled_rows, config.batch_size))
-        self.epochs = max(1, min(config.max_epochs, config.max_steps // self.steps))
+        self.after_step = after_step
+        self.epochs, self.steps = length_of(split, config)
         self.warm_epochs = min(round(config.warmup * self.epochs), self.epochs - 1)
         self.rng = np.random.default_rng(config.seed)
         self.model.to(device)
@@ -136,7 +163,8 @@ class _Fit:
             torch.manual_seed(self.config.seed)
             so_far = FitState() if checkpoint is None else checkpoint.restore(*state)
             spent = so_far.seconds
-            bar = progress_bar(range(len(so_far.rows), self.epochs), "fit", unit="epoch")
+            epochs = range(len(so_far.rows), self.epochs)
+            bar = progress_bar(epochs, "fit", unit="epoch", shown=self.after_step is None)
             for epoch in bar:
                 kl_weight = min(1.0, (epoch + 1) / (self.warm_epochs + 1))
                 row = self.learn(kl_weight) | self.watch()
@@ -181,6 +209,7 @@ class _Fit:
             self.schedule,
             kl_weight=kl_weight,
             objective=config.objective,
+            after_step=self.after_step or (lambda: None),
         )
         return {"loss": loss, "kl_weight": kl_weight, "learning_rate": rate}
 

@@ -148,6 +148,12 @@ def split_cells(codes: np.ndarray, config: TrainConfig) -> Split:
     )
 
 
+def length_of(split: Split, config: TrainConfig) -> tuple[int, int]:
+    """Return how many epochs a fit has at most, and how many steps each."""
+    steps = len(chunks(split.unlabeled_rows, config.batch_size))
+    return max(1, min(config.max_epochs, config.max_steps // steps)), steps
+
+
 def _two_or_more(rows: np.ndarray) -> np.ndarray:
     """Repeat the only cell there is: normalization over a minibatch of one is undefined."""
     return np.repeat(rows, 2) if len(rows) == 1 else rows

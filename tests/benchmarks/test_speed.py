@@ -27,27 +27,39 @@ def test_an_epoch_is_what_a_further_one_adds_and_the_median_of_repeats_is_told(m
         }
 
     monkeypatch.setattr(speed, "once", fake)
-    row = speed.epoch_of("Pyro's tutorial, dense", tmp_path, threads=1, repeats=3)
+    (row,) = speed.epochs_of(["Pyro's tutorial, dense"], tmp_path, threads=1, repeats=3)
     assert (row["epoch_seconds"], row["least"], row["most"], row["added_mb"]) == (2, 1, 12, 300)
 
 
-def test_quick_epochs_are_counted_over_ten(monkeypatch, tmp_path):
+def test_arms_have_their_turn_in_every_repeat_and_quick_epochs_are_counted_over_more(monkeypatch, tmp_path):
+    calls = []
+
     def fake(method, cells, *, threads):
+        calls.append(dict(method.settings))
         return None, {"seconds": 10 + 0.5 * method.settings["epochs"], "added_mb": 100.0, "versions": {"torch": "1"}}
 
     monkeypatch.setattr(speed, "once", fake)
-    assert speed.epoch_of("ours, defaults (2,000 genes)", tmp_path, threads=1, repeats=1)["epoch_seconds"] == 0.5
+    arms = ["ours, defaults (2,000 genes)", "ours, no labels (2,000 genes)"]
+    rows = speed.epochs_of(arms, tmp_path, threads=1, repeats=2)
+    assert [(row["arm"], row["epoch_seconds"], row["further_epochs"]) for row in rows] == [
+        (arm, 0.5, 6) for arm in arms
+    ]
+    assert [call["epochs"] for call in calls] == [1, 7, 1, 7, 7, 1, 7, 1]
+    assert ["train" in call for call in calls] == [False, False, True, True] * 2
 
 
 def test_whole_trainings_are_multiplied_from_epochs_that_were_measured():
-    rows = [{"arm": arm, "epoch_seconds": value} for arm, value in zip(speed.ARMS, (50, 20, 5, 30, 40, 3), strict=True)]
+    rows = [
+        {"arm": arm, "epoch_seconds": value}
+        for arm, value in zip(speed.ARMS, (50, 20, 5, 4, 30, 40, 3, 7), strict=True)
+    ]
     found = {row["run"]: row["seconds"] for row in speed.multiplied(rows)}
     assert found == {
         "Pyro's tutorial, 80 epochs": 80 * 50,
         "scvi-tools, 100 + 25 epochs": 100 * 30 + 25 * 40,
-        "scvi-tools, 2,000 genes, 100 + 25 epochs": 125 * 3,
+        "scvi-tools, 2,000 genes, 100 + 25 epochs": 100 * 3 + 25 * 7,
     }
-    assert [row["run"] for row in speed.multiplied(rows[:4])] == ["Pyro's tutorial, 80 epochs"]
+    assert [row["run"] for row in speed.multiplied(rows[:5])] == ["Pyro's tutorial, 80 epochs"]
 
 
 def test_cells_are_written_once_and_are_sparse_counts_with_seeds_and_truth(tmp_path):

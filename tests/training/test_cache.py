@@ -20,7 +20,7 @@ SHORT = TrainConfig(max_epochs=2, batch_size=8)
 def fits(monkeypatch):
     """Count how many fits are run."""
     calls, original = [], cache.fit
-    monkeypatch.setattr(cache, "fit", lambda *arguments: calls.append(1) or original(*arguments))
+    monkeypatch.setattr(cache, "fit", lambda *given, **more: calls.append(1) or original(*given, **more))
     return calls
 
 

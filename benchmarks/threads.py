@@ -1,0 +1,85 @@
+"""What a step costs on one thread and on all, alone and beside busy processes: `python benchmarks/threads.py`.
+
+A busy process multiplies matrices on one thread. "default" is what `fit` chooses. Every number is the median of some
+fits of few steps, of which the first is left out; what is compared was measured in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+import torch
+from anndata import AnnData
+from provenance import provenance, write_json
+
+import scanvi_tutorial as st
+from scanvi_tutorial.training import loop
+
+RESULTS = Path(__file__).resolve().parent / "results" / "threads.json"
+SIZES = ((700, 765), (6_000, 2_000), (4_000, 20_000))  # cells and genes
+STEPS, REPEATS = 40, 2
+BUSY = "import torch; torch.set_num_threads(1); a = torch.rand(500, 500)\nwhile True: a @ a"
+
+
+@contextmanager
+def busy(processes: int) -> Iterator[None]:
+    """Keep other processes busy meanwhile."""
+    others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(processes)]
+    try:
+        time.sleep(5 if others else 0)  # they import first
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+def milliseconds(adata: AnnData, threads: int | None) -> float:
+    """Return what a step takes on so many threads; None leaves them to `fit`."""
+    limit = loop._MANY_ENTRIES
+    torch.set_num_threads(threads or torch.get_num_threads())
+    loop._MANY_ENTRIES = 0 if threads else limit
+    taken: list[float] = []
+    config = st.TrainConfig(objective="unlabeled", device="cpu", max_epochs=10**6, max_steps=STEPS)
+    try:
+        for _ in range(2):
+            st.fit(st.SCANVI.from_anndata(adata), adata, config, after_step=lambda: taken.append(time.perf_counter()))
+    finally:
+        loop._MANY_ENTRIES = limit
+    second = taken[len(taken) // 2 :]  # without what the first step sets up
+    return 1e3 * statistics.median(b - a for a, b in pairwise(second))
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    asked = parser.parse_args()
+    everything = torch.get_num_threads()
+    found: dict[tuple[int, int, int, str], list[float]] = defaultdict(list)
+    for cells, genes in SIZES:
+        adata = st.load("simulated", cells=cells, genes=genes, per_label=10)
+        for _ in range(REPEATS):
+            for others in (0, 1, 2):
+                with busy(others):
+                    for name, threads in (("one", 1), ("all", everything), ("default", None)):
+                        torch.set_num_threads(everything)
+                        found[cells, genes, others, name].append(milliseconds(adata, threads))
+    names = ("cells", "genes", "busy", "threads")
+    rows = [dict(zip(names, key, strict=True)) | {"ms": statistics.median(ms)} for key, ms in found.items()]
+    write_json(asked.out, provenance() | {"all": everything, "rows": rows})
+    print(pd.DataFrame(rows).pivot_table("ms", ["cells", "genes", "threads"], "busy").round(1))
+
+
+if __name__ == "__main__":
+    main()
