@@ -21,6 +21,7 @@ def scanvi(
     scvi_epochs: int | None = None,
     scanvi_epochs: int | None = None,
     train_size: float | None = None,
+    watch: bool = False,
 ) -> pd.DataFrame:
     """Return the probabilities (cells, labels) of SCANVI, started from an SCVI model of the same cells.
 
@@ -32,12 +33,13 @@ def scanvi(
         scvi_epochs: Epochs without labels; None leaves it to scvi-tools (400 up to 20,000 cells).
         scanvi_epochs: Epochs with labels; None leaves it to scvi-tools (at most 10 after SCVI).
         train_size: Share of the cells, and of the seeds, that is trained on; None leaves it to scvi-tools (0.9).
+        watch: Look at the bound on held-out cells after each epoch without labels.
     """
     scvi.settings.seed = seed
     scvi.model.SCVI.setup_anndata(adata, labels_key=labels_key)
     vae = scvi.model.SCVI(adata, **(model or {}))
     plain = {"accelerator": "cpu", "train_size": train_size, "enable_progress_bar": False}
-    vae.train(max_epochs=scvi_epochs, **plain)
+    vae.train(max_epochs=scvi_epochs, check_val_every_n_epoch=1 if watch else None, **plain)
     classifier = scvi.model.SCANVI.from_scvi_model(vae, unlabeled_category="Unknown")
     classifier.train(max_epochs=scanvi_epochs, **plain)
     table = classifier.predict(soft=True)
@@ -45,6 +47,7 @@ def scanvi(
         "scvi_epochs": vae.trainer.current_epoch,
         "scanvi_epochs": classifier.trainer.current_epoch,
         "seeds_trained_on": _seeds_trained_on(classifier, adata, labels_key),
+        "bounds": [-float(value) for value in vae.history["elbo_validation"].iloc[:, 0]] if watch else [],
         "module": {"n_latent": classifier.module.n_latent, "n_layers": classifier.module.n_layers},
     }
     return table

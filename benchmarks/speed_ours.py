@@ -49,7 +49,8 @@ def from_file(
     model = st.SCANVI.from_anndata(adata, config, labels_key=labels_key, seed=seed)
     history = st.fit(model, adata, settings)
     table = st.label_probabilities(model, adata, seed=seed)
-    table.attrs = {"model": asdict(config), "train": asdict(settings), "epochs": len(history.frame)}
+    bounds = history.frame["bound_held_out"].tolist()
+    table.attrs = {"model": asdict(config), "train": asdict(settings), "epochs": len(history), "bounds": bounds}
     return table
 
 
