@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,7 +40,9 @@ def scanvi(
     scvi.model.SCVI.setup_anndata(adata, labels_key=labels_key)
     vae = scvi.model.SCVI(adata, **(model or {}))
     plain = {"accelerator": "cpu", "train_size": train_size, "enable_progress_bar": False}
+    begun = time.perf_counter()
     vae.train(max_epochs=scvi_epochs, check_val_every_n_epoch=1 if watch else None, **plain)
+    seconds = time.perf_counter() - begun
     classifier = scvi.model.SCANVI.from_scvi_model(vae, unlabeled_category="Unknown")
     classifier.train(max_epochs=scanvi_epochs, **plain)
     table = classifier.predict(soft=True)
@@ -48,6 +51,7 @@ def scanvi(
         "scanvi_epochs": classifier.trainer.current_epoch,
         "seeds_trained_on": _seeds_trained_on(classifier, adata, labels_key),
         "bounds": [-float(value) for value in vae.history["elbo_validation"].iloc[:, 0]] if watch else [],
+        "seconds_of_bounds": seconds,
         "module": {"n_latent": classifier.module.n_latent, "n_layers": classifier.module.n_layers},
     }
     return table

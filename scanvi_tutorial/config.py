@@ -152,7 +152,7 @@ class RunConfig:
 
 
 def progress_bar(steps: Iterable[T], description: str, *, unit: str = "it", shown: bool = True) -> "tqdm[T]":
-    """Return `steps` behind a progress bar, which `TQDM_DISABLE=1` silences (tqdm.auto alone would ignore it)."""
+    """Return `steps` behind a progress bar, which `TQDM_DISABLE=1` silences (tqdm.auto alone would not)."""
     silent = not shown or os.environ.get("TQDM_DISABLE", "").lower() in _TRUE
     return tqdm(steps, desc=description, unit=unit, disable=silent)
 

@@ -5,6 +5,7 @@ Used in book/08_evaluation.md. Classifiers learn labels from the states of the l
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass, field, replace
 from itertools import cycle
@@ -17,6 +18,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scanvi_tutorial.annotation.combined import answer_from_states, components_of
+from scanvi_tutorial.annotation.progress import bar_of_steps, count_steps
 from scanvi_tutorial.config import UNLABELED, UNLABELED_TRAIN, ModelConfig, TrainConfig
 from scanvi_tutorial.inference.predictions import label_probabilities, latent
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning, check_batches, confounding
@@ -30,7 +32,6 @@ from scanvi_tutorial.training.cache import fit_or_load
 from scanvi_tutorial.training.history import History
 from scanvi_tutorial.training.loop import fit
 from scanvi_tutorial.training.minibatches import length_of, split_cells
-from scanvi_tutorial.training.progress import bar_of_steps, count_steps
 
 _FEWEST_AND_MOST, _CELLS_TIMES_FITS = (4, 6), 16_000  # fits, so that many cells do not take hours
 _NORMS: tuple[Literal["layer", "batch"], ...] = ("layer", "batch")  # in turn, since neither is better on all cells
@@ -85,8 +86,7 @@ class Ensemble:
         """Return the fitted models and their histories; `labels_key` only says how many types there are."""
         count = self.fits or int(np.clip(_CELLS_TIMES_FITS // adata.n_obs, *_FEWEST_AND_MOST))
         seeds = np.random.SeedSequence(seed).generate_state(count)
-        epochs, a_pass = length_of(split_cells(np.full(adata.n_obs, -1), self.train), self.train)
-        steps = epochs * a_pass
+        steps = math.prod(length_of(split_cells(np.full(adata.n_obs, -1), self.train), self.train))
         if self.batch_key is not None:
             text = confounding(*check_labels(adata, labels_key), check_batches(adata, self.batch_key))
             if text is not None:

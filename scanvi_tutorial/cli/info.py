@@ -67,5 +67,8 @@ def doctor() -> None:
     for name, number in versions().items():
         click.echo(f"{name:<16} {number}")
     threads, cores = torch.get_num_threads(), joblib.cpu_count()
-    click.echo(f"{'device':<16} {choose_device('auto')}; threads: {threads}, cores: {cores}")
+    click.echo(f"{'device':<16} {choose_device('auto')}")
+    click.echo(
+        f"{'threads':<16} {threads}; one where a fit has small minibatches, and fits side by side on {cores} cores"
+    )
     click.echo(f"{'fits of the book':<16} {cache_folder()}")

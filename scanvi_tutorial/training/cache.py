@@ -59,7 +59,7 @@ def fit_or_load(
         labels_key: Column of `obs` with the cell types.
         batch_key: Column of `obs` with the batches, if the model is to tell them apart.
         folder: Where fitted models are kept; `cache_folder()` where it is None.
-        after_step: Called after each step; see `fit`.
+        after_step: Called after each step of a fit that is made; see `fit`.
 
     Raises:
         InputError: Where counts, labels or batches cannot be used.

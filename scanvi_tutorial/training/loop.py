@@ -40,7 +40,7 @@ from scanvi_tutorial.training.minibatches import (
 )
 from scanvi_tutorial.training.objective import Engine, PyroEngine, loss_of
 
-_MANY_ENTRIES = 1 << 19  # of a minibatch, cells × genes: from here on several threads pay (book/11_speed.md)
+_MANY_ENTRIES = 1 << 19  # of a minibatch, cells × genes: from here on fits have several threads (book/11_speed.md)
 
 
 def run_epoch(
@@ -99,8 +99,9 @@ def fit(
     again with an equal model, equal cells and an equal configuration, a fit that was killed goes on from there and
     ends, on as many threads, in the same parameters to the bit. The file is removed once the fit is done.
 
-    PyTorch has one thread meanwhile, unless minibatches have many genes: several wait for each other at every small
-    operation. `after_step` is called after each step; where it is given, no progress bar is shown.
+    PyTorch has one thread meanwhile, unless a minibatch has very many counts (cells times genes): several threads wait
+    for each other at every small operation. `after_step` is called after each step; where it is given, no progress bar
+    is shown.
 
     Raises:
         InputError: Where counts, labels or batches cannot be used, or a label that is to be learned has no cell.

@@ -45,7 +45,7 @@ def test_arms_have_their_turn_in_every_repeat_and_quick_epochs_are_counted_over_
         (arm, 0.5, 6) for arm in arms
     ]
     assert [call["epochs"] for call in calls] == [1, 7, 1, 7, 7, 1, 7, 1]
-    assert ["train" in call for call in calls] == [False, False, True, True] * 2
+    assert ["train" in call for call in calls] == [False, False, True, True, True, True, False, False]
 
 
 def test_whole_trainings_are_multiplied_from_epochs_that_were_measured():
