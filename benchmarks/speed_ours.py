@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 import scanvi_tutorial as st
 from scanvi_tutorial.annotation.methods import Ensemble
@@ -66,5 +67,6 @@ def recommended_from_file(
     train: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Return the probabilities (cells, labels) of what the book recommends, fitted anew; arguments as above."""
-    ensemble = Ensemble(train=replace(UNLABELED_TRAIN, device="cpu", **(train or {})), fits=fits, keep=False)
+    settings = replace(UNLABELED_TRAIN, device="cpu", **(train or {}))
+    ensemble = Ensemble(train=settings, fits=fits, keep=False, jobs=torch.get_num_threads())  # a thread a fit
     return ensemble(st.read_selected(path, genes), labels_key=labels_key, seed=seed)
