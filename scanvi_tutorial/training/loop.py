@@ -51,11 +51,12 @@ def run_epoch(
     *,
     kl_weight: float = 1.0,
     objective: Objective = "labels",
-    after_step: Callable[[], object] = lambda: None,
+    after_step: Callable[[], object] | None = None,
 ) -> float:
     """Take one optimizer step a minibatch; return the mean loss, in nats per cell.
 
-    Raises `FloatingPointError` where the loss stops being a number.
+    `after_step` is called after each step. Raises `FloatingPointError` where the loss stops being
+    a number.
     """
     engine.model.train()
     losses = []
@@ -68,7 +69,8 @@ def run_epoch(
         if schedule is not None:
             schedule.step()
         losses.append(loss.item())
-        after_step()
+        if after_step is not None:
+            after_step()
     return float(np.mean(losses))
 
 
@@ -210,7 +212,7 @@ class _Fit:
             self.schedule,
             kl_weight=kl_weight,
             objective=config.objective,
-            after_step=self.after_step or (lambda: None),
+            after_step=self.after_step,
         )
         return {"loss": loss, "kl_weight": kl_weight, "learning_rate": rate}
 

@@ -20,7 +20,7 @@ from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training import loop as training
 from scanvi_tutorial.training.history import History
 from scanvi_tutorial.training.loop import choose_device, fit, run_epoch
-from scanvi_tutorial.training.minibatches import Half, Minibatch, split_cells
+from scanvi_tutorial.training.minibatches import Half, Minibatch, length_of, split_cells
 from scanvi_tutorial.training.objective import PyroEngine, loss_of
 
 SHORT = TrainConfig(max_epochs=4, batch_size=8, warmup=0.5, patience=4)
@@ -257,6 +257,22 @@ def test_unknown_label_column_is_refused_before_training(tiny):
     del adata.obs["label"]
     with pytest.raises(InputError, match="no column 'label'"):
         fit(model, adata, SHORT)
+
+
+@pytest.mark.parametrize("least", [10**9, 1])
+def test_small_minibatches_have_one_thread_and_every_step_is_told(tiny, monkeypatch, least):
+    monkeypatch.setattr(training, "_MANY_ENTRIES", least)
+    adata, seen, before = tiny(), [], torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        model = SCANVI.from_anndata(adata, ModelConfig(n_latent=2, gene_hidden=(8,)))
+        history = fit(model, adata, SHORT, after_step=lambda: seen.append(torch.get_num_threads()))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    epochs, steps = length_of(split_cells(codes_of(adata), SHORT), SHORT)
+    assert (len(history), len(seen)) == (epochs, epochs * steps)
+    assert set(seen) == {1 if least > 1 else 3}
 
 
 def test_run_epoch_takes_any_iterable_of_minibatches(tiny):
