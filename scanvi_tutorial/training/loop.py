@@ -55,8 +55,9 @@ def run_epoch(
 ) -> float:
     """Take one optimizer step a minibatch; return the mean loss, in nats per cell.
 
-    `after_step` is called after each step. Raises `FloatingPointError` where the loss stops being
-    a number.
+    `after_step` is called after each step.
+
+    Raises `FloatingPointError` where the loss stops being a number.
     """
     engine.model.train()
     losses = []
