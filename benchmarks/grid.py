@@ -21,10 +21,8 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +40,7 @@ from scanvi_tutorial.annotation.combined import Answer, answer_from_states
 from scanvi_tutorial.annotation.label_model import LabelModel
 from scanvi_tutorial.annotation.methods import Ensemble, SingleFit
 from scanvi_tutorial.annotation.rules import StateClassifier
+from scanvi_tutorial.annotation.tasks import run_tasks
 from scanvi_tutorial.config import UNLABELED_TRAIN, ModelConfig, TrainConfig
 from scanvi_tutorial.data.simulated import bayes_probabilities
 from scanvi_tutorial.evaluation import (
@@ -399,20 +398,26 @@ def run(
     about = {"code": code} | provenance() | {"settings": settings}  # of the code that is about to run, once
     if kept:  # rows that are there keep what is said of them, and those to come are told apart by date and commit
         about = kept | {"continued": [*kept.get("continued", []), provenance()]}
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:  # torch's threads survive no fork
-        running = {pool.submit(of_task or work, task): task for task in left}
-        try:
-            for number, finished in enumerate(as_completed(running), 1):
-                task = " ".join(map(str, asdict(running[finished]).values()))
-                try:
-                    rows += finished.result()
-                except Exception as error:
-                    raise RuntimeError(f"{task} failed; the {len(rows)} rows before it are in {path.name}.") from error
-                write_json(path, about | {"rows": rows})
-                print(f"{number}/{len(left)} {task}", flush=True)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    try:
+        for count, (number, found) in enumerate(run_tasks(_named, [(of_task or work, task) for task in left], jobs), 1):
+            rows += found
+            write_json(path, about | {"rows": rows})
+            print(f"{count}/{len(left)} {_name(left[number])}", flush=True)
+    except Exception as error:
+        raise RuntimeError(f"{error} The {len(rows)} rows before it are in {path.name}.") from error
     return pd.DataFrame(rows)
+
+
+def _named(of_task: Callable[[Any], list[dict[str, Any]]], task: Any) -> list[dict[str, Any]]:
+    """Return the rows of a task; where it fails, the error names it."""
+    try:
+        return of_task(task)
+    except Exception as error:
+        raise RuntimeError(f"{_name(task)} failed ({error}).") from error
+
+
+def _name(task: Any) -> str:
+    return " ".join(map(str, asdict(task).values()))
 
 
 def show(table: pd.DataFrame) -> str:
@@ -461,4 +466,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    import grid  # by name, under which other processes find its functions
+
+    grid.main()

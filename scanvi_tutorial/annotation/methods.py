@@ -6,19 +6,20 @@ Used in book/08_evaluation.md. Classifiers learn labels from the states of the l
 from __future__ import annotations
 
 import math
+import threading
 import warnings
 from dataclasses import dataclass, field, replace
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Literal
 
-import joblib
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from scanvi_tutorial.annotation.combined import answer_from_states, components_of
 from scanvi_tutorial.annotation.progress import bar_of_steps, count_steps
+from scanvi_tutorial.annotation.tasks import run_tasks
 from scanvi_tutorial.config import UNLABELED, UNLABELED_TRAIN, ModelConfig, TrainConfig
 from scanvi_tutorial.inference.predictions import label_probabilities, latent
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning, check_batches, confounding
@@ -34,6 +35,7 @@ from scanvi_tutorial.training.loop import fit
 from scanvi_tutorial.training.minibatches import length_of, split_cells
 
 _FEWEST_AND_MOST, _CELLS_TIMES_FITS = (4, 6), 16_000  # fits, so that many cells do not take hours
+_ONE_AT_A_TIME = threading.Lock()  # in a process: fits draw from torch's own generator
 _NORMS: tuple[Literal["layer", "batch"], ...] = ("layer", "batch")  # in turn, since neither is better on all cells
 
 
@@ -67,9 +69,9 @@ class Ensemble:
     train: TrainConfig = UNLABELED_TRAIN
     fits: int | None = None  # None: six, and fewer from 2,700 cells on, but four at the least
     batch_key: str | None = None  # the column of obs with a batch that decoder and library know
-    folder: str | Path | None = None  # where fits are kept; None is `cache_folder()`
+    folder: str | Path | None = None  # where fits are kept, unfinished ones too; None is `cache_folder()`
     keep: bool = True  # False fits anew and leaves nothing on disk
-    jobs: int = 1  # how many fits run side by side, each in a process of its own, on one thread
+    jobs: int = 1  # how many fits run side by side, each in a process of its own, on one thread; see `run_tasks`
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "jobs", whole_number(self.jobs, "jobs", 1))
@@ -91,15 +93,13 @@ class Ensemble:
             text = confounding(*check_labels(adata, labels_key), check_batches(adata, self.batch_key))
             if text is not None:
                 warnings.warn(text, ConfoundedBatchWarning, stacklevel=2)
-        jobs = min(self.jobs, count)
-        # loky's workers need no `if __name__ == "__main__"` in a caller's script; and nothing is mapped into memory,
-        # since scipy's sparse matrices of read-only memory maps cannot be sorted in place
-        run = joblib.Parallel(n_jobs=jobs, backend="loky", max_nbytes=None)
-        with bar_of_steps(f"{count} fits, {jobs} at once", count, steps) as folder:
-            return run(
-                joblib.delayed(_one)(self, adata, labels_key, int(own), norm, folder, steps)
-                for own, norm in zip(seeds, cycle(_NORMS), strict=False)
-            )
+        with bar_of_steps(f"{count} fits", count, steps) as folder:
+            tasks = [
+                (self, adata, labels_key, int(own), norm, folder, steps)
+                for own, norm in zip(seeds, islice(cycle(_NORMS), count), strict=True)
+            ]
+            done = dict(run_tasks(_one, tasks, min(self.jobs, count)))
+        return [done[number] for number in range(count)]
 
 
 @usual_settings()
@@ -159,10 +159,23 @@ def _one(
 ) -> tuple[SCANVI, History]:
     config = replace(ensemble.model, norm=norm, shares="equal")  # there is no label to learn shares beside
     train = replace(ensemble.train, seed=seed, objective="unlabeled")
-    with one_thread(), warnings.catch_warnings(), count_steps(folder, str(seed), steps) as after_step:
+    with (
+        _ONE_AT_A_TIME,
+        one_thread(),
+        warnings.catch_warnings(),
+        count_steps(folder, str(seed), steps) as after_step,
+    ):
         warnings.simplefilter("ignore", ConfoundedBatchWarning)  # every fit would say it: `Ensemble.fit` does, once
         if ensemble.keep:
-            columns = {"labels_key": labels_key, "batch_key": ensemble.batch_key}
-            return fit_or_load(adata, config, train, **columns, folder=ensemble.folder, after_step=after_step)
+            return fit_or_load(
+                adata,
+                config,
+                train,
+                labels_key=labels_key,
+                batch_key=ensemble.batch_key,
+                folder=ensemble.folder,
+                unfinished=ensemble.folder is not None,
+                after_step=after_step,
+            )
         model = SCANVI.from_anndata(adata, config, labels_key=labels_key, batch_key=ensemble.batch_key, seed=seed)
         return model, fit(model, adata, train, after_step=after_step)

@@ -56,6 +56,7 @@ def annotate(
     model_config: ModelConfig | None = None,
     train_config: TrainConfig | None = None,
     jobs: int | None = None,
+    folder: str | Path | None = None,
 ) -> None:
     """Name every cell of `adata`, learning from those that have a label; write the answer into `adata`.
 
@@ -104,6 +105,9 @@ def annotate(
         model_config: `ModelConfig()` where it is None; fits take LayerNorm and BatchNorm in turn in any case.
         train_config: `UNLABELED_TRAIN` where it is None; its objective is "unlabeled" in any case.
         jobs: Fits at once, each in a process of its own on one thread; None takes a process a core from 500 cells on.
+            Inside `joblib.parallel_config(backend="dask")` fits go to the workers of that cluster (book/14_scale.md).
+        folder: Where fits are kept, unfinished ones too, so that a call that was cut off goes on from there when it is
+            made again; on a cluster, a folder that its workers share. None keeps none.
 
     Raises:
         InputError: Where counts, labels, batches or names cannot be used; the message says what to do.
@@ -139,7 +143,9 @@ def annotate(
     if jobs is None:
         jobs = joblib.cpu_count() if cells.n_obs >= _MANY_CELLS else 1
     model_config, train_config = model_config or ModelConfig(), train_config or UNLABELED_TRAIN
-    ensemble = Ensemble(model_config, train_config, fits=fits, batch_key=batch_key, keep=False, jobs=jobs)
+    ensemble = Ensemble(
+        model_config, train_config, fits=fits, batch_key=batch_key, folder=folder, keep=folder is not None, jobs=jobs
+    )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConfoundedBatchWarning)  # every fit would say it

@@ -46,7 +46,13 @@ def bar_of_steps(description: str, fits: int, steps: int) -> Iterator[Path]:
 
 @contextmanager
 def count_steps(folder: Path, name: str, steps: int) -> Iterator[Callable[[], object]]:
-    """Yield what to call after each step of the fit called `name`; steps that an early end saves count as taken."""
-    with (folder / name).open("ab", buffering=0) as file:
+    """Yield what to call after each step of the fit called `name`; steps that an early end saves count as taken.
+
+    A worker on another machine may not see the folder: its steps are not counted.
+    """
+    if not folder.is_dir():
+        yield lambda: None
+        return
+    with (folder / name).open("wb", buffering=0) as file:  # anew, where a fit begins again
         yield lambda: file.write(b".")
         file.truncate(steps)

@@ -44,6 +44,7 @@ def fit_or_load(
     labels_key: str = "label",
     batch_key: str | None = None,
     folder: str | Path | None = None,
+    unfinished: bool = False,
     after_step: Callable[[], object] | None = None,
 ) -> tuple[SCANVI, History]:
     """Return a fitted model of `adata` and its history, from the cache where the same fit was done before.
@@ -59,6 +60,8 @@ def fit_or_load(
         labels_key: Column of `obs` with the cell types.
         batch_key: Column of `obs` with the batches, if the model is to tell them apart.
         folder: Where fitted models are kept; `cache_folder()` where it is None.
+        unfinished: Whether a fit that is cut off is kept too, and goes on the next time; not for a fit that two
+            processes may make at once.
         after_step: Called after each step of a fit that is made; see `fit`.
 
     Raises:
@@ -77,7 +80,8 @@ def fit_or_load(
         model.labeled_fraction = float((check_labels(adata, labels_key)[1] >= 0).mean())  # of these cells
         return model, history
     model = SCANVI.from_anndata(adata, model_config, labels_key=labels_key, batch_key=batch_key, seed=train_config.seed)
-    history = fit(model, adata, train_config, after_step=after_step)
+    checkpoint = folder / f"{key}.checkpoint" if unfinished else None
+    history = fit(model, adata, train_config, checkpoint=checkpoint, after_step=after_step)
     with write_atomically(table) as part:
         part.write_text(json.dumps(asdict(history)))
     model.save(saved)

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from importlib import import_module
 
@@ -14,11 +13,6 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 grid = import_module("grid")
 
 CHOSEN = [grid.Task("simulated", "random", 10, draw, "baselines") for draw in range(3)]
-
-
-@pytest.fixture(autouse=True)
-def _in_threads(monkeypatch):
-    monkeypatch.setattr(grid, "ProcessPoolExecutor", lambda jobs, mp_context: ThreadPoolExecutor(jobs))
 
 
 def row_of(task):
