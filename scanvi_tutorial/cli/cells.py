@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from anndata import AnnData
 
 from scanvi_tutorial.annotation.new_cells import predict as predict_cells
 from scanvi_tutorial.annotation.pipeline import annotate as annotate_cells
@@ -40,6 +42,10 @@ from scanvi_tutorial.model.persistence import is_saved
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.report import write_report
 from scanvi_tutorial.training.loop import fit
+from scanvi_tutorial.training.processes import launch
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @click.command(short_help="Name all cells, learning from the labeled ones.")
@@ -102,6 +108,13 @@ def annotate(
 @IN
 @labeled
 @click.option("--model", required=True, type=FILE, metavar="FILE", help="Where the model goes.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Processes that share the fit, each on a GPU or a core.",
+)
 @SEED
 @OVERWRITE
 @QUIET
@@ -132,12 +145,22 @@ def train(
             cells, of_genes = chosen_genes(plain, adata.uns.get("markers"), genes)
             warn_of([*notes, *of_genes])
             batch_key = batch_key if batch_key in cells.obs else None
-            fitted = SCANVI.from_anndata(cells, labels_key=labels_key, batch_key=batch_key, seed=rest["seed"])
-        history = fit(fitted, cells, TrainConfig(seed=rest["seed"]))
-        fitted.save(rest["model"])
+        work = partial(_fit_and_save, rest["model"], cells, rest["seed"], labels_key=labels_key, batch_key=batch_key)
+        epochs, best = work() if rest["processes"] == 1 else launch(work, rest["processes"])
         if not rest["quiet"]:
-            best = history.frame["bound_held_out"].max()
-            click.echo(f"{len(history)} epochs, held-out bound {best:.1f} nats per cell; kept in {rest['model']}.")
+            click.echo(f"{epochs} epochs, held-out bound {best:.1f} nats per cell; kept in {rest['model']}.")
+
+
+def _fit_and_save(
+    path: Path, cells: AnnData, seed: int, fabric: Fabric | None = None, **columns: Any
+) -> tuple[int, float]:
+    """Fit a model, alone or beside other processes, and save it; return how many epochs it took, and the best bound."""
+    with notes_at_once():
+        model = SCANVI.from_anndata(cells, **columns, seed=seed)
+    history = fit(model, cells, TrainConfig(seed=seed), fabric=fabric)
+    if fabric is None or fabric.is_global_zero:
+        model.save(path)
+    return len(history), history.frame["bound_held_out"].max()
 
 
 @click.command(short_help="Name cells with a model that was kept.")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import joblib
 import torch
-from numpy.random import Generator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -32,27 +31,22 @@ class Checkpoint:
     path: str | Path  # in a folder that is there
     origin: Mapping[str, str]  # hashes of what the fit is made from, by name
 
-    def write(
-        self, fit_state: FitState, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler, rng: Generator
-    ) -> None:
+    def write(self, fit_state: FitState, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler) -> None:
         """Keep the fit as it is now, in place of what was kept before."""
         adam = optimizer.state_dict()
-        parts = {"model": model.state_dict(), "best": fit_state.best_state or {}, "generator": _generators(model)}
+        parts = {"model": model.state_dict(), "best": fit_state.best_state or {}}
         parts |= {f"optimizer.{number}": state for number, state in adam["state"].items()}
         tensors = {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
         about = {
             "origin": dict(self.origin),
             "groups": adam["param_groups"],
             "schedule": schedule.state_dict(),
-            "rng": rng.bit_generator.state,
             **{name: getattr(fit_state, name) for name in _OF_THE_FIT},
         }
         write_file(self.path, tensors, about, kind="checkpoint")
 
-    def restore(self, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler, rng: Generator) -> FitState:
+    def restore(self, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler) -> FitState:
         """Put everything back as it was kept; where nothing was kept, leave it at the start.
-
-        Call it within `torch.random.fork_rng`: torch's global generator is put back too.
 
         Raises:
             PersistenceError: Where the file is something else, a damaged checkpoint, or one of another fit.
@@ -75,9 +69,6 @@ class Checkpoint:
                         state[name] = torch.empty_like(parameter).copy_(value)
             optimizer.load_state_dict({"state": states, "param_groups": about["groups"]})
             schedule.load_state_dict(about["schedule"])
-            rng.bit_generator.state = about["rng"]
-            for device in _generators(model):
-                getattr(torch, device).set_rng_state(tensors[f"generator.{device}"])
             kept = {name: about[name] for name in _OF_THE_FIT}
             return FitState(**kept, best_state=_part(tensors, "best") or None)
 
@@ -86,11 +77,12 @@ class Checkpoint:
         Path(self.path).unlink(missing_ok=True)
 
 
-def origin(model: SCANVI, cells: Cells, config: TrainConfig, device: torch.device) -> dict[str, str]:
+def origin(model: SCANVI, cells: Cells, config: TrainConfig, device: str, processes: int) -> dict[str, str]:
     """Return hashes of what a fit is made from, by name, for a checkpoint to tell it from others."""
     made_from = {
         "the version of torch": str(torch.__version__),
-        "the device": str(device),
+        "the device": device,
+        "the number of processes": processes,
         "the genes": model.genes,
         "the names of the labels": model.label_names,
         "the batches": [model.batches and asdict(model.batches), cells.batch_codes],
@@ -105,10 +97,3 @@ def origin(model: SCANVI, cells: Cells, config: TrainConfig, device: torch.devic
 
 def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
-
-
-def _generators(model: nn.Module) -> dict[str, Tensor]:
-    """Return the states of the generators that a fit of `model` draws from: "random", torch's own, and the device's."""
-    device = next(model.parameters()).device.type
-    names = ["random"] if device == "cpu" else ["random", device]
-    return {name: getattr(torch, name).get_rng_state() for name in names}

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyro
@@ -39,7 +39,12 @@ from scanvi_tutorial.training.minibatches import (
     split_cells,
 )
 from scanvi_tutorial.training.objective import Engine, PyroEngine, loss_of
+from scanvi_tutorial.training.processes import Processes
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+ALONE = Processes()
 _MANY_ENTRIES = 1 << 19  # of a minibatch, cells × genes: from here on fits have several threads (book/11_speed.md)
 
 
@@ -52,10 +57,11 @@ def run_epoch(
     kl_weight: float = 1.0,
     objective: Objective = "labels",
     after_step: Callable[[], object] | None = None,
+    processes: Processes = ALONE,
 ) -> float:
     """Take one optimizer step a minibatch; return the mean loss, in nats per cell.
 
-    `after_step` is called after each step.
+    `after_step` is called after each step; `processes` average their gradients.
 
     Raises `FloatingPointError` where the loss stops being a number.
     """
@@ -66,6 +72,7 @@ def run_epoch(
         _refuse_no_number(loss, optimizer.param_groups[0]["lr"])
         optimizer.zero_grad()
         loss.backward()
+        processes.average(p.grad for p in engine.model.parameters())
         optimizer.step()
         if schedule is not None:
             schedule.step()
@@ -92,6 +99,7 @@ def fit(
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 10,
     after_step: Callable[[], object] | None = None,
+    fabric: Fabric | None = None,
 ) -> History:
     """Train `model` on `adata` in place and leave it on the CPU, in evaluation mode, in the state with the best bound.
 
@@ -106,8 +114,15 @@ def fit(
     for each other at every small operation. `after_step` is called after each step; where it is given, no progress bar
     is shown.
 
+    With a `fabric` of Lightning, launched by the caller, its processes work on one fit, each on its device
+    (book/14_scale.md). They must be given the same model, cells and configuration. Minibatches are shared out, so that
+    `batch_size` is what all of them see in a step; cells of a minibatch that cannot be shared out evenly wait for
+    another epoch. BatchNorm normalizes over the cells of a process. The model is the same in all of them at the end.
+
     Raises:
-        InputError: Where counts, labels or batches cannot be used, or a label that is to be learned has no cell.
+        InputError: Where counts, labels or batches cannot be used, or a label that is to be learned has no cell, or
+            processes were given different cells.
+        ConnectionError: Where another process of the fit has ended.
         FloatingPointError: Where the loss stops being a number.
         PersistenceError: Where `checkpoint` is damaged, something else, or of another fit.
     """
@@ -122,12 +137,14 @@ def fit(
             "cannot be learned. Label some of its cells, or make a new model with SCANVI.from_anndata."
         )
     split = split_cells(cells.codes, config)
-    device = choose_device(config.device)
-    kept = None if checkpoint is None else Checkpoint(checkpoint, origin(model, cells, config, device))
+    processes = Processes(fabric)
+    device = choose_device(config.device) if fabric is None else fabric.device
+    made_from = {} if checkpoint is None else origin(model, cells, config, device.type, processes.count)
+    kept = None if checkpoint is None else Checkpoint(checkpoint, made_from)
     small = config.batch_size * len(model.genes) < _MANY_ENTRIES
     with one_thread() if small else nullcontext():
-        history = _Fit(model, cells, split, config, device, after_step).run(kept, checkpoint_every)
-    if kept is not None:
+        history = _Fit(model, cells, split, config, device, processes, after_step).run(kept, checkpoint_every)
+    if kept is not None and processes.rank == 0:
         kept.remove()
     return history
 
@@ -142,16 +159,17 @@ class _Fit:
         split: Split,
         config: TrainConfig,
         device: torch.device,
+        processes: Processes,
         after_step: Callable[[], object] | None = None,
     ) -> None:
         self.model = model
         self.cells = cells
         self.split = split
         self.config = config
+        self.processes = processes
         self.after_step = after_step
         self.epochs, self.steps = length_of(split, config)
         self.warm_epochs = min(round(config.warmup * self.epochs), self.epochs - 1)
-        self.rng = np.random.default_rng(config.seed)
         self.model.to(device)
         self.engine: Engine = FastEngine(model) if config.engine == "fast" else PyroEngine(model)
         self.optimizer = Adam(parameter_groups(model, config.learning_rate), fused=model.device.type != "mps")
@@ -159,26 +177,27 @@ class _Fit:
         self.schedule = OneCycleLR(self.optimizer, peaks, total_steps=steps)
         # the bound is watched on as many training cells as are held out, so that the two can be compared
         learned = split.unlabeled_rows if len(split.unlabeled_rows) else split.labeled_rows
-        self.sample = np.sort(self.rng.permutation(learned)[: max(len(split.held_out_rows), 2)])
+        some = np.random.default_rng(config.seed).permutation(learned)
+        self.sample = np.sort(some[: max(len(split.held_out_rows), 2)])
 
     def run(self, checkpoint: Checkpoint | None, every: int) -> History:
-        started, state = time.perf_counter(), (self.model, self.optimizer, self.schedule, self.rng)
+        started, state = time.perf_counter(), (self.model, self.optimizer, self.schedule)
+        so_far = FitState() if checkpoint is None else checkpoint.restore(*state)
+        spent, first = so_far.seconds, len(so_far.rows)
+        self.processes.check_alike(self.model, [len(self.cells), len(self.split.labeled_rows), self.steps, first])
+        shown = self.after_step is None and self.processes.rank == 0
         with torch.random.fork_rng(), pyro.validation_enabled(False):
-            torch.manual_seed(self.config.seed)
-            so_far = FitState() if checkpoint is None else checkpoint.restore(*state)
-            spent = so_far.seconds
-            epochs = range(len(so_far.rows), self.epochs)
-            bar = progress_bar(epochs, "fit", unit="epoch", shown=self.after_step is None)
+            bar = progress_bar(range(first, self.epochs), "fit", unit="epoch", shown=shown)
             for epoch in bar:
                 kl_weight = min(1.0, (epoch + 1) / (self.warm_epochs + 1))
-                row = self.learn(kl_weight) | self.watch()
+                row = self.processes.mean(self.learn(epoch, kl_weight) | self.watch())
                 score = row["bound_held_out"]
                 bar.set_postfix_str(f"loss {row['loss']:.1f}, held-out bound {row['bound_held_out']:.1f}")
                 # before the end of the warm-up the KL terms are not in full force
                 so_far.add(row, score if epoch >= self.warm_epochs else -math.inf, self.model)
                 if epoch - max(so_far.best_epoch, self.warm_epochs) >= self.config.patience:
                     break
-                if checkpoint is not None and (epoch + 1) % every == 0:
+                if checkpoint is not None and self.processes.rank == 0 and (epoch + 1) % every == 0:
                     so_far.seconds = spent + time.perf_counter() - started
                     checkpoint.write(so_far, *state)
         if so_far.best_state is None:
@@ -192,9 +211,11 @@ class _Fit:
         rows, seconds = so_far.rows, spent + time.perf_counter() - started
         return History(rows, so_far.best_epoch, len(rows) < self.epochs, seconds)
 
-    def learn(self, kl_weight: float) -> dict[str, float]:
-        """Train one epoch."""
+    def learn(self, epoch: int, kl_weight: float) -> dict[str, float]:
+        """Train one epoch; what it draws depends on seed, epoch and process, so that a fit can go on from any epoch."""
         config, split = self.config, self.split
+        order, noise = (np.random.SeedSequence([config.seed, epoch, *of]) for of in ((), (self.processes.rank,)))
+        torch.manual_seed(int(noise.generate_state(1)[0]))
         minibatches = paired_minibatches(
             self.cells,
             split.unlabeled_rows,
@@ -203,7 +224,9 @@ class _Fit:
             labeled_batch_size=config.labeled_batch_size,
             min_depth=config.min_depth,
             sparse=self.engine.sparse,
-            rng=self.rng,
+            rng=np.random.default_rng(order),
+            part=self.processes.part,
+            molecules=np.random.default_rng(noise),
         )
         rate = self.schedule.get_last_lr()[0]
         loss = run_epoch(
@@ -214,18 +237,21 @@ class _Fit:
             kl_weight=kl_weight,
             objective=config.objective,
             after_step=self.after_step,
+            processes=self.processes,
         )
+        self.processes.average(part for part in self.model.buffers() if part.is_floating_point())  # of BatchNorm
         return {"loss": loss, "kl_weight": kl_weight, "learning_rate": rate}
 
     def watch(self) -> dict[str, float]:
         """Look at cells without learning from them, with the same noise every time."""
         split = self.split
         with evaluating(self.model, self.config.seed):
-            held_out = self.mean_terms(split.held_out_rows if len(split.held_out_rows) else self.sample)
-            train = self.mean_terms(self.sample)
+            part = self.processes.part
+            held_out = self.mean_terms(part(split.held_out_rows if len(split.held_out_rows) else self.sample))
+            train = self.mean_terms(part(self.sample))
             row = {"bound_train": bound_of(train), "bound_held_out": bound_of(held_out), **held_out}
             if len(split.labeled_rows):
-                halves = list(self.halves(split.labeled_rows, labeled=True))
+                halves = list(self.halves(part(split.labeled_rows), labeled=True))
                 said = [self.model.label_cross_entropy(self.engine.logits(half), half.y) for half in halves]
                 row["cross_entropy"] = torch.cat(said).mean().item()
         return row

@@ -7,7 +7,7 @@ among thousands of cells would hardly ever be looked at; here every step sees bo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +57,8 @@ def paired_minibatches(
     min_depth: float = 1.0,
     sparse: bool = False,
     rng: np.random.Generator,
+    part: Callable[[np.ndarray], np.ndarray] = lambda rows: rows,
+    molecules: np.random.Generator | None = None,
 ) -> Iterator[Minibatch]:
     """Yield one epoch: every unlabeled row once, each minibatch beside labeled cells.
 
@@ -68,16 +70,18 @@ def paired_minibatches(
         labeled_batch_size: Labeled cells in a minibatch: all of them where they are no more than this.
         min_depth: Every cell keeps a share of its molecules between this and one; see `downsample_counts`.
         sparse: Leave the zeros out, for the fast engine.
-        rng: Draws the order and the molecules; nothing else is random here.
+        rng: Draws the order.
+        part: Which of the rows of a minibatch are read, where several processes share it.
+        molecules: Draws the molecules that are kept; `rng` where it is None.
     """
-    settings = {"min_depth": min_depth, "sparse": sparse, "rng": rng}
+    settings = {"min_depth": min_depth, "sparse": sparse, "rng": molecules or rng}
     for rows in chunks(rng.permutation(unlabeled_rows), batch_size) if len(unlabeled_rows) else [unlabeled_rows]:
         beside = labeled_rows
         if len(beside) > labeled_batch_size:
             beside = rng.choice(beside, size=labeled_batch_size, replace=False)
         yield Minibatch(
-            read_half(cells, _two_or_more(rows), **settings),
-            read_half(cells, _two_or_more(beside), labeled=True, **settings),
+            read_half(cells, _two_or_more(part(rows)), **settings),
+            read_half(cells, _two_or_more(part(beside)), labeled=True, **settings),
         )
 
 

@@ -1,0 +1,117 @@
+"""What the processes of one fit have to agree on: whose cells are whose, mean gradients, what was watched.
+
+Explained in book/14_scale.md. Every process holds the whole model and is given the same cells. A minibatch is shared
+out in equal parts, so that the mean over processes of a mean over cells is the mean over all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+
+from scanvi_tutorial.inputs.errors import InputError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that work on one fit, which Lightning Fabric has started; `Processes()` is one alone."""
+
+    fabric: Fabric | None = None
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return 1 if self.fabric is None else self.fabric.world_size
+
+    @property
+    def rank(self) -> int:
+        """The number of this one, from 0 on."""
+        return 0 if self.fabric is None else self.fabric.global_rank
+
+    def part(self, rows: np.ndarray) -> np.ndarray:
+        """Return the rows of this process: as many as every other has, so that a few at the end may be nobody's.
+
+        Of fewer than two rows a process, every process has them all: normalization needs two.
+        """
+        each = len(rows) // self.count
+        return rows if each < 2 else rows[self.rank * each : (self.rank + 1) * each]
+
+    def average(self, tensors: Iterable[Tensor | None]) -> None:
+        """Put the mean over processes in the place of each tensor; those that are None are passed over.
+
+        Raises:
+            ConnectionError: Where another process has ended.
+        """
+        own = [tensor for tensor in tensors if tensor is not None]
+        if self.count == 1 or not own:
+            return
+        flat = self._mean(torch.cat([tensor.reshape(-1) for tensor in own]))
+        for tensor, mean in zip(own, flat.split([tensor.numel() for tensor in own]), strict=True):
+            tensor.copy_(mean.view_as(tensor))
+
+    def mean(self, values: dict[str, float]) -> dict[str, float]:
+        """Return the mean over processes of each value, the same in all of them; raises as `average`."""
+        if self.count == 1:
+            return values
+        return dict(
+            zip(values, self._mean(torch.tensor([*values.values()], dtype=torch.float64)).tolist(), strict=True)
+        )
+
+    def check_alike(self, model: nn.Module, numbers: Sequence[int]) -> None:
+        """Raise `InputError` in every process where they were not given the same cells, settings and weights.
+
+        `numbers` are the counts of cells and such, and the epoch that each is about to begin.
+        """
+        if self.count == 1:
+            return
+        sums = [p.detach().double().abs().sum().item() for p in model.parameters()]
+        own = torch.tensor([*numbers, *sums], dtype=torch.float64)
+        if not torch.allclose(own, self._mean(own.clone()), rtol=1e-9, atol=0):
+            raise InputError(
+                "The processes of this fit were given different cells, settings, initial weights or checkpoints. Give "
+                "all of them the same, and a checkpoint in a folder that all of them see."
+            )
+
+    def _mean(self, values: Tensor) -> Tensor:
+        try:
+            return self.fabric.all_reduce(values, reduce_op="mean").to(values.device)
+        except RuntimeError as error:
+            raise ConnectionError(
+                f"Another of the {self.count} processes of this fit has ended ({str(error).splitlines()[0]}). What it "
+                "said is the cause. Start all of them again; with a checkpoint the fit goes on from there."
+            ) from error
+
+
+def launch(work: Callable[[Fabric], Any], count: int) -> Any:
+    """Call `work` in `count` processes of this machine, on a GPU each or on the CPU; return what the first one returns.
+
+    `work` is sent to them, so it is a function of a module or a `functools.partial` of one; what it returns is small.
+    The others are ended where one of them ends.
+
+    Raises:
+        InputError: Where Lightning Fabric is not installed.
+        ConnectionError: Where a process failed or was killed.
+    """
+    try:
+        from lightning_fabric import Fabric
+    except ImportError as error:
+        raise InputError('Several processes need Lightning Fabric: pip install "scanvi-tutorial[cluster]".') from error
+    accelerator = "cuda" if torch.cuda.device_count() >= count else "cpu"
+    try:
+        return Fabric(accelerator=accelerator, devices=count, strategy="ddp_spawn").launch(work)
+    except ProcessRaisedException as error:
+        raise ConnectionError(f"A process of this fit failed. {str(error).splitlines()[-1]}") from error
+    except ProcessExitedException as error:
+        how = error.signal_name or f"exit code {error.exit_code}"
+        raise ConnectionError(
+            f"A process of this fit was killed ({how}), and the others were ended. Most often memory was short."
+        ) from error
