@@ -333,7 +333,7 @@ def with_and_without(adata):
 def test_batches_mix_in_the_latent_space_once_the_model_is_told_of_them_and_types_stay_apart():
     (before, guessed_before, accuracy_before), (after, guessed, accuracy) = with_and_without(batches_far_apart())
     assert before > 0.75
-    assert after < 0.56
+    assert after < 0.6
     assert guessed_before > 0.9
     assert guessed < 0.72
     assert accuracy > accuracy_before
