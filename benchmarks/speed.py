@@ -207,7 +207,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _selected(cells: Path, genes: int) -> Path:
     path = cells.with_name(f"{cells.stem}-best-{genes}.h5ad")
     if not path.is_file():
-        st.read_selected(cells, genes).write_h5ad(beside := path.with_suffix(".part"))
+        st.open_cells(cells, genes).write_h5ad(beside := path.with_suffix(".part"))
         beside.replace(path)
     return path
 

@@ -48,7 +48,7 @@ def from_file(
         settings = replace(settings, batch_size=100, labeled_batch_size=2, held_out=1e-9, min_depth=1.0)
     if epochs is not None:
         settings = replace(settings, max_epochs=epochs, max_steps=10**9, patience=10**9)
-    adata = st.read_selected(path, genes, folder=Path(path).parent if on_disk else None)
+    adata = st.open_cells(path, genes, folder=Path(path).parent if on_disk else None)
     scanvi = st.SCANVI.from_anndata(adata, config, labels_key=labels_key, seed=seed)
     history = st.fit(scanvi, adata, settings)
     table = st.label_probabilities(scanvi, adata, seed=seed)
@@ -69,4 +69,4 @@ def recommended_from_file(
     """Return the probabilities (cells, labels) of what the book recommends, fitted anew; arguments as above."""
     settings = replace(UNLABELED_TRAIN, device="cpu", **(train or {}))
     ensemble = Ensemble(train=settings, fits=fits, keep=False, jobs=torch.get_num_threads())  # a thread a fit
-    return ensemble(st.read_selected(path, genes), labels_key=labels_key, seed=seed)
+    return ensemble(st.open_cells(path, genes), labels_key=labels_key, seed=seed)

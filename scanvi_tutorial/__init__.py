@@ -10,7 +10,7 @@ from scanvi_tutorial.config import ModelConfig, RunConfig, TrainConfig
 from scanvi_tutorial.data import load
 from scanvi_tutorial.data.seeds import purity, seed_labels
 from scanvi_tutorial.data.selection import select_genes
-from scanvi_tutorial.data.streaming import read_selected
+from scanvi_tutorial.data.streaming import open_cells
 from scanvi_tutorial.inference.predictions import label_probabilities, latent, posterior_predictive
 from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning
 from scanvi_tutorial.inputs.errors import InputError, InputWarning
@@ -47,12 +47,12 @@ __all__ = [
     "latent",
     "load",
     "marker_scores",
+    "open_cells",
     "plotting",
     "posterior_predictive",
     "predict",
     "purity",
     "read_h5ad",
-    "read_selected",
     "recommended",
     "seed_labels",
     "select_genes",

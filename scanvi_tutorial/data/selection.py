@@ -70,7 +70,7 @@ def chosen_genes(cells: AnnData, markers: object, n: int) -> tuple[AnnData, list
     if not seen.all():
         notes.append(f"{(~seen).sum()} of {len(seen)} genes have no count in any cell and were left out.")
         cells = cells[:, seen].copy()
-    chosen = select_genes(cells, n)
+    chosen = cells if n >= cells.n_vars else select_genes(cells, n)
     silent = np.flatnonzero(chosen.X.getnnz(axis=1) == 0)
     if len(silent):
         raise InputError(

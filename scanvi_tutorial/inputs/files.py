@@ -121,7 +121,7 @@ def _cause(path: Path, error: Exception) -> str:
     if isinstance(error, PermissionError):
         return f"{path} may not be read by you ({reason}). Ask its owner for permission to read it and its folder."
     if isinstance(error, MemoryError):
-        return f"{path} does not fit into memory ({reason}). Read it with st.read_selected(path, folder=...)."
+        return f"{path} does not fit into memory ({reason}). Read it with st.open_cells(path, folder=...)."
     if path.suffix.lower() != ".zarr" and not h5py.is_hdf5(path):
         with path.open("rb") as file:
             if file.read(2) in (b"\x1f\x8b", b"PK"):

@@ -97,8 +97,8 @@ def test_our_arm_is_the_fit_of_the_book_and_runs_as_long_as_it_is_told(tmp_path)
 def test_counts_left_on_disk_give_the_same_answer_and_leave_nothing(tmp_path, monkeypatch):
     path = many_cells.made(tmp_path, cells=700, genes=120)
     settings = {"genes": 60, "epochs": 2, "train": {"batch_size": 64}}
-    asked, original = [], st.read_selected
-    monkeypatch.setattr(st, "read_selected", lambda *args, **kw: asked.append(kw["folder"]) or original(*args, **kw))
+    asked, original = [], st.open_cells
+    monkeypatch.setattr(st, "open_cells", lambda *args, **kw: asked.append(kw["folder"]) or original(*args, **kw))
     found = speed_ours.from_file(str(path), on_disk=True, **settings)
     np.testing.assert_array_equal(found, speed_ours.from_file(str(path), **settings))
     assert asked == [tmp_path, None]

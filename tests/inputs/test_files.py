@@ -21,7 +21,7 @@ from refused import refused as words_of
 from scipy import sparse
 
 from scanvi_tutorial.data.selection import select_genes
-from scanvi_tutorial.data.streaming import read_selected
+from scanvi_tutorial.data.streaming import open_cells
 from scanvi_tutorial.inputs import read_h5ad
 
 COUNTS = np.random.default_rng(0).poisson(0.6, (30, 12)) + np.eye(30, 12, dtype=int)[:, ::-1]
@@ -30,7 +30,7 @@ CELLS = [f"c{c}" for c in range(30)]
 GENES = [f"g{g}" for g in range(12)]
 TYPES = ["B", "NK", "T"]
 CODES = np.arange(30) % 3
-READERS = {"whole": read_h5ad, "in blocks": lambda path: read_selected(path, 5)}
+READERS = {"whole": read_h5ad, "in blocks": lambda path: open_cells(path, 5)}
 
 
 def cells(matrix=COUNTS, **parts):
@@ -103,7 +103,7 @@ def test_what_anndata_reads_is_read_though_warnings_are_errors(tmp_path, write):
     write(tmp_path / "a.h5ad")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        whole, part = read_h5ad(tmp_path / "a.h5ad"), read_selected(tmp_path / "a.h5ad", 5)
+        whole, part = read_h5ad(tmp_path / "a.h5ad"), open_cells(tmp_path / "a.h5ad", 5)
     np.testing.assert_array_equal(sparse.csr_matrix(whole.X.astype(np.float32)).toarray(), COUNTS)
     assert list(whole.obs["type"]) == [TYPES[code] for code in CODES]
     with warnings.catch_warnings():
@@ -118,9 +118,9 @@ def test_what_anndata_reads_is_read_though_warnings_are_errors(tmp_path, write):
 def test_a_file_without_x_is_read_and_the_layers_are_named_where_x_is_asked_for(tmp_path):
     cells(None, layers={"umi": sparse.csr_matrix(COUNTS)}).write_h5ad(tmp_path / "a.h5ad")
     assert read_h5ad(tmp_path / "a.h5ad").X is None
-    assert "layer='umi'" in refused(read_selected, tmp_path / "a.h5ad")
-    assert read_selected(tmp_path / "a.h5ad", 5, layer="umi").n_vars == 5
-    assert "layer='umi'" in refused(read_selected, tmp_path / "a.h5ad", layer="counts")
+    assert "layer='umi'" in refused(open_cells, tmp_path / "a.h5ad")
+    assert open_cells(tmp_path / "a.h5ad", 5, layer="umi").n_vars == 5
+    assert "layer='umi'" in refused(open_cells, tmp_path / "a.h5ad", layer="counts")
 
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
@@ -282,7 +282,7 @@ def test_a_file_larger_than_memory_is_to_be_read_in_blocks(tmp_path, monkeypatch
         raise MemoryError("Unable to allocate 2 TiB")
 
     monkeypatch.setattr(anndata, "read_h5ad", fail)
-    assert "st.read_selected" in refused(read_h5ad, tmp_path / "a.h5ad")
+    assert "st.open_cells" in refused(read_h5ad, tmp_path / "a.h5ad")
 
 
 def test_a_file_under_another_name_is_refused_with_what_reads_it(tmp_path):
