@@ -2,6 +2,7 @@
 
 from scanvi_tutorial import evaluation, plotting
 from scanvi_tutorial.annotation.annotator import Annotator
+from scanvi_tutorial.annotation.files import annotate_files
 from scanvi_tutorial.annotation.methods import recommended
 from scanvi_tutorial.annotation.new_cells import predict
 from scanvi_tutorial.annotation.pipeline import annotate
@@ -37,6 +38,7 @@ __all__ = [
     "RunConfig",
     "TrainConfig",
     "annotate",
+    "annotate_files",
     "bound_terms",
     "evaluation",
     "evidence",

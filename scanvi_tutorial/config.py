@@ -151,10 +151,12 @@ class RunConfig:
         return 2 if self.smoke else 3
 
 
-def progress_bar(steps: Iterable[T], description: str, *, unit: str = "it", shown: bool = True) -> "tqdm[T]":
+def progress_bar(
+    steps: Iterable[T], description: str, *, unit: str = "it", shown: bool = True, total: int | None = None
+) -> "tqdm[T]":
     """Return `steps` behind a progress bar, which `TQDM_DISABLE=1` silences (tqdm.auto alone would not)."""
     silent = not shown or os.environ.get("TQDM_DISABLE", "").lower() in _TRUE
-    return tqdm(steps, desc=description, unit=unit, disable=silent)
+    return tqdm(steps, desc=description, unit=unit, disable=silent, total=total)
 
 
 @contextmanager

@@ -81,6 +81,7 @@ class Annotator:
     def promised(
         self,
         said: Said,
+        names: pd.Index,
         cells: AnnData,
         *,
         coverage: float | None,
@@ -91,12 +92,14 @@ class Annotator:
 
         Args:
             said: Of the cells.
-            cells: Raw counts of `genes` in `X`, to find what refused cells have in common.
+            names: Of the cells, (cells,).
+            cells: Refused cells and others, or all, with raw counts of `genes` in `X`: to tell what is high in refused
+                ones.
             coverage: How often a set is to hold the type; None asks for no sets.
             reject: Share of known cells that may be refused; None refuses none.
             kept: Labels that stand, (cells,), -1 where there is none.
         """
-        probabilities = pd.DataFrame(said.probabilities, cells.obs_names, list(self.label_names))
+        probabilities = pd.DataFrame(said.probabilities, names, list(self.label_names))
         p_known = self.calibration.p_known(said.strangeness)
         free = np.ones(len(p_known), dtype=bool) if kept is None else kept < 0
         columns, about, texts = guaranteed(
@@ -112,7 +115,7 @@ class Annotator:
         refused = np.zeros(len(p_known), dtype=bool) if reject is None else (p_known <= reject) & free
         more: dict[str, Any] = {"guarantee": about}
         if reject is not None:
-            found, of_groups = strangers_table(cells, p_known, refused, free, said.component)
+            found, of_groups = strangers_table(names, cells, p_known, refused, free, said.component)
             more, texts = more | found, [*texts, *of_groups]
         return columns, refused, more, texts
 

@@ -151,6 +151,7 @@ def _forget_colors(adata: AnnData, column: str, values: Any) -> None:
 
 
 def strangers_table(
+    names: pd.Index,
     cells: AnnData,
     p_known: NDArray[np.float64],
     refused: NDArray[np.bool_],
@@ -159,17 +160,19 @@ def strangers_table(
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the refused cells and their groups, and what to say of them.
 
+    `names` are those of all cells, and `cells` the counts of refused ones and of others to compare with.
     `q` of a cell is the expected share of known cells among all unlabeled ones that look as strange (Benjamini and
     Hochberg 1995, doi:10.1111/j.2517-6161.1995.tb02031.x).
     """
-    group, groups = groups_of_refused(cells, refused, component)
+    shown, group = names.get_indexer(cells.obs_names), np.full(len(names), -1)
+    group[shown], groups = groups_of_refused(cells, refused[shown], component[shown])
     q = np.full(len(p_known), np.nan)
     q[free] = false_discovery_control(p_known[free])
     rows = np.flatnonzero(refused)
     rows = rows[np.lexsort((p_known[rows], np.where(group[rows] < 0, len(group), group[rows])))]
     table = pd.DataFrame(
         {
-            "cell": np.array(cells.obs_names[rows], dtype=object),
+            "cell": np.array(names[rows], dtype=object),
             "p_known": p_known[rows],
             "q": q[rows],
             "group": np.array([f"group {number + 1}" if number >= 0 else "" for number in group[rows]], dtype=object),

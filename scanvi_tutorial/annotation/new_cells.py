@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
-from scipy import sparse
+from anndata import AnnData, concat
+from numpy.typing import NDArray
 
 from scanvi_tutorial.annotation.annotator import Annotator, Said
 from scanvi_tutorial.annotation.answer import check_asked, write_answer
@@ -25,6 +26,7 @@ from scanvi_tutorial.inputs.genes import align_genes, gene_features
 from scanvi_tutorial.inputs.session import usual_settings
 
 _CELLS_AT_ONCE = 10_000
+_MOST_SHOWN = 20_000  # cells beside refused ones that tell what is high in these
 
 
 @usual_settings()
@@ -60,38 +62,74 @@ def predict(
     annotator = model if isinstance(model, Annotator) else Annotator.load(model)
     check_asked(coverage, reject, annotator.label_names)
     check_cells(adata)
-    cells, share, notes = cells_for(annotator, adata, layer)
-    blocks = range(0, cells.n_obs, _CELLS_AT_ONCE)
-    bar = progress_bar(blocks, "naming cells", unit="block") if len(blocks) > 1 else blocks
-    parts = [annotator.say(cells[first : first + _CELLS_AT_ONCE].copy()) for first in bar]
-    said = Said(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Said)))
-    columns, refused, more, texts = annotator.promised(said, cells, coverage=coverage, reject=reject)
-    table = pd.DataFrame(said.probabilities, cells.obs_names, list(annotator.label_names))
-    about = more | {"genes_found": share, "warnings": [*texts, *notes]}
+    table, said, about, columns, refused = answer_for(annotator, adata, layer, coverage=coverage, reject=reject)
     write_answer(adata, table, said.states, about=about, columns=columns, refused=refused)
 
 
-def cells_for(annotator: Annotator, adata: AnnData, layer: str | None) -> tuple[AnnData, float, list[str]]:
-    """Return cells with the genes of the fits and no others, the share of them that was there, and what to say of it.
+def answer_for(
+    annotator: Annotator,
+    adata: AnnData,
+    layer: str | None = None,
+    *,
+    coverage: float | None,
+    reject: float | None,
+    kept: NDArray[np.integer] | None = None,
+) -> tuple[pd.DataFrame, Said, dict[str, Any], pd.DataFrame, NDArray[np.bool_]]:
+    """Return probabilities, all that is said, what `uns` says of it, columns of `obs`, and refused cells.
+
+    Of the counts, a block is held at a time, and those of refused cells and of some others, to tell what is high in
+    the former. `kept` are codes (cells,) of labels that stand, -1 where there is none. Raises as `predict`.
+    """
+    number, draw = adata.n_obs, np.random.default_rng(0)
+    blocks = _aligned(annotator, adata, layer)
+    bar = progress_bar(
+        blocks, "naming cells", unit="block", total=-(-number // _CELLS_AT_ONCE), shown=number > _CELLS_AT_ONCE
+    )
+    parts, some, share, notes = [], [], 0.0, []
+    for cells, of_genes, said_of_genes in bar:
+        share, notes = of_genes, said_of_genes  # the same for all blocks
+        parts.append(annotator.say(cells))
+        shown = draw.random(cells.n_obs) * number < _MOST_SHOWN
+        if reject is not None:
+            shown |= annotator.calibration.p_known(parts[-1].strangeness) <= reject
+        some.append(cells[shown].copy())
+    said = Said(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Said)))
+    names = adata.obs_names
+    columns, refused, more, texts = annotator.promised(
+        said, names, concat(some, join="outer"), coverage=coverage, reject=reject, kept=kept
+    )
+    about = more | {"genes_found": share, "warnings": [*texts, *notes]}
+    return pd.DataFrame(said.probabilities, names, list(annotator.label_names)), said, about, columns, refused
+
+
+def cells_for(annotator: Annotator, adata: AnnData, layer: str | None) -> AnnData:
+    """Return cells with the genes of the fits and no others, and their batches.
 
     Raises `InputError` where counts or genes cannot be used, or a cell has no count in these genes.
     """
+    return concat([cells for cells, *_ in _aligned(annotator, adata, layer)])
+
+
+def _aligned(annotator: Annotator, adata: AnnData, layer: str | None) -> Iterator[tuple[AnnData, float, list[str]]]:
+    """Yield blocks of cells with the genes of the fits, the share of these that was there, and what to say of it."""
     known = np.flatnonzero(gene_features(adata.var) | adata.var_names.isin(annotator.genes))
-    parts, share, notes = [], 0.0, []
-    for block in _blocks(adata, known, layer):
-        counts, share, notes = align_genes(check_counts(block, layer), block.var, annotator.genes)
-        silent = np.flatnonzero(np.diff(counts.indptr) == 0)
-        if len(silent):
-            raise InputError(
-                f"{len(silent)} of {block.n_obs} cells have no count in any gene of the model, the first is "
-                f"{block.obs_names[silent[0]]!r}: nothing can be said of them. Leave them out."
-            )
-        parts.append(counts)
-    obs, var = pd.DataFrame(index=adata.obs_names), pd.DataFrame(index=list(annotator.genes))
     batch_key = annotator.fits[0].columns.batch_key
-    if batch_key is not None and batch_key in adata.obs:  # which `evidence` reads
-        obs[batch_key] = adata.obs[batch_key]
-    return AnnData(sparse.vstack(parts, format="csr"), obs=obs, var=var), share, notes
+    for block in _blocks(adata, known, layer):
+        checked = check_counts(block, layer)
+        for first in range(0, block.n_obs, _CELLS_AT_ONCE):
+            rows = slice(first, first + _CELLS_AT_ONCE)
+            counts, share, notes = align_genes(checked[rows], block.var, annotator.genes)
+            names = block.obs_names[rows]
+            silent = np.flatnonzero(np.diff(counts.indptr) == 0)
+            if len(silent):
+                raise InputError(
+                    f"{len(silent)} of {len(names)} cells have no count in any gene of the model, the first is "
+                    f"{names[silent[0]]!r}: nothing can be said of them. Leave them out."
+                )
+            obs = pd.DataFrame(index=names)
+            if batch_key is not None and batch_key in block.obs:  # which `evidence` reads
+                obs[batch_key] = block.obs[batch_key].iloc[rows]
+            yield AnnData(counts, obs=obs, var=pd.DataFrame(index=list(annotator.genes))), share, notes
 
 
 def _blocks(adata: AnnData, known: np.ndarray, layer: str | None) -> Iterator[AnnData]:
@@ -103,7 +141,7 @@ def _blocks(adata: AnnData, known: np.ndarray, layer: str | None) -> Iterator[An
     for first in range(0, adata.n_obs, _CELLS_AT_ONCE):
         rows = slice(first, first + _CELLS_AT_ONCE)
         part = None if matrix is None else matrix[rows]
-        block = AnnData(obs=adata.obs.iloc[rows, :0], var=adata.var)
+        block = AnnData(obs=adata.obs.iloc[rows], var=adata.var)
         block.X = part if layer is None else None
         if layer is not None and part is not None:
             block.layers[layer] = part

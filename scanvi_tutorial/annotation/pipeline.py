@@ -200,7 +200,9 @@ def annotate(
     )
     said = Said(answer.probabilities.to_numpy(), states[0], strange, strangeness.component_of(answer.views, len(names)))
     kept = codes if keep_labels else None
-    columns, refused, more, texts = annotator.promised(said, cells, coverage=coverage, reject=reject, kept=kept)
+    columns, refused, more, texts = annotator.promised(
+        said, cells.obs_names, cells, coverage=coverage, reject=reject, kept=kept
+    )
     if coverage is not None and batch_key is not None and len(calibration.codes):
         of_labels = cells.obs[batch_key].astype(str).to_numpy(dtype=object)[answer.fold >= 0]
         more["guarantee"]["by_batch"] = calibration.found_in_batches(of_labels, coverage)

@@ -62,7 +62,7 @@ def evidence(
     annotator = model if isinstance(model, Annotator) else Annotator.load(model)
     check_cells(adata)
     rows = positions_of(adata, cells)
-    aligned, _, _ = cells_for(annotator, adata[rows], layer)
+    aligned = cells_for(annotator, adata[rows], layer)
     types = list(annotator.label_names)
     for asked in (name, rival):
         if asked is not None and asked not in types:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
 from anndata import AnnData
 
+from scanvi_tutorial.annotation.files import annotate_files
 from scanvi_tutorial.annotation.new_cells import predict as predict_cells
 from scanvi_tutorial.annotation.pipeline import annotate as annotate_cells
 from scanvi_tutorial.cli.shared import (
     COARSE,
     CSV,
     FILE,
+    FILES,
+    FOLDER_OR_FILE,
     IN,
     LAYER,
     OVERWRITE,
@@ -25,6 +29,7 @@ from scanvi_tutorial.cli.shared import (
     errors_to_exit_code,
     labeled,
     notes_at_once,
+    one_file,
     promised,
     read_coarse,
     refuse_to_overwrite,
@@ -34,6 +39,7 @@ from scanvi_tutorial.cli.shared import (
 )
 from scanvi_tutorial.config import TrainConfig
 from scanvi_tutorial.data.selection import chosen_genes
+from scanvi_tutorial.data.streaming import open_cells
 from scanvi_tutorial.inputs.cells import Columns, strip_to_inputs
 from scanvi_tutorial.inputs.errors import warn_of
 from scanvi_tutorial.inputs.files import read_h5ad
@@ -49,9 +55,11 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Name all cells, learning from the labeled ones.")
-@IN
+@FILES
 @labeled
-@click.option("--out", required=True, type=FILE, metavar="OUT.h5ad", help="Where the named cells go.")
+@click.option(
+    "--out", required=True, type=FOLDER_OR_FILE, metavar="OUT", help="Where the named cells go: a file, or a folder."
+)
 @CSV
 @COARSE
 @promised
@@ -60,12 +68,19 @@ if TYPE_CHECKING:
 @click.option("--model", type=FILE, metavar="FILE", help="Keep all that was learned here, for predict.")
 @click.option("--keep/--rename", default=True, show_default=True, help="Whether cells that have a label keep it.")
 @click.option("--fits", type=click.IntRange(1), help="How many fits are pooled; fewer are quicker and less right.")
+@click.option(
+    "--learn-from",
+    type=click.IntRange(2),
+    default=100_000,
+    show_default=True,
+    help="Of several files, how many cells are learned from, at most.",
+)
 @click.option("--jobs", type=click.IntRange(1), help="Fits at once; a core each on all but small data if not given.")
 @SEED
 @OVERWRITE
 @QUIET
 def annotate(
-    source: Path,
+    sources: tuple[Path, ...],
     out: Path,
     csv: Path | None,
     coarse: str | None,
@@ -75,9 +90,13 @@ def annotate(
     overwrite: bool,
     quiet: bool,
     keep: bool,
+    learn_from: int,
     **options: Any,
 ) -> None:
     """Name all cells of IN.h5ad, learning from those that have a label.
+
+    Of several files, or of a folder of them, OUT is a folder for their copies with the names; memory holds the counts
+    of a part of the cells, which is learned from, and OUT needs room for those of all.
 
     OUT.h5ad is IN.h5ad with obs["scanvi_label"], obs["scanvi_probability"], obsm["scanvi_probabilities"],
     obs["scanvi_p_known"], obsm["X_scanvi"] and uns["scanvi"] added, and sets of names in obs["scanvi_set"] where
@@ -88,24 +107,41 @@ def annotate(
       scanvi-tutorial annotate cells.h5ad --labels celltype --unlabeled "not sorted" \\
           --layer counts --out named.h5ad --csv named.csv --report report.html --model model.safetensors
     """  # noqa: D301 (\b tells click to leave the lines below as they are)
+    source = one_file(sources)
     with errors_to_exit_code(quiet, source):
-        results = [out, csv, doubtful, report, model]
-        refuse_to_overwrite(results, overwrite, kept=source, out=out)
         table = read_coarse(coarse)
-        adata, compression = read_h5ad(source), compression_of(source)
-        with answer_kept(adata, out) as written, notes_at_once() as said:
-            make_writable(adata)
-            annotate_cells(adata, keep_labels=keep, model=model, coarse=table, **options)
-            write_answer_to(adata, out, csv, compression=compression, written=written)
-            if doubtful is not None:
-                write_table(adata.uns["scanvi"]["doubtful_labels"], doubtful, index=False)
-            if report is not None:
-                write_report(adata, report, title=source.name)
+        if source is None:
+            if csv is not None:
+                raise click.ClickException("--csv is of one file. Leave it out: every copy in OUT holds the answer.")
+            refuse_to_overwrite([doubtful, report, model], overwrite)
+            with notes_at_once() as said:
+                adata, learned_from = annotate_files(
+                    sources, out, learn_from=learn_from, keep_labels=keep, model=model, coarse=table, **options
+                )
+            results, title = [out, doubtful, report, model], f"{out.name} ({len(sources)} files)"
+            write_tables(learned_from, doubtful, report, title)
+        else:
+            results = [out, csv, doubtful, report, model]
+            refuse_to_overwrite(results, overwrite, kept=source, out=out)
+            adata, compression = read_h5ad(source), compression_of(source)
+            with answer_kept(adata, out) as written, notes_at_once() as said:
+                make_writable(adata)
+                annotate_cells(adata, keep_labels=keep, model=model, coarse=table, **options)
+                write_answer_to(adata, out, csv, compression=compression, written=written)
+                write_tables(adata, doubtful, report, source.name)
         say_result(adata, results, quiet, said)
 
 
+def write_tables(adata: AnnData, doubtful: Path | None, report: Path | None, title: str) -> None:
+    """Write the table of doubtful labels, and the report, where they are asked for."""
+    if doubtful is not None:
+        write_table(adata.uns["scanvi"]["doubtful_labels"], doubtful, index=False)
+    if report is not None:
+        write_report(adata, report, title=title)
+
+
 @click.command(short_help="Fit one model and keep it.")
-@IN
+@FILES
 @labeled
 @click.option("--model", required=True, type=FILE, metavar="FILE", help="Where the model goes.")
 @click.option(
@@ -118,48 +154,62 @@ def annotate(
 @SEED
 @OVERWRITE
 @QUIET
-def train(
-    source: Path,
-    labels_key: str,
-    unlabeled_category: str,
-    layer: str | None,
-    batch_key: str | None,
-    genes: int,
-    **rest: Any,
-) -> None:
-    """Fit one model to IN.h5ad and keep it, without naming cells.
+def train(sources: tuple[Path, ...], model: Path, overwrite: bool, quiet: bool, processes: int, **options: Any) -> None:
+    """Fit one model to IN.h5ad, or to several files, and keep it, without naming cells.
 
     One fit with labels, as in chapters 4 to 6, to look at with SCANVI.load. It is quicker than annotate and less often
-    right, and predict does not take it: use annotate for names.
+    right, and predict does not take it: use annotate for names. The counts of several files stay on disk, in a folder
+    beside the model that is removed at the end.
 
     \b
     Example:
       scanvi-tutorial train cells.h5ad --labels celltype --model model.safetensors
     """  # noqa: D301 (\b tells click to leave the lines below as they are)
-    with errors_to_exit_code(rest["quiet"], source):
-        refuse_to_overwrite([rest["model"]], rest["overwrite"], kept=source)
-        is_saved(rest["model"])  # refuses what must not be replaced before anything is computed
-        adata = read_h5ad(source)
-        with notes_at_once():
-            plain, notes = strip_to_inputs(adata, Columns(labels_key, unlabeled_category, layer, batch_key))
-            cells, of_genes = chosen_genes(plain, adata.uns.get("markers"), genes)
-            warn_of([*notes, *of_genes])
-            batch_key = batch_key if batch_key in cells.obs else None
-        work = partial(_fit_and_save, rest["model"], cells, rest["seed"], labels_key=labels_key, batch_key=batch_key)
-        epochs, best = work() if rest["processes"] == 1 else launch(work, rest["processes"])
-        if not rest["quiet"]:
-            click.echo(f"{epochs} epochs, held-out bound {best:.1f} nats per cell; kept in {rest['model']}.")
+    source = one_file(sources)
+    with errors_to_exit_code(quiet, source):
+        refuse_to_overwrite([model], overwrite, kept=source)
+        is_saved(model)  # refuses what must not be replaced before anything is computed
+        with TemporaryDirectory(prefix="counts-", dir=model.absolute().parent, ignore_cleanup_errors=True) as scratch:
+            work = partial(_fit_and_save, sources, model, Path(scratch), **options)
+            if processes > 1:
+                _cells_to_fit(sources, Path(scratch), **options)  # what is wrong with the files is said once
+            epochs, best = work() if processes == 1 else launch(work, processes)
+        if not quiet:
+            click.echo(f"{epochs} epochs, held-out bound {best:.1f} nats per cell; kept in {model}.")
+
+
+def _cells_to_fit(
+    sources: tuple[Path, ...],
+    folder: Path,
+    *,
+    labels_key: str,
+    unlabeled_category: str,
+    layer: str | None,
+    batch_key: str | None,
+    genes: int,
+    seed: int,
+) -> tuple[AnnData, dict[str, Any]]:
+    """Return cells with the chosen genes, and the columns of labels and batches."""
+    source = one_file(sources)
+    adata = read_h5ad(source) if source is not None else open_cells(sources, genes, layer=layer, folder=folder)
+    layer = layer if source is not None else None
+    with notes_at_once():
+        plain, notes = strip_to_inputs(adata, Columns(labels_key, unlabeled_category, layer, batch_key))
+        cells, of_genes = chosen_genes(plain, adata.uns.get("markers"), genes)
+        warn_of([*notes, *of_genes])
+    return cells, {"labels_key": labels_key, "batch_key": batch_key if batch_key in cells.obs else None, "seed": seed}
 
 
 def _fit_and_save(
-    path: Path, cells: AnnData, seed: int, fabric: Fabric | None = None, **columns: Any
+    sources: tuple[Path, ...], model: Path, folder: Path, fabric: Fabric | None = None, **options: Any
 ) -> tuple[int, float]:
     """Fit a model, alone or beside other processes, and save it; return how many epochs it took, and the best bound."""
+    cells, columns = _cells_to_fit(sources, folder, **options)
     with notes_at_once():
-        model = SCANVI.from_anndata(cells, **columns, seed=seed)
-    history = fit(model, cells, TrainConfig(seed=seed), fabric=fabric)
+        fitted = SCANVI.from_anndata(cells, **columns)
+    history = fit(fitted, cells, TrainConfig(seed=options["seed"]), fabric=fabric)
     if fabric is None or fabric.is_global_zero:
-        model.save(path)
+        fitted.save(model)
     return len(history), history.frame["bound_held_out"].max()
 
 

@@ -8,7 +8,7 @@ import secrets
 import sys
 import tempfile
 import warnings
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
 from csv import reader as csv_reader
 from pathlib import Path
@@ -36,6 +36,8 @@ class _Path(click.Path):
 
 
 IN = click.argument("source", metavar="IN.h5ad", type=_Path(path_type=Path))
+FILES = click.argument("sources", metavar="IN.h5ad...", nargs=-1, required=True, type=_Path(path_type=Path))
+FOLDER_OR_FILE = _Path(path_type=Path)
 FILE = _Path(dir_okay=False, path_type=Path)
 QUIET = click.option("--quiet", is_flag=True, help="Say errors only: no bars, summary or notes.")
 SEED = click.option(
@@ -177,6 +179,11 @@ def write(adata: AnnData, out: Path, compression: str | None = None) -> None:
     except Exception as error:  # what anndata raises depends on what in the user's own tables it cannot write
         advice = " Choose another place." if isinstance(error, OSError) else ""
         raise InputError(f"{out} could not be written ({first_line(error)}).{advice}") from error
+
+
+def one_file(sources: Sequence[Path]) -> Path | None:
+    """Return the only file that is named, or None where several are, or a folder of them, or Zarr."""
+    return None if len(sources) > 1 or sources[0].is_dir() else sources[0]
 
 
 def compression_of(path: Path) -> str | None:

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,7 +66,6 @@ def open_cells(
     *,
     layer: str | None = None,
     folder: str | Path | None = None,
-    some: Callable[[pd.DataFrame], np.ndarray] | None = None,
 ) -> AnnData:
     """Return the cells of files as one table, with `n` of their genes; all counts together may be larger than memory.
 
@@ -83,8 +82,6 @@ def open_cells(
             these files and genes, and read while they are in use, so that they too may be larger than memory. Other
             processes that see the folder read the same. Remove it when the cells are no longer needed. A copy of the
             cells or a part of them is in memory, as all of them are where `folder` is None.
-        some: Which cells are wanted, from the joined `obs`, as ascending positions. All are checked, and decide which
-            genes are kept.
 
     Raises:
         InputError: Where a file cannot be read or holds no usable counts, where files share fewer than half of the
@@ -95,15 +92,12 @@ def open_cells(
     files, notes = _aligned([_read(path, layer, f"{path}: " if len(found) > 1 else "") for path in found])
     obs, first = _joined(files), files[0].tables
     check_markers(first.uns.get("markers"))  # before the counts are read
-    rows = None if some is None else np.asarray(some(obs))
-    place = None if folder is None else _place(home_path(folder), files, n, rows)
+    place = None if folder is None else _place(home_path(folder), files, n)
     if place is None or not place.is_dir():
         detected = sum(map(_detected, files))
         names = first.var_names[files[0].genes]
         kept = best_genes(detected.astype(np.float64), names, first.uns.get("markers"), n)
-        if rows is not None:
-            matrix = _rows_of(files, kept, rows)
-        elif place is None:
+        if place is None:
             matrix = _filled(files, kept, int(detected[kept].sum()), None)
         else:
             _keep(place, files, kept, int(detected[kept].sum()))
@@ -113,7 +107,6 @@ def open_cells(
         matrix = sparse.csr_matrix(parts, (len(obs), len(kept)))
     for text in notes:  # where warnings are heard again
         warnings.warn(text, InputWarning, stacklevel=2)
-    obs = obs if rows is None else obs.iloc[rows]
     return AnnData(matrix, obs=obs, var=first.var.iloc[files[0].genes[kept]], uns=first.uns)
 
 
@@ -190,10 +183,9 @@ def _joined(files: Sequence[_File]) -> pd.DataFrame:
 _PARTS = ("data", "indices", "starts")
 
 
-def _place(folder: Path, files: Sequence[_File], n: int, rows: np.ndarray | None) -> Path:
+def _place(folder: Path, files: Sequence[_File], n: int) -> Path:
     """Return where the counts of these files are kept, as they are now."""
     digest = hashlib.sha256(repr((n, [file.layer for file in files])).encode())
-    digest.update(b"" if rows is None else np.asarray(rows, dtype=np.int64).tobytes())
     for file in files:
         inside = sorted(file.path.rglob("*")) if file.path.is_dir() else [file.path]
         for part in inside:
@@ -337,23 +329,6 @@ def _fill(counts: Any, genes: np.ndarray, data: np.ndarray, indices: np.ndarray,
         to = np.arange(found.nnz) + np.repeat(starts[:-1][rows] + taken[rows] - found.indptr[:-1], lengths)
         data[to], indices[to] = found.data, found.indices + which.start
         taken[rows] += lengths
-
-
-def _rows_of(files: Sequence[_File], kept: np.ndarray, rows: np.ndarray) -> sparse.csr_matrix:
-    """Return the counts of some cells and of the genes that are kept."""
-    found, first = [], 0
-    for file in files:
-        own = rows[(rows >= first) & (rows < first + file.tables.n_obs)] - first
-        first += file.tables.n_obs
-        with file.counts() as (_, counts):
-            parts = []
-            for part, of, _ in _parts(counts, file.genes[kept], "reading cells"):
-                here = own[(own >= of.start) & (own < of.stop)] - of.start
-                if len(here):
-                    parts.append(csr_float32(in_memory(part)[here]))
-            if parts:
-                found.append((sparse.hstack if _by_gene(counts) else sparse.vstack)(parts, format="csr"))
-    return sparse.vstack(found, format="csr")
 
 
 def _tables_of(store: Any) -> AnnData:

@@ -186,7 +186,7 @@ def test_the_share_of_false_discoveries_is_that_of_benjamini_and_hochberg_among_
     p_known = np.where(planted >= 0, 0.05 * rng.random(120), rng.integers(1, 41, 120) / 40)
     free = np.arange(120) % 6 != 0
     refused = (p_known <= 0.05) & free
-    found, said = strangers_table(adata, p_known, refused, free, np.where(planted == 0, 2, 0))
+    found, said = strangers_table(adata.obs_names, adata, p_known, refused, free, np.where(planted == 0, 2, 0))
     table = found["strangers"].set_index("cell")
     assert set(table.index) == set(adata.obs_names[refused])
     q = pd.Series(benjamini_hochberg(p_known[free]), adata.obs_names[free])

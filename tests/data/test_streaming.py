@@ -156,15 +156,6 @@ def test_several_files_are_one_table_with_the_genes_that_all_have(three, tmp_pat
     assert isinstance(found.obs["truth"].dtype, pd.CategoricalDtype)
 
 
-@pytest.mark.filterwarnings("ignore::scanvi_tutorial.inputs.errors.InputWarning")
-def test_some_cells_of_several_files_are_read_and_all_choose_the_genes(three):
-    whole, paths = three
-    rows = np.array([0, 49, 50, 51, 119])
-    found = open_cells(paths, 25, some=lambda obs: rows[rows < len(obs)])
-    assert (found.X != select_genes(whole, 25)[rows].X).nnz == 0
-    assert list(found.obs_names) == list(whole.obs_names[rows])
-
-
 def test_the_files_of_a_folder_are_taken_by_name_and_their_cells_told_apart(adata, tmp_path):
     for name in ("b", "a"):
         adata.write_h5ad(tmp_path / f"{name}.h5ad")

@@ -1,0 +1,162 @@
+"""Annotate files that together are larger than memory: learn from some of the cells, name all (book/14_scale.md).
+
+The counts of the chosen genes are kept on disk once (`open_cells`). A fit takes a limited number of steps, so that
+of millions of cells it sees some in any case; here all fits see the same ones, drawn at random, and the others are
+named as new cells are.
+"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import zarr
+from anndata import AnnData
+from anndata.io import read_elem, write_elem
+from numpy.typing import NDArray
+
+from scanvi_tutorial.annotation.annotator import Annotator
+from scanvi_tutorial.annotation.answer import write_answer
+from scanvi_tutorial.annotation.new_cells import answer_for
+from scanvi_tutorial.annotation.pipeline import annotate
+from scanvi_tutorial.config import UNLABELED
+from scanvi_tutorial.data.streaming import Paths, files_of, open_cells
+from scanvi_tutorial.inputs.errors import InputError, whole_number
+from scanvi_tutorial.inputs.files import home_path, opened
+from scanvi_tutorial.inputs.labels import check_labels
+from scanvi_tutorial.inputs.writing import make_writable, nullable_strings_too
+
+_LABELS_OF_A_TYPE = 100  # that are learned from before others of common types are
+
+
+def annotate_files(
+    paths: Paths,
+    out: str | Path,
+    labels_key: str = "label",
+    *,
+    learn_from: int = 100_000,
+    layer: str | None = None,
+    genes: int = 2_000,
+    unlabeled_category: object = UNLABELED,
+    coverage: float | None = None,
+    reject: float | None = None,
+    keep_labels: bool = True,
+    model: str | Path | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> tuple[AnnData, AnnData]:
+    """Name every cell of several files, and write a copy of each with the answer to a folder.
+
+    The copies have the names of the files and all that `annotate` writes, in `obs`, `obsm` and `uns["scanvi"]`; what
+    `uns["scanvi"]` tells of hidden labels, shares and doubtful labels is of the cells that were learned from. A cell
+    that was not among them is named as `predict` would name it. What is held in memory is `learn_from` cells with
+    their counts and, of all cells, `obs` and the answer.
+
+    Args:
+        paths: `.h5ad` files or `.zarr` folders, or a folder of them.
+        out: A folder, made where there is none, with room for the copies and, while this runs, for 8 bytes a count of
+            the chosen genes.
+        labels_key: Column of `obs` with the labels, in one of the files at least.
+        learn_from: Cells to learn from at most: half of them labeled ones, if there are so many, rare types first.
+        layer: Where the counts are, if not in `X`.
+        genes: How many genes the model sees.
+        unlabeled_category: A further name for "without a label".
+        coverage: As in `annotate`.
+        reject: As in `annotate`.
+        keep_labels: Whether a cell that has a label keeps it, whatever the model thinks.
+        model: A file to save all that was learned to, for `predict`; "annotation.safetensors" in `out` where it is
+            None, so that names can be had of it should a copy fail.
+        seed: Draws the cells that are learned from, and all that `annotate` draws.
+        **settings: Further arguments of `annotate`. Its `batch_key` may be "file".
+
+    Returns:
+        All cells with the answer and without counts; and the cells that were learned from, with both, for
+        `write_report`.
+
+    Raises:
+        InputError: As `annotate` and `open_cells`, and where a copy would replace a file.
+    """
+    learn_from, files, out = whole_number(learn_from, "learn_from", 2), files_of(paths), home_path(out)
+    copies = [out / file.name for file in files]
+    if len({copy.name for copy in copies}) < len(copies):
+        raise InputError("Two files have the same name, and their copies would go to one folder. Rename one.")
+    if there := [copy for copy in copies if copy.exists()]:
+        raise InputError(f"{there[0]} exists already. Name another folder, or remove it.")
+    out.mkdir(parents=True, exist_ok=True)
+    model = out / "annotation.safetensors" if model is None else home_path(model)
+    with TemporaryDirectory(prefix="counts-", dir=out, ignore_cleanup_errors=True) as scratch:
+        cells = open_cells(files, genes, layer=layer, folder=scratch)
+        make_writable(AnnData(obs=cells.obs.copy()))  # refuses what could not be written at the end
+        names, codes = check_labels(cells, labels_key, unlabeled_category=unlabeled_category)
+        chosen = _learned_from(codes, learn_from, seed)
+        some = cells[chosen].to_memory()
+        asked = {"coverage": coverage, "reject": reject}
+        of_labels = {"unlabeled_category": unlabeled_category, "keep_labels": keep_labels}
+        annotate(some, labels_key, genes=genes, model=model, seed=seed, **of_labels, **settings)
+        annotator = Annotator.load(model)
+        types = list(annotator.label_names)
+        ours = np.array([*(types.index(name) if name in types else -1 for name in names), -1])  # the last keeps -1
+        kept = ours[codes] if keep_labels else np.full(len(codes), -1)
+        table, said, about, columns, refused = answer_for(annotator, cells, **asked, kept=kept)
+        note = f"Learned from {some.n_obs:,} of the {cells.n_obs:,} cells in {len(files)} files."
+        of_some = some.uns["scanvi"]
+        about = {**of_some, **about, "warnings": [note, *about["warnings"], *of_some["warnings"]]}
+
+        def write(adata: AnnData, rows: slice | NDArray[np.integer]) -> AnnData:
+            answer = table.iloc[rows], said.states[rows]
+            of_cells = {"columns": columns.iloc[rows], "kept": kept[rows], "refused": refused[rows]}
+            write_answer(adata, *answer, about=about, **of_cells)
+            return adata
+
+        first = 0
+        for file, copy in zip(files, copies, strict=True):
+            own = AnnData(obs=_obs_of(file))
+            make_writable(own)
+            _write_copy(file, Path(scratch) / file.name, write(own, slice(first, first + own.n_obs)))
+            (Path(scratch) / file.name).rename(copy)
+            first += own.n_obs
+        return write(AnnData(obs=cells.obs), slice(None)), write(some, chosen)
+
+
+def _learned_from(codes: NDArray[np.integer], most: int, seed: int) -> NDArray[np.int64]:
+    """Return which cells are learned from, ascending: half of `most` labeled ones at the most, of every type some."""
+    if len(codes) <= most:
+        return np.arange(len(codes))
+    order = np.random.default_rng(seed).permutation(len(codes))
+    labeled, others = order[codes[order] >= 0], order[codes[order] < 0]
+    place_in_type = pd.Series(codes[labeled]).groupby(codes[labeled]).cumcount().to_numpy()
+    labeled = labeled[np.argsort(place_in_type >= _LABELS_OF_A_TYPE, kind="stable")]
+    labeled = labeled[: max(most // 2, most - len(others))]
+    return np.sort(np.concatenate([labeled, others[: most - len(labeled)]]))
+
+
+def _obs_of(file: Path) -> pd.DataFrame:
+    with opened(file) as store:
+        if isinstance(store["obs"], h5py.Dataset):
+            raise InputError(
+                f"{file} was written by anndata before 0.7, and nothing can be added to it. Write it anew: "
+                "anndata.read_h5ad(path).write_h5ad(path)."
+            )
+        return read_elem(store["obs"])
+
+
+def _write_copy(file: Path, copy: Path, answer: AnnData) -> None:
+    """Copy a file without reading its counts, and put `obs`, and what is in `obsm` and `uns` of `answer`, into it."""
+    (shutil.copytree if file.is_dir() else shutil.copyfile)(file, copy)
+    # what is added would be missing from metadata of Zarr that were gathered before
+    of_zarr = file.is_dir() and nullcontext(zarr.open_group(copy, mode="a", use_consolidated=False))
+    with of_zarr or h5py.File(copy, "a") as store, nullable_strings_too():
+        write_elem(store, "obs", answer.obs)
+        for part in ("obsm", "uns"):
+            if part not in store:
+                write_elem(store, part, {})
+            for name, value in getattr(answer, part).items():
+                write_elem(store[part], name, value)
+        if of_zarr:
+            zarr.consolidate_metadata(copy)
