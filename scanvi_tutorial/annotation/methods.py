@@ -35,6 +35,7 @@ from scanvi_tutorial.training.loop import fit
 from scanvi_tutorial.training.minibatches import length_of, split_cells
 
 _FEWEST_AND_MOST, _CELLS_TIMES_FITS = (4, 6), 16_000  # fits, so that many cells do not take hours
+_MOST_COMPONENTS = 30  # of the states of fits that see no label: a step takes time for each (book/14_scale.md)
 _ONE_AT_A_TIME = threading.Lock()  # in a process: fits draw from torch's own generator
 _NORMS: tuple[Literal["layer", "batch"], ...] = ("layer", "batch")  # in turn, since neither is better on all cells
 
@@ -93,9 +94,10 @@ class Ensemble:
             text = confounding(*check_labels(adata, labels_key), check_batches(adata, self.batch_key))
             if text is not None:
                 warnings.warn(text, ConfoundedBatchWarning, stacklevel=2)
+        seen = _with_components(adata, labels_key)
         with bar_of_steps(f"{count} fits", count, steps) as folder:
             tasks = [
-                (self, adata, labels_key, int(own), norm, folder, steps)
+                (self, seen, labels_key, int(own), norm, folder, steps)
                 for own, norm in zip(seeds, islice(cycle(_NORMS), count), strict=True)
             ]
             done = dict(run_tasks(_one, tasks, min(self.jobs, count)))
@@ -146,6 +148,17 @@ def recommended(
     settings = {"fits": fits, "batch_key": batch_key, "folder": folder, "jobs": jobs}
     ensemble = Ensemble(model or ModelConfig(), train or UNLABELED_TRAIN, **settings)
     return ensemble(adata, labels_key=labels_key, seed=seed)
+
+
+def _with_components(adata: AnnData, labels_key: str) -> AnnData:
+    """Return cells whose column of labels has no more types than fits that see no label are to have components."""
+    names, _ = check_labels(adata, labels_key)
+    if len(names) <= _MOST_COMPONENTS:
+        return adata
+    obs = adata.obs.copy()
+    some = [f"component {number}" for number in range(_MOST_COMPONENTS)]
+    obs[labels_key] = pd.Categorical.from_codes(np.arange(adata.n_obs) % _MOST_COMPONENTS, some)
+    return AnnData(adata.X, obs=obs, var=adata.var)
 
 
 def _one(

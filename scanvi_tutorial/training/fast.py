@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scanvi_tutorial.inputs.arrays import SparseCounts
+from scanvi_tutorial.model.networks import Heads, positive
 from scanvi_tutorial.model.scanvi import SCANVI
 from scanvi_tutorial.training.fused import Workspace, count_log_likelihood, sparse_linear, to_column_major
 from scanvi_tutorial.training.minibatches import Half
@@ -109,10 +110,10 @@ class FastEngine:
 
     def _within_type(self, z2: Tensor, y: Tensor) -> Tensor:
         """Return log q(z1 | z2, y) − log p(z1) − log p(z2 | z1, y) at a draw of z1, (*enum cells)."""
-        loc, scale = self.model.z1_encoder(z2, y)
+        loc, scale = _loc_and_scale(self.model.z1_encoder.heads, z2, y)
         eps = torch.randn_like(loc)
         z1 = loc + scale * eps
-        p_loc, p_scale = self.model.z2_decoder(z1, y)
+        p_loc, p_scale = _loc_and_scale(self.model.z2_decoder.heads, z1, y)
         return _standard(eps, scale) - _standard(z1) - _standard((z2 - p_loc) / p_scale, p_scale)
 
     def _encode(self, x: SparseCounts) -> tuple[Tensor, ...]:
@@ -122,6 +123,23 @@ class FastEngine:
         factor = (encoder.log_typical_total - log_total).exp()
         scaled = (x.values * factor[:, 0].index_select(0, x.rows)).log1p()  # a zero stays one
         return encoder.read(sparse_linear(x, scaled, encoder.first.weight, encoder.first.bias), log_total)
+
+
+def _loc_and_scale(heads: Heads, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation, each (*enum cells latent), as the networks of z1 and z2 do.
+
+    The first layer of z and y joined is the sum of a layer of each, so that no cell is multiplied anew for every type.
+    """
+    first, *others = heads.layers
+    of_z, of_y = first.weight.split([z.shape[-1], y.shape[-1]], 1)
+    hidden = z @ of_z.T + y @ of_y.T
+    if first.bias is not None:
+        hidden = hidden + first.bias
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    for layer in others:
+        flat = layer(flat)
+    loc, scale = flat.reshape(*hidden.shape[:-1], -1).split(heads.widths, -1)
+    return loc, positive(scale)
 
 
 def _standard(eps: Tensor, scale: Tensor | None = None) -> Tensor:
