@@ -197,7 +197,7 @@ def _rate(minibatches: Iterator[Any], most: float = 20.0) -> float:
 def types() -> list[dict[str, Any]]:
     """Return what a step costs, and how right names are, with few and many types in branches."""
     rows = []
-    for number, branches, genes, cells in ((4, 0, 600, 4_000), (50, 8, 600, 4_000), (200, 20, 1_500, 10_000)):
+    for number, branches, genes, cells in ((4, 0, 600, 4_000), (50, 8, 600, 4_000), (200, 20, 1_200, 6_000)):
         adata = st.load("simulated", cells=cells, genes=genes, types=number, branches=branches, effect=2.5)
         del adata.uns["markers"]
         row = {"types": number, "cells": cells, "genes": genes}
@@ -209,7 +209,7 @@ def types() -> list[dict[str, Any]]:
         truth, free = adata.obs["truth"].astype(str).to_numpy(), (adata.obs["label"] == "Unknown").to_numpy()
         best, simple = bayes_probabilities(adata), st.evaluation.logistic_regression(adata)
         with _held() as held:
-            st.annotate(adata, jobs=2)
+            st.annotate(adata, fits=2, jobs=2)
         row |= {"annotate_seconds": held["seconds"], "annotate_mb": held["mb"]}
         said = {
             "Bayes": best.idxmax(axis=1),
