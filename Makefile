@@ -1,6 +1,6 @@
 # Python >= 3.11 and make are all that a machine needs: everything else lands in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help book chapter test slow browser links lint pairs address pins peers grid guarantee bench clean
+.PHONY: help book chapter test slow browser links lint pairs address pins peers grid guarantee bench scale clean
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 
@@ -88,6 +88,9 @@ guarantee: $(READY) ## how often sets hold the truth and strangers are noticed, 
 
 bench: $(READY) $(PEERS) ## seconds and memory at 20,000 cells × 21,932 genes, beside the others (an hour; ARGS="--parts whole")
 	@OMP_NUM_THREADS=$(WORKERS) $(BIN)/python benchmarks/speed.py $(ARGS)
+
+scale: $(READY) ## two processes, cells on disk and many types, for chapter 14 (half an hour; ARGS="--parts memory")
+	@$(BIN)/python benchmarks/scale.py $(ARGS)
 
 clean: ## remove all that was built; .venv stays
 	rm -rf _build .pytest_cache .ruff_cache .import_linter_cache *.egg-info
