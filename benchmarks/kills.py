@@ -1,10 +1,13 @@
-"""Kill fits and saves at random moments, and count what was lost: nothing should be.
+"""Kill fits, saves, workers and processes of a fit at random moments, and count what was lost: nothing should be.
 
     python benchmarks/kills.py --kills 50
+    python benchmarks/kills.py --kills 40 --what cluster
 
 Half of the kills hit a fit that keeps checkpoints; it is started again until it ends, and must end in the parameters of
 a fit that nobody killed, to the bit. The other half hit a process that saves two models to one file by turns; after
-each kill the file must be one of them, whole. Killed is by SIGKILL, which no process can catch.
+each kill the file must be one of them, whole. With `--what cluster`, half of the kills hit a worker of a Dask cluster
+during an annotation, which must give the answer of one process, and half hit one of two processes of `train`, which
+must end in words, leave no process behind and no half of a model. Killed is by SIGKILL, which no process can catch.
 """
 
 from __future__ import annotations
@@ -13,10 +16,14 @@ import argparse
 import os
 import random
 import signal
+import subprocess
+import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +34,7 @@ import torch
 from anndata import AnnData
 
 import scanvi_tutorial as st
-from scanvi_tutorial.config import ModelConfig, TrainConfig
+from scanvi_tutorial.config import UNLABELED_TRAIN, ModelConfig, TrainConfig
 from scanvi_tutorial.model.persistence import PersistenceError, is_saved, read_file
 
 SIZES = ModelConfig(gene_hidden=(64,))
@@ -129,17 +136,76 @@ def kill_saves(kills: int, draw: random.Random, place: Path) -> Counter[str]:
     return found
 
 
+def kill_workers(kills: int, draw: random.Random, place: Path) -> Counter[str]:
+    """Kill a worker during an annotation on a cluster; return what came of it."""
+    import joblib
+    from dask.distributed import Client, LocalCluster
+
+    quick = {"fits": 4, "model_config": SIZES, "train_config": replace(UNLABELED_TRAIN, max_epochs=25)}
+    expected, found = st.load("simulated", cells=600), Counter()
+    st.annotate(expected, **quick)
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+        for _ in range(kills):
+            client.wait_for_workers(2)
+            worker = draw.choice([*client.run(os.getpid).values()])
+            timer = threading.Timer(draw.uniform(0.1, 6), os.kill, (worker, signal.SIGKILL))
+            adata = st.load("simulated", cells=600)
+            timer.start()
+            with joblib.parallel_config(backend="dask"):
+                st.annotate(adata, **quick)
+            timer.join()
+            found["workers killed"] += 1
+            same = adata.obsm["scanvi_probabilities"].equals(expected.obsm["scanvi_probabilities"])
+            found["ended in another answer"] += not same
+    return found
+
+
+def kill_processes(kills: int, draw: random.Random, place: Path) -> Counter[str]:
+    """Kill one of two processes of a fit; return what came of it."""
+    import psutil
+
+    found, model = Counter(), place / "model.safetensors"
+    st.load("simulated", cells=600).write_h5ad(place / "cells.h5ad")
+    command = [sys.executable, "-m", "scanvi_tutorial", "train", str(place / "cells.h5ad"), "--labels", "label"]
+    command += ["--model", str(model), "--processes", "2", "--overwrite"]
+    while found["processes killed"] < kills:
+        model.unlink(missing_ok=True)
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        time.sleep(draw.uniform(4, 14))  # to start, and to fit
+        ours = [one for one in psutil.Process(running.pid).children(recursive=True) if running.poll() is None]
+        ranks = [one for one in ours if "spawn_main" in " ".join(one.cmdline())]
+        if not ranks:
+            running.communicate()
+            continue
+        draw.choice(ranks).kill()
+        said, _ = running.communicate(timeout=120)
+        found["processes killed"] += 1
+        found["ended with an error of ours"] += (
+            running.returncode == 1 and "process" in said and "Traceback" not in said
+        )
+        found["ended well all the same"] += running.returncode == 0
+        found["processes left behind"] += sum(one.is_running() for one in ours)
+        found["corrupted"] += model.exists() and not is_saved(model)
+        found["files left behind"] += len([*place.glob("counts-*")])
+    return found
+
+
 def main() -> None:
     """Kill, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--what", choices=("fits", "cluster"), default="fits")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     draw, half = random.Random(asked.seed), asked.kills // 2
     with tempfile.TemporaryDirectory() as place:
-        found = kill_fits(asked.kills - half, draw, Path(place))
-        found.update(kill_saves(half, draw, Path(place)))
+        first, second = (kill_fits, kill_saves) if asked.what == "fits" else (kill_workers, kill_processes)
+        found = first(asked.kills - half, draw, Path(place))
+        found.update(second(half, draw, Path(place)))
+    if asked.what == "cluster":
+        print(*(f"{what:<36} {count:>4}" for what, count in found.items()), sep="\n")
+        return
     for what in (
         "fits killed",
         "of which went on from a checkpoint",
