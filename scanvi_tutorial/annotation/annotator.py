@@ -82,7 +82,7 @@ class Annotator:
         self,
         said: Said,
         names: pd.Index,
-        cells: AnnData,
+        cells: AnnData | None,
         *,
         coverage: float | None,
         reject: float | None,
@@ -94,7 +94,7 @@ class Annotator:
             said: Of the cells.
             names: Of the cells, (cells,).
             cells: Refused cells and others, or all, with raw counts of `genes` in `X`: to tell what is high in refused
-                ones.
+                ones; None where none are to be refused.
             coverage: How often a set is to hold the type; None asks for no sets.
             reject: Share of known cells that may be refused; None refuses none.
             kept: Labels that stand, (cells,), -1 where there is none.

@@ -1,8 +1,7 @@
 """Annotate files that together are larger than memory: learn from some of the cells, name all (book/14_scale.md).
 
-The counts of the chosen genes are kept on disk once (`open_cells`). A fit takes a limited number of steps, so that
-of millions of cells it sees some in any case; here all fits see the same ones, drawn at random, and the others are
-named as new cells are.
+The counts of the chosen genes are kept on disk once (`open_cells`). Fits and rules learn from a random part of the
+cells, since beyond some ten thousand more cells cost time and teach little; then all cells are named as new ones are.
 """
 
 from __future__ import annotations
@@ -22,11 +21,12 @@ from anndata.io import read_elem, write_elem
 from numpy.typing import NDArray
 
 from scanvi_tutorial.annotation.annotator import Annotator
-from scanvi_tutorial.annotation.answer import write_answer
+from scanvi_tutorial.annotation.answer import check_asked, write_answer
 from scanvi_tutorial.annotation.new_cells import answer_for
 from scanvi_tutorial.annotation.pipeline import annotate
 from scanvi_tutorial.config import UNLABELED
 from scanvi_tutorial.data.streaming import Paths, files_of, open_cells
+from scanvi_tutorial.inputs.cells import check_cells
 from scanvi_tutorial.inputs.errors import InputError, whole_number
 from scanvi_tutorial.inputs.files import home_path, opened
 from scanvi_tutorial.inputs.labels import check_labels
@@ -54,16 +54,17 @@ def annotate_files(
     """Name every cell of several files, and write a copy of each with the answer to a folder.
 
     The copies have the names of the files and all that `annotate` writes, in `obs`, `obsm` and `uns["scanvi"]`; what
-    `uns["scanvi"]` tells of hidden labels, shares and doubtful labels is of the cells that were learned from. A cell
-    that was not among them is named as `predict` would name it. What is held in memory is `learn_from` cells with
-    their counts and, of all cells, `obs` and the answer.
+    `uns["scanvi"]` tells of hidden labels, shares and doubtful labels is of the cells that were learned from. Cells
+    without an exact label are named as `predict` names them, whatever a coarse label says. What is held in memory is
+    `learn_from` cells with their counts and, of all cells, `obs` and the answer.
 
     Args:
         paths: `.h5ad` files or `.zarr` folders, or a folder of them.
         out: A folder, made where there is none, with room for the copies and, while this runs, for 8 bytes a count of
             the chosen genes.
         labels_key: Column of `obs` with the labels, in one of the files at least.
-        learn_from: Cells to learn from at most: half of them labeled ones, if there are so many, rare types first.
+        learn_from: Cells to learn from at most: half of them labeled ones, if there are so many, of all types alike
+            up to a hundred of each.
         layer: Where the counts are, if not in `X`.
         genes: How many genes the model sees.
         unlabeled_category: A further name for "without a label".
@@ -86,20 +87,30 @@ def annotate_files(
     copies = [out / file.name for file in files]
     if len({copy.name for copy in copies}) < len(copies):
         raise InputError("Two files have the same name, and their copies would go to one folder. Rename one.")
-    if there := [copy for copy in copies if copy.exists()]:
+    kept_in = out / "annotation.safetensors" if model is None else home_path(model)
+    if there := [copy for copy in (*copies, *([kept_in] if model is None else [])) if copy.exists()]:
         raise InputError(f"{there[0]} exists already. Name another folder, or remove it.")
+    for file in files:
+        make_writable(AnnData(obs=_obs_of(file)))  # refuses what could not be written at the end
     out.mkdir(parents=True, exist_ok=True)
-    model = out / "annotation.safetensors" if model is None else home_path(model)
     with TemporaryDirectory(prefix="counts-", dir=out, ignore_cleanup_errors=True) as scratch:
         cells = open_cells(files, genes, layer=layer, folder=scratch)
-        make_writable(AnnData(obs=cells.obs.copy()))  # refuses what could not be written at the end
+        check_cells(cells)
+        if len(silent := np.flatnonzero(np.diff(cells.X.indptr) == 0)):
+            raise InputError(
+                f"{len(silent)} of {cells.n_obs} cells have no count in the {cells.n_vars} genes that were chosen, the "
+                f"first is {cells.obs_names[silent[0]]!r}. Choose more genes, or remove cells with very few counts."
+            )
         names, codes = check_labels(cells, labels_key, unlabeled_category=unlabeled_category)
+        check_asked(coverage, reject, names)
+        if learn_from < 2 * len(names):
+            raise InputError(f"learn_from is {learn_from}, too few for {len(names)} types. Learn from more cells.")
         chosen = _learned_from(codes, learn_from, seed)
         some = cells[chosen].to_memory()
         asked = {"coverage": coverage, "reject": reject}
         of_labels = {"unlabeled_category": unlabeled_category, "keep_labels": keep_labels}
-        annotate(some, labels_key, genes=genes, model=model, seed=seed, **of_labels, **settings)
-        annotator = Annotator.load(model)
+        annotate(some, labels_key, genes=genes, model=kept_in, seed=seed, **of_labels, **settings)
+        annotator = Annotator.load(kept_in)
         types = list(annotator.label_names)
         ours = np.array([*(types.index(name) if name in types else -1 for name in names), -1])  # the last keeps -1
         kept = ours[codes] if keep_labels else np.full(len(codes), -1)
@@ -131,7 +142,7 @@ def _learned_from(codes: NDArray[np.integer], most: int, seed: int) -> NDArray[n
     order = np.random.default_rng(seed).permutation(len(codes))
     labeled, others = order[codes[order] >= 0], order[codes[order] < 0]
     place_in_type = pd.Series(codes[labeled]).groupby(codes[labeled]).cumcount().to_numpy()
-    labeled = labeled[np.argsort(place_in_type >= _LABELS_OF_A_TYPE, kind="stable")]
+    labeled = labeled[np.argsort(np.minimum(place_in_type, _LABELS_OF_A_TYPE), kind="stable")]
     labeled = labeled[: max(most // 2, most - len(others))]
     return np.sort(np.concatenate([labeled, others[: most - len(labeled)]]))
 

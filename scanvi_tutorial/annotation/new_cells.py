@@ -89,14 +89,14 @@ def answer_for(
     for cells, of_genes, said_of_genes in bar:
         share, notes = of_genes, said_of_genes  # the same for all blocks
         parts.append(annotator.say(cells))
-        shown = draw.random(cells.n_obs) * number < _MOST_SHOWN
         if reject is not None:
+            shown = draw.random(cells.n_obs) * number < _MOST_SHOWN
             shown |= annotator.calibration.p_known(parts[-1].strangeness) <= reject
-        some.append(cells[shown].copy())
+            some.append(cells[shown].copy())
     said = Said(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Said)))
     names = adata.obs_names
     columns, refused, more, texts = annotator.promised(
-        said, names, concat(some, join="outer"), coverage=coverage, reject=reject, kept=kept
+        said, names, concat(some) if some else None, coverage=coverage, reject=reject, kept=kept
     )
     about = more | {"genes_found": share, "warnings": [*texts, *notes]}
     return pd.DataFrame(said.probabilities, names, list(annotator.label_names)), said, about, columns, refused

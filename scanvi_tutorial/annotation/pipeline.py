@@ -30,6 +30,7 @@ from scanvi_tutorial.inputs.batches import ConfoundedBatchWarning, confounding
 from scanvi_tutorial.inputs.cells import Columns, allowed_of, check_cells, strip_to_inputs
 from scanvi_tutorial.inputs.coarse import Coarse
 from scanvi_tutorial.inputs.errors import InputError, check_seed, warn_of, whole_number
+from scanvi_tutorial.inputs.files import home_path
 from scanvi_tutorial.inputs.labels import check_labels, quality_warnings
 from scanvi_tutorial.inputs.session import usual_settings
 from scanvi_tutorial.model.persistence import is_saved
@@ -111,6 +112,7 @@ def annotate(
 
     Raises:
         InputError: Where counts, labels, batches or names cannot be used; the message says what to do.
+        ChildProcessError: Where processes that fit are killed over and over.
         PersistenceError: Where `model` is something else than a saved model, or lies in no folder.
 
     Warns:
@@ -143,8 +145,9 @@ def annotate(
     if jobs is None:
         jobs = joblib.cpu_count() if cells.n_obs >= _MANY_CELLS else 1
     model_config, train_config = model_config or ModelConfig(), train_config or UNLABELED_TRAIN
+    place = None if folder is None else home_path(folder).absolute()  # workers may be in other folders
     ensemble = Ensemble(
-        model_config, train_config, fits=fits, batch_key=batch_key, folder=folder, keep=folder is not None, jobs=jobs
+        model_config, train_config, fits=fits, batch_key=batch_key, folder=place, keep=folder is not None, jobs=jobs
     )
     try:
         with warnings.catch_warnings():

@@ -18,7 +18,7 @@ _TRIES = 3  # dask's own workers may also die three times on a task
 def run_tasks(work: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], jobs: int) -> Iterator[tuple[int, Any]]:
     """Call `work` with the arguments of each task; yield the number of a task and its result as soon as it is there.
 
-    What tasks have in common should be one object in all of them: it is sent to a cluster once.
+    Each task is sent with its arguments, so that it can go to another worker where one dies.
 
     Args:
         work: A function of a module, since it runs in other processes.
@@ -26,7 +26,7 @@ def run_tasks(work: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], jobs: 
         jobs: How many processes of this machine work at once; a cluster works with all it has.
 
     Raises:
-        RuntimeError: Where processes of this machine were killed three times, before the rest was done.
+        ChildProcessError: Where processes of this machine were killed three times, before the rest was done.
     """
     left = dict(enumerate(tasks))
     for _ in range(_TRIES):
@@ -40,9 +40,9 @@ def run_tasks(work: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], jobs: 
             killed = error
         else:
             return
-    raise RuntimeError(
+    raise ChildProcessError(
         f"Processes were killed {_TRIES} times, and {len(left)} of {len(tasks)} fits are not done. Most often memory "
-        f"was short: say jobs={max(1, jobs // 2)} for fewer of them at once."
+        f"was short: say jobs={max(1, jobs // 2)} (--jobs) for fewer of them at once."
     ) from killed
 
 

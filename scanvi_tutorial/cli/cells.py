@@ -39,7 +39,7 @@ from scanvi_tutorial.cli.shared import (
 )
 from scanvi_tutorial.config import TrainConfig
 from scanvi_tutorial.data.selection import chosen_genes
-from scanvi_tutorial.data.streaming import open_cells
+from scanvi_tutorial.data.streaming import files_of, open_cells
 from scanvi_tutorial.inputs.cells import Columns, strip_to_inputs
 from scanvi_tutorial.inputs.errors import warn_of
 from scanvi_tutorial.inputs.files import read_h5ad
@@ -113,12 +113,13 @@ def annotate(
         if source is None:
             if csv is not None:
                 raise click.ClickException("--csv is of one file. Leave it out: every copy in OUT holds the answer.")
-            refuse_to_overwrite([doubtful, report, model], overwrite)
+            for file in files_of(sources):
+                refuse_to_overwrite([doubtful, report, model], overwrite, kept=file)
             with notes_at_once() as said:
                 adata, learned_from = annotate_files(
                     sources, out, learn_from=learn_from, keep_labels=keep, model=model, coarse=table, **options
                 )
-            results, title = [out, doubtful, report, model], f"{out.name} ({len(sources)} files)"
+            results, title = [out, doubtful, report, model], f"{out.name} ({len(files_of(sources))} files)"
             write_tables(learned_from, doubtful, report, title)
         else:
             results = [out, csv, doubtful, report, model]

@@ -137,10 +137,13 @@ def files_of(paths: Paths) -> list[Path]:
 def _read(path: Path, layer: str | None, begins: str) -> _File:
     with opened(path) as store:
         tables = _tables_of(store)
+        _on_disk(store, layer, path)
+    try:
         only_genes(tables)  # refuses what has none
         genes = np.flatnonzero(gene_features(tables.var))
-        _on_disk(store, layer, path)
         refuse_repeated(AnnData(var=tables.var.iloc[genes, :0]), "var")
+    except InputError as error:
+        raise InputError(f"{begins}{error}") from error
     return _File(path, tables, genes, layer, begins)
 
 
@@ -202,12 +205,14 @@ def _keep(place: Path, files: Sequence[_File], kept: np.ndarray, entries: int) -
     except OSError as error:
         raise _no_room(place.parent, entries, error) from error
     try:
-        matrix = _filled(files, kept, entries, beside)
-        np.save(beside / "starts.npy", matrix.indptr)
+        np.save(beside / "starts.npy", _filled(files, kept, entries, beside).indptr)
         np.save(beside / "genes.npy", kept)
-        del matrix
-        if not place.is_dir():  # else another process was faster
+        beside.chmod(0o755)  # others may read it
+        try:
             beside.rename(place)
+        except OSError:
+            if not place.is_dir():  # else another process was faster
+                raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -311,6 +316,9 @@ def _filled(files: Sequence[_File], kept: np.ndarray, entries: int, folder: Path
         with file.counts() as (_, counts):
             _fill(counts, file.genes[kept], data, indices, starts[first : first + file.tables.n_obs + 1])
         first += file.tables.n_obs
+    for array in (data, indices):
+        if isinstance(array, np.memmap):
+            array.flush()  # so that other machines find it
     return sparse.csr_matrix((data, indices, starts), (cells, len(kept)))
 
 

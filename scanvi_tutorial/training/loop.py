@@ -139,7 +139,9 @@ def fit(
     split = split_cells(cells.codes, config)
     processes = Processes(fabric)
     device = choose_device(config.device) if fabric is None else fabric.device
-    made_from = {} if checkpoint is None else origin(model, cells, config, device.type, processes.count)
+    alone = checkpoint is None and processes.count == 1
+    made_from = {} if alone else origin(model, cells, config, device.type, processes.count)
+    processes.check_alike(made_from)
     kept = None if checkpoint is None else Checkpoint(checkpoint, made_from)
     small = config.batch_size * len(model.genes) < _MANY_ENTRIES
     with one_thread() if small else nullcontext():
@@ -184,7 +186,7 @@ class _Fit:
         started, state = time.perf_counter(), (self.model, self.optimizer, self.schedule)
         so_far = FitState() if checkpoint is None else checkpoint.restore(*state)
         spent, first = so_far.seconds, len(so_far.rows)
-        self.processes.check_alike(self.model, [len(self.cells), len(self.split.labeled_rows), self.steps, first])
+        self.processes.check_alike(first)
         shown = self.after_step is None and self.processes.rank == 0
         with torch.random.fork_rng(), pyro.validation_enabled(False):
             bar = progress_bar(range(first, self.epochs), "fit", unit="epoch", shown=shown)
@@ -214,7 +216,7 @@ class _Fit:
     def learn(self, epoch: int, kl_weight: float) -> dict[str, float]:
         """Train one epoch; what it draws depends on seed, epoch and process, so that a fit can go on from any epoch."""
         config, split = self.config, self.split
-        order, noise = (np.random.SeedSequence([config.seed, epoch, *of]) for of in ((), (self.processes.rank,)))
+        order, noise = (np.random.SeedSequence([config.seed, epoch, *of]) for of in ((), (1 + self.processes.rank,)))
         torch.manual_seed(int(noise.generate_state(1)[0]))
         minibatches = paired_minibatches(
             self.cells,

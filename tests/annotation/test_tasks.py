@@ -67,7 +67,7 @@ def test_a_task_runs_again_where_its_process_is_killed(tmp_path):
 
 
 def test_processes_that_are_killed_over_and_over_end_in_an_error_that_says_what_to_do(tmp_path):
-    with pytest.raises(RuntimeError, match=r"1 of 1 fits are not done.*jobs=1"):
+    with pytest.raises(ChildProcessError, match=r"1 of 1 fits are not done.*jobs=1"):
         list(run_tasks(noted, [(tmp_path, 0, 99)], 2))
     assert begun(tmp_path) == {0: 3}
 
