@@ -156,7 +156,7 @@ def _held() -> Iterator[dict[str, float]]:
 
 
 def _anonymous() -> float:
-    return int(re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+    return int(re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024 / 1e6
 
 
 def readers() -> list[dict[str, Any]]:

@@ -49,6 +49,8 @@ def _short_fits(monkeypatch):
     whole = commands.annotate_cells
     quick = {"model_config": SMALL, "train_config": SHORT, "fits": 2}
     monkeypatch.setattr(commands, "annotate_cells", lambda *a, **k: whole(*a, **(k | quick)))
+    of_files = commands.annotate_files
+    monkeypatch.setattr(commands, "annotate_files", lambda *a, **k: of_files(*a, **(k | quick)))
     monkeypatch.setattr(commands, "TrainConfig", lambda seed: TrainConfig(max_epochs=2, seed=seed))
 
 
@@ -181,6 +183,55 @@ def test_a_command_that_is_not_understood_is_exit_code_2(words):
 def test_help_shows_an_example(command):
     assert "Example" in run(*command, "--help")
     assert "scanvi-tutorial " + " ".join(command) in run(*command, "--help")
+
+
+@pytest.fixture
+def donors(file, tmp_path):
+    (tmp_path / "donors").mkdir()
+    whole = anndata.read_h5ad(file)
+    for name, rows in (("a", slice(0, 50)), ("b", slice(50, 100))):
+        whole[rows].copy().write_h5ad(tmp_path / "donors" / f"{name}.h5ad")
+    return tmp_path / "donors"
+
+
+def test_a_folder_of_files_is_annotated_into_a_folder_and_their_cells_are_counted(donors, tmp_path):
+    words = ["annotate", donors, "--labels", "kind", "--unlabeled", "not sorted", "--layer", "umi", "--learn-from", 60]
+    said = run(*words, "--out", tmp_path / "out", "--report", tmp_path / "out.html")
+    assert "Learned from 60 of the 100 cells in 2 files." in said
+    copies = [anndata.read_h5ad(tmp_path / "out" / f"{name}.h5ad") for name in "ab"]
+    labels = pd.concat([copy.obs["scanvi_label"].astype(str) for copy in copies])
+    for name, cells in labels.value_counts().items():
+        assert f"{cells:>8,}  {name}" in said
+    assert "(2 files)" in (tmp_path / "out.html").read_text()
+    assert "exists already" in run(*words, "--out", tmp_path / "out", code=1)
+    assert "--csv is of one file" in run(*words, "--out", tmp_path / "new", "--csv", tmp_path / "t.csv", code=1)
+    report = ["--report", donors / "a.h5ad", "--overwrite"]
+    assert "the file that is read" in run(*words, "--out", tmp_path / "new", *report, code=1)
+    assert not (tmp_path / "new").exists()
+
+
+def test_train_takes_several_files_and_leaves_no_counts_behind(donors, tmp_path):
+    words = ["train", donors / "a.h5ad", donors / "b.h5ad", "--labels", "kind", "--unlabeled", "not sorted"]
+    said = run(*words, "--model", tmp_path / "model.safetensors")
+    assert "2 epochs" in said
+    assert SCANVI.load(tmp_path / "model.safetensors").n_cells == 100
+    assert not list(tmp_path.glob("counts-*"))
+
+
+@pytest.mark.slow
+def test_train_with_two_processes_keeps_one_model(donors, tmp_path):
+    words = ["train", donors, "--labels", "kind", "--unlabeled", "not sorted", "--processes", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "scanvi_tutorial",
+        *map(str, words),
+        "--model",
+        str(tmp_path / "model.safetensors"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "held-out bound" in done.stdout
+    assert SCANVI.load(tmp_path / "model.safetensors").n_cells == 100
 
 
 def test_bars_are_drawn_on_a_terminal_alone(file, tmp_path, monkeypatch):
