@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -48,10 +49,11 @@ def from_file(
         settings = replace(settings, batch_size=100, labeled_batch_size=2, held_out=1e-9, min_depth=1.0)
     if epochs is not None:
         settings = replace(settings, max_epochs=epochs, max_steps=10**9, patience=10**9)
-    adata = st.open_cells(path, genes, folder=Path(path).parent if on_disk else None)
-    scanvi = st.SCANVI.from_anndata(adata, config, labels_key=labels_key, seed=seed)
-    history = st.fit(scanvi, adata, settings)
-    table = st.label_probabilities(scanvi, adata, seed=seed)
+    with TemporaryDirectory(dir=Path(path).parent) as place:
+        adata = st.open_cells(path, genes, folder=place if on_disk else None)
+        scanvi = st.SCANVI.from_anndata(adata, config, labels_key=labels_key, seed=seed)
+        history = st.fit(scanvi, adata, settings)
+        table = st.label_probabilities(scanvi, adata, seed=seed)
     table.attrs = {"model": asdict(config), "train": asdict(settings), "epochs": len(history)}
     table.attrs |= {"bounds": history.frame["bound_held_out"].tolist(), "seconds_of_bounds": history.seconds}
     return table

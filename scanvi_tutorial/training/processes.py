@@ -47,7 +47,7 @@ class Processes:
         return rows if each < 2 else rows[self.rank * each : (self.rank + 1) * each]
 
     def average(self, tensors: Iterable[Tensor | None]) -> None:
-        """Put the mean over processes in the place of each tensor; those that are None are passed over.
+        """Put the mean over processes in the place of each tensor that is not None.
 
         Raises:
             ConnectionError: Where another process has ended.
@@ -56,7 +56,8 @@ class Processes:
         if self.count == 1 or not own:
             return
         flat = self._mean(torch.cat([tensor.reshape(-1) for tensor in own]))
-        for tensor, mean in zip(own, flat.split([tensor.numel() for tensor in own]), strict=True):
+        means = flat.split([tensor.numel() for tensor in own])
+        for tensor, mean in zip(own, means, strict=True):
             tensor.copy_(mean.view_as(tensor))
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:

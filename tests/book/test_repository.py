@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 from chapters import ROOT
@@ -30,9 +31,10 @@ def test_the_version_is_the_same_wherever_it_stands():
 
 
 def test_the_package_imports_only_what_it_declares():
-    """What teaching needs comes with the extra `book`."""
+    """What teaching needs comes with the extra `book`, and what several processes need with `cluster`."""
     called = {"pyro": "pyro-ppl", "sklearn": "scikit-learn", "daft": "daft-pgm", "umap": "umap-learn"}
-    declared = {name_of(item) for item in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["book"])}
+    extras = (PROJECT["optional-dependencies"][name] for name in ("book", "cluster"))
+    declared = {name_of(item) for item in (*PROJECT["dependencies"], *chain(*extras))}
     imported = set()
     for path in (ROOT / "scanvi_tutorial").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
