@@ -9,6 +9,7 @@ import joblib
 import numpy as np
 import pytest
 from dask.distributed import Client, LocalCluster
+from joblib.externals.loky import get_reusable_executor
 
 import scanvi_tutorial as st
 from scanvi_tutorial.annotation.methods import Ensemble
@@ -28,6 +29,12 @@ def cluster():
     """Two workers, each a process with two threads, in which two fits might meet."""
     with LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as made, Client(made) as client:
         yield client
+
+
+@pytest.fixture(autouse=True)
+def _new_processes():
+    """End processes that an earlier test left waiting: they cannot import the functions of this file."""
+    get_reusable_executor().shutdown(wait=True)
 
 
 def noted(folder, number, times):

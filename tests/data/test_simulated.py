@@ -147,7 +147,18 @@ def test_the_same_seed_gives_the_same_counts_and_another_gives_others():
     assert (first.X != other.X).nnz
 
 
-@pytest.mark.parametrize("sizes", [{"genes": 19}, {"types": 1}, {"types": 27, "genes": 500}, {"batches": 0}])
+def test_many_types_come_in_branches_with_markers_in_common_and_exact_probabilities():
+    adata = load_simulated(cells=2_000, genes=200, types=30, branches=5, effect=1.5, per_label=2)
+    p = bayes_probabilities(adata)
+    assert p.columns[-1] == "type 030"
+    right = p.idxmax(axis=1) == adata.obs["truth"].astype(str)
+    assert right.mean() == pytest.approx(p.max(axis=1).mean(), abs=0.02)  # calibrated, as only the truth is
+    logs = np.log(adata.varm["profile"][:, 0])
+    within, across = (np.corrcoef(logs[:, 0], logs[:, other])[0, 1] for other in (5, 6))
+    assert within > across
+
+
+@pytest.mark.parametrize("sizes", [{"genes": 19}, {"types": 1}, {"branches": 12}, {"branches": -1}, {"batches": 0}])
 def test_sizes_that_make_no_sense_are_refused(sizes):
     with pytest.raises(InputError, match="Simulated data need"):
         load_simulated(**sizes)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
 
 from scanvi_tutorial.config import TrainConfig
 from scanvi_tutorial.data import load, streaming
@@ -188,6 +189,7 @@ def test_what_is_wrong_with_one_of_several_files_is_said_with_its_name(adata, tm
 def test_other_processes_map_counts_on_disk_and_are_not_sent_them(adata, tmp_path):
     adata.write_h5ad(tmp_path / "cells.h5ad")
     found = open_cells(tmp_path / "cells.h5ad", 25, folder=tmp_path / "kept")
+    get_reusable_executor().shutdown(wait=True)  # of an earlier test, which cannot import this file
     (there,) = Parallel(2, max_nbytes=None)([delayed(is_mapped)(found), delayed(int)(1)])[:1]
     assert there
 
