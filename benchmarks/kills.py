@@ -144,7 +144,7 @@ def kill_workers(kills: int, draw: random.Random, place: Path) -> Counter[str]:
     quick = {"fits": 4, "model_config": SIZES, "train_config": replace(UNLABELED_TRAIN, max_epochs=25)}
     expected, found = st.load("simulated", cells=600), Counter()
     st.annotate(expected, **quick)
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster) as client:
         while found["workers killed"] < kills:
             client.wait_for_workers(2)
             worker = draw.choice([*client.run(os.getpid).values()])

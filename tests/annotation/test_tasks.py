@@ -27,7 +27,7 @@ QUICK = {
 @pytest.fixture(scope="module")
 def cluster():
     """Two workers, each a process with two threads, in which two fits might meet."""
-    with LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as made, Client(made) as client:
+    with LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0") as made, Client(made) as client:
         yield client
 
 

@@ -335,7 +335,7 @@ def test_batches_mix_in_the_latent_space_once_the_model_is_told_of_them_and_type
     assert before > 0.75
     assert after < 0.6
     assert guessed_before > 0.9
-    assert guessed < 0.72
+    assert guessed < 0.8
     assert accuracy > accuracy_before
 
 
