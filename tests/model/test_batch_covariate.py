@@ -318,25 +318,27 @@ def neighbors_of_own_batch(adata, z):
 
 
 def with_and_without(adata):
-    """Return, for a fit without and one with batches: own-batch neighbors, guessed batches, accuracy."""
+    """Return, for fits without and with batches, means over seeds: own-batch neighbors, guessed batches, accuracy."""
     rest, truth = (adata.obs["label"] == "Unknown").to_numpy(), adata.obs["truth"].astype(str).to_numpy()
-    found = []
-    for batch in (None, "batch"):
-        model = SCANVI.from_anndata(adata, batch_key=batch)
-        fit(model, adata, TrainConfig(max_epochs=40))
-        z, guess = latent(model, adata), label_probabilities(model, adata).idxmax(axis=1).to_numpy()
-        found.append((neighbors_of_own_batch(adata, z), guessed_batch(adata, z), (guess == truth)[rest].mean()))
-    return found
+    found = {None: [], "batch": []}
+    for batch, of_batch in found.items():
+        for seed in range(4):
+            model = SCANVI.from_anndata(adata, batch_key=batch)
+            fit(model, adata, TrainConfig(max_epochs=40, seed=seed))
+            z, guess = latent(model, adata), label_probabilities(model, adata).idxmax(axis=1).to_numpy()
+            right = (guess == truth)[rest].mean()
+            of_batch.append((neighbors_of_own_batch(adata, z), guessed_batch(adata, z), right))
+    return [np.mean(of_batch, axis=0) for of_batch in found.values()]
 
 
 @pytest.mark.slow
 def test_batches_mix_in_the_latent_space_once_the_model_is_told_of_them_and_types_stay_apart():
     (before, guessed_before, accuracy_before), (after, guessed, accuracy) = with_and_without(batches_far_apart())
     assert before > 0.75
-    assert after < 0.6
+    assert after < 0.56
     assert guessed_before > 0.9
-    assert guessed < 0.8
-    assert accuracy > accuracy_before - 0.03
+    assert guessed < 0.72
+    assert accuracy > accuracy_before
 
 
 def labeled_in(batches):
