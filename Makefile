@@ -1,6 +1,6 @@
 # Python >= 3.11 and make are all that a machine needs: everything else lands in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help book chapter test slow browser links lint pairs address pins peers grid guarantee bench scale clean
+.PHONY: help book pdf chapter lab test slow browser links lint pairs figure address pins peers grid guarantee bench scale clean
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 
@@ -37,6 +37,9 @@ book: $(READY) ## run every chapter on real counts and render the book (SCANVI_S
 	@$(BIN)/python scripts/check_book.py $(SITE)
 	@echo && echo "Open $(abspath $(SITE))/index.html"
 
+pdf: $(READY) ## write the book that `make book` has rendered as one PDF, with Chromium
+	@$(BIN)/python scripts/pdf.py $(SITE)
+
 chapter: $(READY) ## render one chapter, run first if something it depends on has changed (NAME=05_training)
 	@test -f "book/$(NAME).md" || { echo "Say which: make chapter NAME=…, one of" $(CHAPTERS); exit 2; }
 	@BOOK_CHAPTER="book/$(NAME)" SCANVI_SMOKE="$${SCANVI_SMOKE:-0}" PYTHONUNBUFFERED=1 $(BIN)/jupyter-book build . --quiet
@@ -64,8 +67,11 @@ lint: $(READY) ## ruff, codespell, directions of imports, chapters and their not
 	@$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	@$(BIN)/check-jsonschema --builtin-schema vendor.readthedocs .readthedocs.yaml
 
-pairs: $(READY) ## write the notebooks beside the chapters anew
-	@$(BIN)/python scripts/notebooks.py
+lab: $(READY) ## open the chapters in JupyterLab: a chapter and its paired notebook are saved together, without outputs
+	@$(BIN)/jupyter lab --config=scripts/lab_config.py $(ARGS)
+
+pairs: $(READY) ## write the notebooks that are paired with the chapters anew, from the chapters
+	@$(BIN)/jupytext --quiet --to ipynb --update $$(grep -l '^kernelspec:' book/*.md)
 
 address: $(READY) ## say where the book lives, to its buttons and to Colab (REPOSITORY=owner/name)
 	@case "$(REPOSITORY)" in */*) ;; *) echo 'Say which: make address REPOSITORY=owner/name'; exit 2;; esac

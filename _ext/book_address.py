@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import nbformat
-from jupyter_cache import get_cache
 from sphinx.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,6 +24,7 @@ LOST = """<h1>No page lives here</h1>
 <p>The address may be mistyped, or the page may have moved.
 The contents beside this text list every page there is, and the search field looks through all of them.</p>
 <p><a href="{home}">Begin at the beginning.</a></p>"""
+NOTEBOOKS = "notebooks"  # the branch to which the site's workflow pushes them
 CARD = "_static/logo.png"  # logo.svg, drawn four times as large: cards take no SVG
 NOT_FOR_CATALOGUES = ["404.html", "genindex.html", "search.html"]
 
@@ -109,25 +106,21 @@ def configure(app: Sphinx, config: Config) -> None:
         config.ogp_social_cards = {"image": CARD, "image_mini": CARD, "line_color": "#0b5394"}
 
 
-def offer_notebook(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """Let a page offer its notebook with outputs.
+def open_notebooks_for_readers(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Let the buttons of a page open the notebook for readers: Colab on its branch, Binder where it has made it.
 
-    The theme does it only beside buttons to Binder and Colab, and MyST-NB leaves the outputs out where it takes them
-    from the cache.
+    The theme takes the notebook beside the chapter, whose prose is MyST.
     """
-    executed = Path(app.outdir).parent / "jupyter_execute" / f"{pagename}.ipynb"
-    if doctree is None or not executed.is_file() or "kernelspec" not in app.env.metadata[pagename]:
-        return
-    if app.config.nb_execution_mode == "cache":
-        with suppress(KeyError):
-            folder = Path(app.config.nb_execution_cache_path) / Path(pagename).name / app.env.book_keys[pagename]
-            cache = get_cache(folder)
-            _, whole = cache.merge_match_into_notebook(nbformat.read(executed, as_version=4))
-            nbformat.write(whole, executed)
-    offered = Path(app.outdir) / "_sources" / f"{pagename}.ipynb"
-    offered.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(executed, offered)
-    context["ipynb_source"] = f"{pagename}.ipynb"
+    before, name = f"/{app.book_address.branch}/{pagename}.ipynb", Path(pagename).name  # type: ignore[attr-defined]
+    buttons = [button for group in context.get("header_buttons", []) for button in group.get("buttons", [])]
+    for button in buttons:
+        url = button.get("url") or ""
+        if "colab" in url:
+            button["url"] = url.replace(f"/blob{before}", f"/blob/{NOTEBOOKS}/{name}.ipynb")
+        elif "binder" in url:
+            button["url"] = url.replace(f"tree/{pagename}.ipynb", f"tree/_build/notebooks/{name}.ipynb")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -141,5 +134,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
         app.setup_extension("sphinx_sitemap")
         app.setup_extension("sphinxext.opengraph")
     app.connect("config-inited", configure, priority=900)
-    app.connect("html-page-context", offer_notebook)
+    app.connect("html-page-context", open_notebooks_for_readers, priority=900)  # after the theme
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

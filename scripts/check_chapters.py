@@ -1,8 +1,8 @@
 """Say what in the chapters would break a build or mislead a reader: `make lint`. Exit code 1 on any problem.
 
 Every page has its label above its title; pictures and figures say what they show; exercises have solutions; no number
-that a cell should compute is typed in prose; every chapter is executed, in the same way in every profile; and the
-notebook beside a chapter says what the chapter says.
+that a cell should compute is typed in prose; every chapter is executed, in the same way in every profile; a chapter
+and its paired notebook hold the same cells; and the notebook for readers is plain Markdown.
 """
 
 from __future__ import annotations
@@ -14,8 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import jupytext
+import nbformat
 import yaml
-from notebooks import BOOK, chapters, written
+from jupytext.compare import NotebookDifference, compare_notebooks
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "_ext"))
+
+from book_notebooks import BOOK, chapters, notebook_of
 
 COLUMNS = 96  # of code fit on a page between two side bars, on a screen 1,280 pixels wide
 NUMBER = re.compile(r"\d+\.\d+|\d+\s?(?:%|percent)|\b\d{1,3}(?:,\d{3})+\b")
@@ -72,13 +77,26 @@ def typed_numbers(text: str) -> list[str]:
     return NUMBER.findall("\n".join(lines))
 
 
-def problems_of_notebook(page: Path) -> Iterator[str]:
-    """Yield what is wrong with the notebook beside a chapter."""
-    notebook = page.with_suffix(".ipynb")
-    if not notebook.is_file() or notebook.read_text(encoding="utf-8") != written(page):
-        yield "the chapter and its notebook differ; run `make pairs`"
+def problems_of_pair(page: Path) -> Iterator[str]:
+    """Yield what is wrong with the notebook that is paired with a chapter; the times of the files do not matter."""
+    if not page.with_suffix(".ipynb").is_file():
+        yield "its notebook is missing; run `make pairs`"
         return
-    for cell in jupytext.read(notebook).cells:
+    notebook, chapter = nbformat.read(page.with_suffix(".ipynb"), as_version=4), jupytext.read(page)
+    try:
+        compare_notebooks(notebook, chapter, fmt="md:myst")
+    except NotebookDifference as difference:
+        where = " ".join(str(difference).split())[:200]
+        yield f"the chapter and its notebook differ; run `make pairs` if the chapter is right ({where})"
+    if notebook.metadata.get("kernelspec") != chapter.metadata.get("kernelspec"):
+        yield "the chapter and its notebook name different kernels; run `make pairs`"
+    if any(cell.cell_type == "code" and (cell.outputs or cell.execution_count) for cell in notebook.cells):
+        yield "its notebook holds outputs: `make lab` saves it without; or run `make pairs` after deleting it"
+
+
+def problems_for_readers(page: Path) -> Iterator[str]:
+    """Yield what plain Jupyter would not render in the notebook that readers open."""
+    for cell in notebook_of(page).cells:
         if cell.cell_type == "markdown" and (found := RAW.search(cell.source)):
             yield f"plain Jupyter would show {found[0]!r} raw"
 
@@ -89,7 +107,8 @@ def main() -> int:
     for page in sorted(BOOK.glob("*.md")):
         found += [f"{page.name}: {problem}" for problem in problems_of(page.stem, page.read_text(encoding="utf-8"))]
     for name in chapters():
-        found += [f"{name}.ipynb: {problem}" for problem in problems_of_notebook(BOOK / f"{name}.md")]
+        page = BOOK / f"{name}.md"
+        found += [f"{page.name}: {problem}" for problem in (*problems_of_pair(page), *problems_for_readers(page))]
     settings = yaml.safe_load((BOOK.parent / "_config.yml").read_text(encoding="utf-8"))
     told = f'repository = "{settings["sphinx"]["config"]["book_repository"]}"  # written by `make address`'
     for name in chapters():

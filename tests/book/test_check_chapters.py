@@ -1,8 +1,13 @@
 """`make lint` notices what in a chapter would break a build or mislead a reader."""
 
+import json
+import os
+import shutil
+from pathlib import Path
+
 import pytest
 from chapters import ROOT
-from check_chapters import problems_of, problems_of_notebook
+from check_chapters import problems_of, problems_of_pair
 
 GOOD = """---
 kernelspec: {display_name: Python 3, language: python, name: python3}
@@ -64,10 +69,37 @@ def test_what_is_out_of_order_is_told(before, after, problem):
     assert any(problem in text for text in found), found
 
 
-def test_a_notebook_that_says_something_else_is_told(tmp_path):
+def paired(folder, change):
+    """Copy a chapter and its notebook, change the notebook as JSON, and return what is wrong with the pair."""
     page = ROOT / "book" / "01_data.md"
-    assert list(problems_of_notebook(page)) == []
-    copy = tmp_path / page.name
-    copy.write_text(page.read_text(encoding="utf-8"), encoding="utf-8")
-    copy.with_suffix(".ipynb").write_text("{}", encoding="utf-8")
-    assert "make pairs" in " ".join(problems_of_notebook(copy))
+    copy = Path(shutil.copy(page, folder))
+    notebook = json.loads(page.with_suffix(".ipynb").read_text(encoding="utf-8"))
+    change(notebook["cells"])
+    copy.with_suffix(".ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    os.utime(copy, (0, 0))  # as a checkout may leave it: older than the notebook
+    return " ".join(problems_of_pair(copy))
+
+
+def reworded(cells):
+    cells[0]["source"][-1] += "One sentence more."
+
+
+def recoded(cells):
+    next(cell for cell in cells if cell["cell_type"] == "code")["source"].append("\n1 + 1")
+
+
+def retagged(cells):
+    next(cell for cell in cells if cell["cell_type"] == "code")["metadata"]["tags"] = ["hide-input"]
+
+
+def run(cells):
+    next(cell for cell in cells if cell["cell_type"] == "code")["execution_count"] = 1
+
+
+@pytest.mark.parametrize("change", [reworded, recoded, retagged, list.pop, run])
+def test_a_notebook_that_differs_from_its_chapter_is_told(change, tmp_path):
+    assert "make pairs" in paired(tmp_path, change)
+
+
+def test_a_pair_in_step_passes_whichever_file_is_newer(tmp_path):
+    assert paired(tmp_path, lambda cells: None) == ""

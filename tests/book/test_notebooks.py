@@ -1,12 +1,13 @@
-"""Beside every chapter stands a notebook without outputs that says the same, in Markdown that plain Jupyter knows."""
+"""A chapter becomes a notebook for readers, in Markdown that plain Jupyter knows, with the outputs of a run."""
 
 import re
 import sys
 from itertools import pairwise
 from types import ModuleType
 
+import book_notebooks
+import jupytext
 import nbformat
-import notebooks
 import pytest
 from chapters import EXECUTED, ROOT
 from IPython.core.interactiveshell import InteractiveShell
@@ -29,18 +30,22 @@ $$ a = b. $$ (eq-library)
 
 
 def test_prose_becomes_plain_markdown():
-    text = notebooks.plain(MYST)
+    text = book_notebooks.plain(MYST, "https://lab.github.io/book/")
     assert text.startswith(
         "## A heading\n\n> **Question**\n>\n> Why?\n>\n> **You need** time.\n\nBy (1.1) and [Neufeld"
     )
     assert "et al. (2024)](https://" in text
     assert re.search(r"say \(\[Lopez et al\., 2018\]\(https://\S+\); \[Wolf et al\., 2018\]\(https://\S+\)\)\.", text)
-    assert "[there](02_sketch.ipynb#say-it-in-words) and the [glossary](glossary.md#bound)" in text
+    assert (
+        "[there](02_sketch.ipynb#say-it-in-words) and the [glossary](https://lab.github.io/book/book/glossary.html#bound)"
+        in text
+    )
     assert text.endswith(r"$$ a = b. \tag{1.1} $$")
+    assert "and the glossary." in book_notebooks.plain(MYST), "no link where nobody knows the address"
 
 
 def test_exercises_have_their_number_and_solutions_are_folded():
-    cells = nbformat.read(ROOT / "book" / "01_data.ipynb", as_version=4).cells
+    cells = book_notebooks.notebook_of(ROOT / "book" / "01_data.md").cells
     told = [cell.source for cell in cells if cell.source.startswith("### Exercise 1.")]
     assert [text.splitlines()[0] for text in told] == [f"### Exercise 1.{n}" for n in (1, 2, 3)]
     assert "<details><summary>Solution 1.1</summary>" in told[0]
@@ -49,9 +54,20 @@ def test_exercises_have_their_number_and_solutions_are_folded():
 
 
 def test_captions_stand_under_their_figures():
-    cells = nbformat.read(ROOT / "book" / "01_data.ipynb", as_version=4).cells
+    cells = book_notebooks.notebook_of(ROOT / "book" / "01_data.md").cells
     below = [after.source for cell, after in pairwise(cells) if cell.source.startswith("fig = ")]
     assert [text[:12] for text in below] == [f"**Fig. 1.{n}**" for n in range(1, len(below) + 1)]
+
+
+def test_outputs_of_a_run_stand_under_their_cells():
+    page = ROOT / "book" / "06_figure.md"
+    run = jupytext.read(page)
+    for number, cell in enumerate(cell for cell in run.cells if cell.cell_type == "code"):
+        cell.outputs, cell.execution_count = [nbformat.v4.new_output("stream", text=cell.source)], number
+    found = book_notebooks.notebook_of(page, outputs=run)
+    code = [cell for cell in found.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(len(code)))
+    assert all(cell.outputs[0].text == cell.source for cell in code)
 
 
 @pytest.mark.parametrize("place", ["here", "Colab"])

@@ -1,28 +1,35 @@
-"""Write the notebook beside each chapter, for Jupyter, Colab and Binder: `make pairs`.
+"""The notebooks that readers open, download, or run in Colab and Binder.
 
-The chapters are MyST, which plain Jupyter shows raw. So a notebook holds the same code cells, and prose in which
-admonitions, exercises, captions, citations and equations are plain Markdown, with the numbers that the book gives
-them. It goes one way: the chapter is the source, and a notebook that somebody plays with cannot change it.
+The chapters are MyST, which plain Jupyter shows raw. A notebook for readers holds the same code cells with their
+outputs, and prose in which admonitions, exercises, captions, citations and equations are plain Markdown, with the
+numbers that the book gives them. The build writes them to `_build/notebooks`; `python _ext/book_notebooks.py` writes
+them without outputs, for Binder.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import jupytext
 import nbformat
 import yaml
+from jupyter_cache import get_cache
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from pybtex.database import parse_file
 
-__all__ = ["chapters", "notebook_of", "written"]
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 BOOK = Path(__file__).resolve().parents[1] / "book"
+FOLDER = BOOK.parent / "_build" / "notebooks"
 HIDDEN = {"remove-cell", "remove-input", "hide-input"}
 EQUATION = re.compile(r"(?P<body>\$\$(?:(?!\$\$).)*?)\s*\$\$ \((?P<label>eq-[\w-]+)\)", re.DOTALL)
 ADMONITION = re.compile(r"^:::\{admonition\} (?P<title>.*)\n(?::class:.*\n)?(?P<body>(?:.*\n)*?):::$", re.MULTILINE)
@@ -37,10 +44,16 @@ COLLAPSED = "<!-- collapsed -->\n"  # begins a cell of its own, which is folded
 
 @cache
 def chapters() -> dict[str, int]:
-    """Return the executed pages in the order of the contents: their name, and their number, 0 for the first page."""
+    """Return names and numbers of the executed pages, in the order of the contents; 0 where a page has no number."""
     contents = yaml.safe_load((BOOK.parent / "_toc.yml").read_text(encoding="utf-8"))
-    files = [entry["file"] for part in contents["parts"] if part.get("numbered") for entry in part["chapters"]]
-    return {Path(file).stem: number for number, file in enumerate([contents["root"], *files])}
+    parts = contents.get("parts", [{"chapters": contents.get("chapters", [])}])
+    numbered = [entry["file"] for part in parts if part.get("numbered") for entry in part["chapters"]]
+    files = [contents["root"], *(entry["file"] for part in parts for entry in part["chapters"])]
+    return {
+        Path(file).stem: numbered.index(file) + 1 if file in numbered else 0
+        for file in files
+        if "kernelspec:" in (BOOK.parent / file).read_text(encoding="utf-8")
+    }
 
 
 @cache
@@ -67,8 +80,8 @@ def sources() -> dict[str, tuple[str, str, str]]:
     return found
 
 
-def plain(text: str) -> str:
-    """Return MyST as the Markdown that Jupyter knows."""
+def plain(text: str, site: str = "") -> str:
+    """Return MyST as the Markdown that Jupyter knows; pages that are no notebooks are linked on the `site`, if any."""
     text = re.sub(r"^\([\w-]+\)=\n", "", text, flags=re.MULTILINE)  # targets of links
     text = ADMONITION.sub(_quotation, text)
     text = EQUATION.sub(lambda match: rf"{match['body']} \tag{{{numbers()[match['label']]}}} $$", text)
@@ -77,16 +90,23 @@ def plain(text: str) -> str:
     text = SOLUTION.sub(_folded, text)
     text = SOLUTION_START.sub(lambda match: f"{COLLAPSED}#### Solution {numbers()[match['label']]}", text)
     text = EXERCISE.sub(lambda match: f"### Exercise {numbers()[match['label']]}\n\n{match['body']}", text)
-    text = re.sub(r"\]\((\w+)\.md(#[^)]*)?\)", _link, END.sub("", text))
+    text = re.sub(r"\[([^\]]*)\]\((\w+)\.md(#[^)]*)?\)", lambda match: _link(match, site), END.sub("", text))
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
 
-def notebook_of(page: Path) -> NotebookNode:
-    """Return a chapter as a notebook without outputs."""
+def notebook_of(page: Path, site: str = "", outputs: NotebookNode | None = None) -> NotebookNode:
+    """Return a chapter as a notebook for readers.
+
+    Args:
+        page: The chapter.
+        site: Address of the built book, ending with a slash; empty where unknown.
+        outputs: The chapter as it was run, with the same code cells; None leaves the outputs out.
+    """
     source, cells, figures = jupytext.read(page), [], 0
+    executed = iter([cell for cell in outputs.cells if cell.cell_type == "code"] if outputs else [])
     for cell in source.cells:
         if cell.cell_type == "markdown":
-            cells += map(_markdown, _parts(plain(cell.source)))
+            cells += map(_markdown, _parts(plain(cell.source, site)))
             continue
         about, metadata = cell.metadata.get("mystnb", {}), {}
         if tags := cell.metadata.get("tags"):
@@ -94,20 +114,18 @@ def notebook_of(page: Path) -> NotebookNode:
             if HIDDEN & set(tags):
                 metadata["jupyter"] = {"source_hidden": True}
         cells.append(new_code_cell(cell.source, metadata=metadata))
+        if outputs:
+            run = next(executed)
+            cells[-1] |= {"outputs": run.outputs, "execution_count": run.execution_count}
         if "figure" in about:
             figures += 1
             number = f"{chapters()[page.stem]}.{figures}" if chapters()[page.stem] else str(figures)
-            cells.append(new_markdown_cell(f"**Fig. {number}** {plain(about['figure']['caption'])}"))
+            cells.append(new_markdown_cell(f"**Fig. {number}** {plain(about['figure']['caption'], site)}"))
     for place, cell in enumerate(cells):
         cell["id"] = f"{page.stem.replace('_', '-')}-{place}"
     notebook = new_notebook(cells=cells, metadata={"kernelspec": source.metadata["kernelspec"]})
     nbformat.validate(notebook)
     return notebook
-
-
-def written(page: Path) -> str:
-    """Return the file that belongs beside a chapter."""
-    return nbformat.writes(notebook_of(page)) + "\n"
 
 
 def _parts(text: str) -> Iterator[str]:
@@ -140,16 +158,57 @@ def _folded(match: re.Match[str]) -> str:
     return f"<details><summary>{title}</summary>\n\n{match['body'].strip()}\n\n</details>"
 
 
-def _link(match: re.Match[str]) -> str:
-    return f"]({match[1]}.ipynb{match[2] or ''})" if match[1] in chapters() else match[0]
+def _link(match: re.Match[str], site: str) -> str:
+    text, name, place = match.groups(default="")
+    if name in chapters():
+        return f"[{text}]({name}.ipynb{place})"
+    return f"[{text}]({site}book/{name}.html{place})" if site else text
+
+
+def executed(app: Sphinx, pagename: str) -> NotebookNode | None:
+    """Return a page as it was run, with its outputs; None if it has not been run.
+
+    MyST-NB leaves the outputs out of the file that it writes where it takes them from the cache.
+    """
+    file = Path(app.outdir).parent / "jupyter_execute" / f"{pagename}.ipynb"
+    if "kernelspec" not in app.env.metadata[pagename] or not file.is_file():
+        return None
+    notebook = nbformat.read(file, as_version=4)
+    if app.config.nb_execution_mode == "cache":
+        with suppress(KeyError):
+            folder = Path(app.config.nb_execution_cache_path) / Path(pagename).name / app.env.book_keys[pagename]
+            _, notebook = get_cache(folder).merge_match_into_notebook(notebook)
+    return notebook
+
+
+def offer_notebook(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Write the notebook of a page to `_build/notebooks`, and let the download button of the page offer it."""
+    outputs = executed(app, pagename) if doctree is not None else None
+    if outputs is None:
+        return
+    page = Path(app.env.doc2path(pagename))
+    written = Path(app.outdir).parent / "notebooks" / f"{page.stem}.ipynb"
+    written.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook_of(page, app.book_address.site, outputs), written)  # type: ignore[attr-defined]
+    offered = Path(app.outdir) / "_sources" / f"{pagename}.ipynb"
+    offered.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(written, offered)
+    context["ipynb_source"] = f"{pagename}.ipynb"
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the extension."""
+    app.setup_extension("book_address")
+    app.connect("html-page-context", offer_notebook)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def main() -> None:
-    """Write all notebooks."""
+    """Write all notebooks, without outputs."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
     for name in chapters():
-        page = BOOK / f"{name}.md"
-        page.with_suffix(".ipynb").write_text(written(page), encoding="utf-8")
-    print(f"{len(chapters())} notebooks in {BOOK.name}/.", file=sys.stderr)
+        nbformat.write(notebook_of(BOOK / f"{name}.md"), FOLDER / f"{name}.ipynb")
+    sys.stderr.write(f"{len(chapters())} notebooks in {FOLDER.relative_to(BOOK.parent)}.\n")
 
 
 if __name__ == "__main__":
