@@ -95,6 +95,9 @@ guarantee: $(READY) ## how often sets hold the truth and strangers are noticed, 
 bench: $(READY) $(PEERS) ## seconds and memory at 20,000 cells × 21,932 genes, beside the others (an hour; ARGS="--parts whole")
 	@OMP_NUM_THREADS=$(WORKERS) $(BIN)/python benchmarks/speed.py $(ARGS)
 
+figure: $(READY) ## the figure of the four T-cell classes of the paper, for chapter 6 (two minutes)
+	@$(BIN)/python benchmarks/figure6.py
+
 scale: $(READY) ## two processes, cells on disk and many types, for chapter 14 (half an hour; ARGS="--parts memory")
 	@$(BIN)/python benchmarks/scale.py $(ARGS)
 

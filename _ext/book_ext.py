@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import grimp
 import jupytext
+from book_runs import folder_of, note_run
 from IPython.core.inputtransformer2 import TransformerManager
 from sphinx.errors import ExtensionError
 from sphinx.util.docstrings import prepare_docstring
@@ -133,9 +134,9 @@ def read_one_chapter(app: Sphinx, env: BuildEnvironment, names: list[str]) -> No
 
 def choose_outputs(app: Sphinx, name: str, source: list[str]) -> None:
     """Point the page that is about to be read at its outputs."""
-    key = key_of_page(app.env, name)
-    folder = Path(app.outdir).parent / ".jupyter_cache" / Path(name).name / key
-    app.env.book_keys = getattr(app.env, "book_keys", {}) | {name: key}  # type: ignore[attr-defined]
+    keys = getattr(app.env, "book_keys", {}) | {name: key_of_page(app.env, name)}
+    app.env.book_keys = keys  # type: ignore[attr-defined]
+    folder = folder_of(app, name)
     run = os.environ.get("BOOK_CHAPTER") in (None, "", name) or folder.exists()
     settings = app.env.mystnb_config
     app.env.mystnb_config = settings.copy(
@@ -160,7 +161,10 @@ def show_progress(app: Sphinx, config: Config) -> None:
     execute = getattr(utils.executenb, "silent", utils.executenb)
 
     def executenb(nb: Any, **options: Any) -> Any:
-        return execute(nb, config=encrypted, **options, **reporting(nb, Path(app.env.docname).name))
+        begun = time.monotonic()
+        done = execute(nb, config=encrypted, **options, **reporting(nb, Path(app.env.docname).name))
+        note_run(folder_of(app, app.env.docname), time.monotonic() - begun)
+        return done
 
     executenb.silent = execute  # type: ignore[attr-defined]
     utils.executenb = executenb
