@@ -37,6 +37,7 @@ def draw_labels(adata: AnnData, answers: dict[str, pd.DataFrame], right: dict[st
             given = np.where(scored_cells(adata), table.idxmax(axis=1), adata.obs["label"].astype(str))
             axes.scatter(*xy.T, c=[colors[name] for name in given], s=6, linewidths=0)
             axes.set(title=f"{method}\naccuracy {right[method]:.3f}", xticks=[], yticks=[])
+            axes.spines[:].set(visible=True, color="#d0d7de")
     return figure
 
 
