@@ -44,16 +44,16 @@ article { line-height: 1.5; padding: 0 !important; }
 .first { height: 240mm; display: flex; flex-direction: column; justify-content: center; }
 .first p { margin: 0.4rem 0; }
 .first .name { font-size: 2.6rem; font-weight: 600; line-height: 1.2; }
-h1, .contents, .chapter { break-before: page; }
+h1, .toc, .chapter { break-before: page; }
 h1 { font-size: 2.2rem; margin-top: 80mm; }
 h1 + .chapter { break-before: page; }
 h2 { font-size: 1.9rem; margin: 0 0 1.2rem; }
 h3 { font-size: 1.35rem; margin: 1.8rem 0 0.6rem; }
 h4 { font-size: 1.1rem; margin: 1.2rem 0 0.4rem; }
 h1, h2, h3, h4, h5 { font-weight: 600; line-height: 1.25; break-after: avoid; }
-.contents li { display: flex; list-style: none; }
-.contents li > a { flex: 1; color: inherit; text-decoration: none; }
-.contents .part { font-weight: 600; margin-top: 0.8rem; }
+.toc li { display: flex; list-style: none; }
+.toc li > a { flex: 1; color: inherit; text-decoration: none; }
+.toc .part { font-weight: 600; margin-top: 0.8rem; }
 pre, code { white-space: pre-wrap !important; overflow-wrap: anywhere; }
 .highlight pre { font-size: 0.82em; line-height: 1.4; }
 div.math, .output, .pst-scrollable-table-container { overflow: visible !important; }
@@ -143,7 +143,7 @@ def whole(site: Path, numbers: dict[str, int]) -> str:
         f'<section class="first"><p class="name">{config["title"]}</p><p>{config["author"]}</p>'
         f"<p>Version {version}, {date.day} {date:%B %Y}</p>"
         "<p>Text under CC BY 4.0, code under BSD-3-Clause.</p></section>"
-        f'<nav class="contents"><h2>Contents</h2><ul>{"".join(contents)}</ul></nav>{"".join(body)}</body></html>'
+        f'<nav class="toc"><h2>Contents</h2><ul>{"".join(contents)}</ul></nav>{"".join(body)}</body></html>'
     )
 
 
@@ -222,7 +222,7 @@ def problems_of(file: Path, html: str) -> Iterator[str]:
     for heading in soup.select("article :is(h2, h3, h4)"):
         if not heading.select(".math") and squeezed(heading.get_text()) not in outline:
             yield f"the outline lacks {heading.get_text()!r}"
-    for tag in soup.select(".caption-number, .eqno, .admonition-title"):
+    for tag in soup.select(".caption-number, .eqno, .admonition-title:not(summary)"):
         if not tag.select(".math") and squeezed(tag.get_text()) not in text:
             yield f"the text lacks {tag.get_text()!r}"
     images = len({tag["src"] for tag in soup.select("article img[src]:not([src$='.svg'])")})

@@ -41,15 +41,27 @@ _MOST = 3_000  # cells on one map: more would be a heavy page and a gray one
 
 @usual_settings()
 def umap(adata: AnnData, *, use_rep: str = "X_scanvi", seed: int = 0) -> NDArray[np.float32]:
-    """Return a UMAP (cells, 2) of `adata.obsm[use_rep]`, which stays as it is; equal seeds give equal maps.
+    """Return a UMAP (cells, 2) of `adata.obsm[use_rep]`; equal seeds give equal maps.
 
-    Neighbors (15, Euclidean) and layout are scanpy's.
+    `adata` stays as it is. Neighbors (15, Euclidean) and layout are scanpy's.
 
     Raises:
         InputError: If the representation is missing, not finite, or has fewer than ten cells.
     """
     from threadpoolctl import threadpool_limits
 
+    z = _states_of(adata, use_rep)
+    cells = AnnData(obs=pd.DataFrame(index=adata.obs_names), obsm={use_rep: z})
+    sc = scanpy_module()
+    near = min(15, cells.n_obs - 1)
+    with threadpool_limits():  # numba sets the OpenMP threads of PyTorch too; this resets them
+        sc.pp.neighbors(cells, n_neighbors=near, use_rep=use_rep, random_state=seed)
+        sc.tl.umap(cells, random_state=seed)
+    return cells.obsm["X_umap"]
+
+
+def _states_of(adata: AnnData, use_rep: str) -> NDArray[np.floating]:
+    """Return `adata.obsm[use_rep]` (cells, latent), or raise `InputError` where no map can be made of it."""
     if use_rep not in adata.obsm:
         raise InputError(
             f"obsm[{use_rep!r}] is missing. Write the latent means there first: "
@@ -63,12 +75,7 @@ def umap(adata: AnnData, *, use_rep: str = "X_scanvi", seed: int = 0) -> NDArray
         )
     if len(z) < 10:
         raise InputError(f"A map needs at least 10 cells, and there are {len(z)}. Pass more of them.")
-    cells = AnnData(obs=pd.DataFrame(index=adata.obs_names), obsm={use_rep: z})
-    sc = scanpy_module()
-    with threadpool_limits():  # numba sets the OpenMP threads of PyTorch too; this puts them back
-        sc.pp.neighbors(cells, n_neighbors=min(15, cells.n_obs - 1), use_rep=use_rep, random_state=seed)
-        sc.tl.umap(cells, random_state=seed)
-    return cells.obsm["X_umap"]
+    return z
 
 
 def _map_of(adata: AnnData, coordinates: Places, seed: int) -> NDArray[np.floating]:
@@ -80,18 +87,24 @@ def _map_of(adata: AnnData, coordinates: Places, seed: int) -> NDArray[np.floati
 
 
 def figure6(
-    adata: AnnData, *, labels_key: str = "label", truth_key: str = "truth", coordinates: Places = None, seed: int = 0
+    adata: AnnData,
+    *,
+    labels_key: str = "label",
+    truth_key: str = "truth",
+    coordinates: Places = None,
+    seed: int = 0,
 ) -> Figure:
-    """Draw the cells on one map, colored by seed label, by true type and by the probability of each type.
+    """Draw one map of the cells by seed label, by true type and by probability of each type.
 
-    Reads obsm["X_scanvi"] (cells, latent), obsm["scanvi_probabilities"] (a table (cells, labels)), obs[`labels_key`]
-    and, where there is one, obs[`truth_key`]; changes none of them. Cells with a high probability are drawn last.
+    Reads obsm["X_scanvi"] (cells, latent), obsm["scanvi_probabilities"] (cells, labels),
+    obs[`labels_key`] and, where there is one, obs[`truth_key`]; changes none of them. Cells
+    with a high probability are drawn last.
 
     Args:
         adata: Cells.
         labels_key: Column with the seed labels.
-        truth_key: Column with the true types; its panel is left out where the column is missing.
-        coordinates: A map (cells, 2) made before; without it `umap(adata, seed=seed)` is called.
+        truth_key: Column with the true types; without that column its panel is left out.
+        coordinates: A map (cells, 2); without it `umap(adata, seed=seed)` makes one.
         seed: Draws the map, and the order in which the cells of the truth are drawn.
 
     Raises:
@@ -112,12 +125,16 @@ def figure6(
         panels = upper.subplots(1, 2 if known is not None else 1, squeeze=False)[0]
         gray = _draw_cells(panels[0], xy[codes < 0], "Seed labels", c=UNLABELED_COLOR)
         small = gray.get_sizes()[0]
-        large = np.clip(2_000 / max((codes >= 0).sum(), 1), max(3 * small, 14), max(3 * small, 30))
-        seeds = {"c": [colors[names[code]] for code in codes[codes >= 0]], "edgecolors": "white", "linewidths": 0.5}
-        panels[0].scatter(*xy[codes >= 0].T, s=large, rasterized=True, **seeds)
+        labeled = codes >= 0
+        large = np.clip(2_000 / max(labeled.sum(), 1), max(3 * small, 14), max(3 * small, 30))
+        of_seeds = [colors[names[code]] for code in codes[labeled]]
+        look = {"edgecolors": "white", "linewidths": 0.5, "rasterized": True}
+        panels[0].scatter(*xy[labeled].T, s=large, c=of_seeds, **look)
         if known is not None:
-            order = np.random.default_rng(seed).permutation(len(xy))  # so that no type hides another on principle
-            types = [UNLABELED_COLOR if pd.isna(name) else colors[label_name(name)] for name in known.iloc[order]]
+            # in random order, so that no type hides another on principle
+            order = np.random.default_rng(seed).permutation(len(xy))
+            by_cell = known.iloc[order].map(label_name, na_action="ignore")
+            types = by_cell.astype(object).map(colors).fillna(UNLABELED_COLOR).tolist()
             _draw_cells(panels[1], xy[order], "True types", c=types)
         else:
             panels[0].set_box_aspect(0.85)  # as it would be beside a second panel
@@ -133,7 +150,8 @@ def figure6(
             points = _draw_cells(axes, xy[order], shown(name, 72 // columns, lines=4), **shade)
         for axes in grid[probabilities.shape[1] :]:
             axes.set_axis_off()
-        bar = lower.colorbar(points, ax=grid.tolist(), fraction=0.03, pad=0.01, aspect=14 * rows, ticks=[0, 0.5, 1])
+        place = {"fraction": 0.03, "pad": 0.01, "aspect": 14 * rows}
+        bar = lower.colorbar(points, ax=grid.tolist(), ticks=[0, 0.5, 1], **place)
         bar.outline.set_visible(False)
         lower.suptitle("Inferred probability of each type", x=0.006, ha="left")
     return figure

@@ -2,7 +2,7 @@
 
 from scanvi_tutorial.teaching.diagrams import Stub, differences, plate_diagram, same_structure
 from scanvi_tutorial.teaching.label_program import label_priors, label_program
-from scanvi_tutorial.teaching.listings import expect_error, read_results, say, show_source
+from scanvi_tutorial.teaching.listings import expect_error, read_results, results_of, say, show_source
 
 __all__ = [
     "Stub",
@@ -12,6 +12,7 @@ __all__ = [
     "label_program",
     "plate_diagram",
     "read_results",
+    "results_of",
     "same_structure",
     "say",
     "show_source",

@@ -55,15 +55,23 @@ def expect_error(*kinds: type[Exception]) -> Iterator[None]:
     raise AssertionError(f"This was to raise {' or '.join(kind.__name__ for kind in kinds)}, and raised nothing.")
 
 
-def read_results(path: str) -> dict[str, Any]:
-    """Return what a results file of `benchmarks/` holds.
+def results_of(pattern: str) -> list[Path]:
+    """Return the results files of the book's repository that fit a pattern such as `benchmarks/results/peers-*.json`.
+
+    They are looked for in the folder in which a chapter runs and in those above it.
 
     Raises:
-        FileNotFoundError: Where a chapter has been copied without it.
+        FileNotFoundError: Where a chapter has been copied without them.
     """
-    if not (found := Path(path)).is_file():
-        raise FileNotFoundError(
-            f"From here on, this chapter reads {path.removeprefix('../')} of the book's repository: copy it to "
-            f"{found.resolve()}."
-        )
-    return json.loads(found.read_text())
+    for folder in (here := Path.cwd(), *here.parents):
+        if found := sorted(folder.glob(pattern)):
+            return found
+    raise FileNotFoundError(
+        f"From here on, this chapter reads {pattern} of the book's repository. Run it in a copy of the repository, or "
+        f"copy the file to {here / pattern}."
+    )
+
+
+def read_results(path: str) -> dict[str, Any]:
+    """Return the contents of a results file, which `results_of` finds."""
+    return json.loads(results_of(path)[0].read_text(encoding="utf-8"))
