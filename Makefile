@@ -11,6 +11,7 @@ READY := .venv/.made-from-requirements
 PEERS := _build/peers/.made-from-requirements
 SITE := _build/html
 CHAPTERS = $(basename $(notdir $(wildcard book/*.md)))
+PAIRED = $(shell grep -l '^kernelspec:' book/*.md)
 WORKERS ?= 2
 OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
@@ -70,8 +71,9 @@ lint: $(READY) ## ruff, codespell, directions of imports, chapters and their not
 lab: $(READY) ## open the chapters in JupyterLab: a chapter and its paired notebook are saved together, without outputs
 	@$(BIN)/jupyter lab --config=scripts/lab_config.py $(ARGS)
 
-pairs: $(READY) ## write the notebooks that are paired with the chapters anew, from the chapters
-	@$(BIN)/jupytext --quiet --to ipynb --update $$(grep -l '^kernelspec:' book/*.md)
+pairs: $(READY) ## write both files of each chapter as Jupytext writes them; the .md file is the source
+	@$(BIN)/jupytext --quiet --to ipynb --update $(PAIRED)
+	@$(BIN)/jupytext --quiet --to md:myst $(PAIRED:.md=.ipynb)
 
 address: $(READY) ## say where the book lives, to its buttons and to Colab (REPOSITORY=owner/name)
 	@case "$(REPOSITORY)" in */*) ;; *) echo 'Say which: make address REPOSITORY=owner/name'; exit 2;; esac

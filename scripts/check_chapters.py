@@ -83,6 +83,8 @@ def problems_of_pair(page: Path) -> Iterator[str]:
         yield "its notebook is missing; run `make pairs`"
         return
     notebook, chapter = nbformat.read(page.with_suffix(".ipynb"), as_version=4), jupytext.read(page)
+    if body_of(page.read_text(encoding="utf-8")) != body_of(jupytext.writes(chapter, fmt="md:myst")):
+        yield "JupyterLab would change more of the chapter than what is edited; run `make pairs`"
     try:
         compare_notebooks(notebook, chapter, fmt="md:myst")
     except NotebookDifference as difference:
@@ -92,6 +94,11 @@ def problems_of_pair(page: Path) -> Iterator[str]:
         yield "the chapter and its notebook name different kernels; run `make pairs`"
     if any(cell.cell_type == "code" and (cell.outputs or cell.execution_count) for cell in notebook.cells):
         yield "its notebook holds outputs: `make lab` saves it without; or run `make pairs` after deleting it"
+
+
+def body_of(chapter: str) -> str:
+    """Return a chapter without its header."""
+    return re.sub(r"\A---\n.*?^---\n", "", chapter, count=1, flags=re.DOTALL | re.MULTILINE)
 
 
 def problems_for_readers(page: Path) -> Iterator[str]:
