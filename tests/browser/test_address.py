@@ -73,8 +73,8 @@ def test_buttons_lead_to_the_repository_the_notebook_and_the_source(known):
         "https://github.com/lab/book",
         "https://github.com/lab/book/edit/main/book/01_first.md",
         "https://github.com/lab/book/issues/new?title=Issue%20on%20page%20%2Fbook/01_first.html&body=Your%20issue%20content%20here.",
-        "https://mybinder.org/v2/gh/lab/book/main?urlpath=lab/tree/book/01_first.ipynb",
-        "https://colab.research.google.com/github/lab/book/blob/main/book/01_first.ipynb",
+        "https://mybinder.org/v2/gh/lab/book/main?urlpath=lab/tree/_build/notebooks/01_first.ipynb",
+        "https://colab.research.google.com/github/lab/book/blob/notebooks/01_first.ipynb",
         "../_sources/book/01_first.md",
         "../_sources/book/01_first.ipynb",
     }
@@ -85,6 +85,11 @@ def test_without_an_address_no_button_leaves_the_site_and_downloads_stay(unknown
     assert found == {"../_sources/book/01_first.md", "../_sources/book/01_first.ipynb"}
     for link in found:
         assert (unknown / "book" / link).is_file()
+
+
+def test_the_notebook_that_is_downloaded_is_the_one_for_readers(unknown):
+    offered = unknown / "_sources" / "book" / "01_first.ipynb"
+    assert offered.read_bytes() == (unknown.parent / "notebooks" / "01_first.ipynb").read_bytes()
 
 
 def test_without_an_address_nothing_claims_one(unknown):
