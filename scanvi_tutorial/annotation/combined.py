@@ -1,8 +1,8 @@
 """The recommended answer from states: label model and rules, pooled with learned exponents (book/12_labels.md).
 
 The answer is p ∝ (label model)^a · (rules)^b. Both exponents are learned from hidden labels, if labeled cells are
-similar to the other cells of their type. If they are not, hidden labels do not represent all cells; then b is zero, a is
-held closer to its prior mean, and unlabeled cells have more weight in the label model.
+similar to the other cells of their type. If they are not, hidden labels do not represent all cells; then b is zero, a
+is held closer to its prior mean, and unlabeled cells have more weight in the label model.
 """
 
 from __future__ import annotations
