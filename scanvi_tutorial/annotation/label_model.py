@@ -7,7 +7,7 @@
     r | y ~ C_y                the label: y itself with high probability, else another type
 
 All views describe the same cell, so log p(z | y) is a weighted mean over views. A label r allows the types S_r, one if
-it is exact: p(r | y) = Σ_{s ∈ S_r} C[y, s]. Parameters are estimated by expectation maximization (maximum a posteriori).
+it is exact: p(r | y) = Σ_{s ∈ S_r} C[y, s]. Expectation maximization gives the maximum a posteriori parameters.
 A cell without an exact label has the weight `unlabeled_weight`, so that the many unlabeled cells do not dominate. This
 weight rises from zero, so that each component stays near the labeled cells of its type.
 

@@ -106,7 +106,7 @@ class NegativeBinomial(TorchDistribution):
             log NB(0) = −θ log(1 + e^r)
             log NB(x) = log NB(0) + lgamma(x + θ) − lgamma(θ) − lgamma(x + 1) + x log σ(r).
         """
-        theta = self.log_inverse_dispersion.exp()  # one value per gene, before broadcasting over cells
+        theta = self.log_inverse_dispersion.exp()  # one per gene, before broadcasting over cells
         value, logits = broadcast_all(value, self.log_mean - self.log_inverse_dispersion)
         counted = value > 0
         x = value[counted].to(logits.dtype)

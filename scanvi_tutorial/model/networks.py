@@ -52,7 +52,7 @@ def fully_connected(
 
 
 def broadcast_inputs(*inputs: Tensor) -> list[Tensor]:
-    """Expand tensors to common leading axes, so that they can be concatenated along the last axis."""
+    """Expand tensors to common leading axes, so that they can be concatenated."""
     lead = torch.broadcast_shapes(*(tensor.shape[:-1] for tensor in inputs))
     return [tensor.expand(*lead, tensor.shape[-1]) for tensor in inputs]
 
@@ -63,7 +63,7 @@ def positive(raw: Tensor) -> Tensor:
 
 
 class Heads(nn.Module):
-    """A network that concatenates its inputs, applies `fully_connected` and splits the output."""
+    """Concatenate the inputs, apply `fully_connected` and split the output."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Heads(nn.Module):
     def forward(self, *inputs: Float[Tensor, "..."]) -> tuple[Float[Tensor, "..."], ...]:
         """Return one tensor for each head, with shape (*enum cells width)."""
         joined = torch.cat(broadcast_inputs(*inputs), dim=-1)
-        flat = joined.reshape(-1, joined.shape[-1])  # enumerated copies are treated as further cells
+        flat = joined.reshape(-1, joined.shape[-1])  # copies are treated as cells
         out = self.layers(flat).reshape(*joined.shape[:-1], -1)
         return out.split(self.widths, dim=-1)
 
@@ -132,7 +132,7 @@ class XDecoder(nn.Module):
 
     @torch.no_grad()
     def start_shares_at(self, log_shares: Float[Tensor, " genes"]) -> None:
-        """Initialize the shares with those of the average cell, and the dropout logits with a low value."""
+        """Initialize shares at those of the average cell, and dropout logits at a low value."""
         bias = self.heads.layers[-1].bias
         bias[: len(log_shares)] = log_shares
         bias[len(log_shares) :] = _FIRST_GATE
@@ -173,7 +173,7 @@ class Z2LEncoder(nn.Module):
 
     @property
     def first(self) -> nn.Linear:
-        """The first layer, whose inputs are genes; the fast engine computes it without the zeros."""
+        """The first layer; the fast engine computes it without the zeros of the counts."""
         return self.heads.layers[0]
 
     def read(
@@ -189,7 +189,7 @@ class Z2LEncoder(nn.Module):
 
     @torch.no_grad()
     def start_library_at_total(self, scale: float) -> None:
-        """Initialize q(l | x) at the total count, with standard deviation `scale` on the log scale."""
+        """Initialize q(l | x) at the total count, with log-scale standard deviation `scale`."""
         head, latent = self.heads.layers[-1], self.heads.widths[0]
         head.weight[2 * latent :].zero_()
         head.bias[2 * latent] = 0

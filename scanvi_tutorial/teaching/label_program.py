@@ -22,7 +22,7 @@ def label_program(
     confusion: Float[Tensor, "types types"],
     tails: float = 5.0,
 ) -> None:
-    """Observe the states of some cells, and their labels if given; the type of each cell is summed over.
+    """Observe states, and labels if given, of cells; the type of each cell is summed over.
 
     Args:
         views: States of the cells in each view.

@@ -87,7 +87,10 @@ class TutorialModel(nn.Module):
             pyro.sample("x", p_x.to_event(1), obs=x)
 
     def guide(self, x: Tensor, y: Tensor | None = None) -> None:
-        """Sample the latent variables given x; a label adds a factor, a score-function term unless `has_rsample`."""
+        """Sample the latent variables given x.
+
+        A label adds a factor, which is in the score-function term unless `has_rsample`.
+        """
         pyro.module("tutorial", self)
         with pyro.plate("batch", len(x)), poutine.scale(scale=self.scale):
             z2_loc, z2_scale, l_loc, l_scale = self.encode(x)

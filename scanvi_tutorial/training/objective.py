@@ -110,7 +110,7 @@ class PyroEngine:
         if half.y is not None and not y_given:
             model = partial(_model_with_label_beside, self.model, half.y)
         with KLWeight(kl_weight), _LabelApart() as label, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Encountered NaN")  # `run_epoch` raises an error for it
+            warnings.filterwarnings("ignore", "Encountered NaN")  # `run_epoch` raises an error
             cells = half.x, y, half.depth, half.batch
             loss = self.elbo.differentiable_loss(model, self.model.guide, *cells)
         return -loss / len(half.x), label.cross_entropy
