@@ -25,7 +25,7 @@ def check_asked(coverage: object, reject: object, names: Sequence[str] = ()) -> 
     """Raise `InputError` unless both are None or between 0 and 1, and where a type is called "none of these"."""
     if reject is not None and NONE_OF_THESE in names:
         raise InputError(
-            f"A type is called {NONE_OF_THESE!r}, which is the label of rejected cells. Rename it, or leave out reject."
+            f"A type is called {NONE_OF_THESE!r}, as refused cells are. Give it another name, or leave out reject."
         )
     for name, value, example in (("coverage", coverage, 0.9), ("reject", reject, 0.05)):
         number = isinstance(value, int | float | np.number) and not isinstance(value, bool | np.bool_)

@@ -37,8 +37,8 @@ def seed_labels(
         per_label: Seed cells per type.
         how: "markers" takes the cells with the highest marker scores, needs no truth and may be wrong; if a cell
             is chosen for two types, the later type keeps it, so that the earlier has fewer. "random" draws from
-            `obs["truth"]`; a type always keeps at least one cell for testing. "typical" takes the cells that "markers" takes and
-            names them by the truth, as the paper does.
+            `obs["truth"]`; a type always keeps at least one cell for testing. "typical" takes the
+            cells that "markers" takes and labels them by the truth, as the paper does.
         seed: Of the random draw; marker scores use no randomness.
         markers: A marker table in order of claim; None means `uns["markers"]`, with the types in the order of the
             truth's categories (an `.h5ad` file does not keep the order of a table).
