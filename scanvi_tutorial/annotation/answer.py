@@ -65,8 +65,8 @@ def guaranteed(
         refused, expected = int(((p_known <= reject) & ~stands).sum()), reject * (~stands).sum()
         about |= {"reject": float(reject), "refused": refused}
         said.append(
-            f"{refused:,} cells are refused. If all cells are like the labeled ones, about {expected:,.0f} are in any "
-            "case" + ("." if alike else "; but most are not like them, and it may be more or fewer.")
+            f"{refused:,} cells are rejected. If all cells are similar to the labeled ones, about {expected:,.0f} are "
+            "expected by chance" + ("." if alike else "; but most cells are not similar, so it may be more or fewer.")
         )
         smallest = 1 / (len(calibration.codes) + 1)
         if smallest > reject:
@@ -89,8 +89,8 @@ def guaranteed(
     right = (calibration.probabilities.argmax(1) == calibration.codes).mean() if len(calibration.codes) else 0
     if right > coverage:
         said.append(
-            f"The name alone was right for {right:.0%} of hidden labels, more than the {percent(coverage)} that were "
-            "asked: a set never leaves out the name, so that it holds the type more often than asked."
+            f"The most probable type was right for {right:.0%} of hidden labels, more than the required "
+            f"{percent(coverage)}. A set always includes it, so the coverage of the sets is higher than required."
         )
     return columns, about, said
 
@@ -180,7 +180,7 @@ def strangers_table(
         index=[str(number) for number in range(len(rows))],
     )
     said = [
-        f"{row.cells} of the refused cells are a group" + (f", which is high in {row.high}." if row.high else ".")
+        f"{row.cells} of the rejected cells are a group" + (f" with high {row.high}." if row.high else ".")
         for row in groups.itertuples()
     ]
     return {"strangers": table, "groups": groups}, said

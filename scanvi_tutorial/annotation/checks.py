@@ -55,8 +55,8 @@ def said_of_hidden(
     }
     if not len(answer.codes):
         note = (
-            "No type has two labeled cells, so no label could be hidden: nobody has tested whether these "
-            "probabilities are right as often as they say."
+            "No type has two labeled cells, so no label could be hidden, and the accuracy and calibration of these "
+            "probabilities were not tested."
         )
         return {"held_out": held_out}, [note]
     hidden = partial(cross_fit, labels_key=key, seed=seed)
@@ -102,7 +102,7 @@ def _worth_of_fits(answer: Answer, without: CrossFit) -> list[str]:
         return []
     return [
         f"The same method on principal components alone found {theirs} of {len(answer.codes)} hidden labels, and with "
-        f"the fits {ours}: on these cells the fits add nothing that these labels could show."
+        f"the fits {ours}: with these labels no benefit of the fits is visible."
     ]
 
 
@@ -110,7 +110,7 @@ def _contradictions(names: Sequence[str], answer: Answer) -> list[str]:
     """Return warnings if labeled cells differ from the others, or if labels cannot be predicted from counts."""
     said, codes = [], answer.codes
     if not answer.likeness.alike:
-        said.append(f"{answer.likeness.in_words()} The label model has answered alone.")
+        said.append(f"{answer.likeness.in_words()} Only the label model was used.")
     right = float((answer.held_out.to_numpy().argmax(1) == codes).mean())
     chance = largest_class_rate(np.array(names, dtype=object)[codes])
     by_luck = 2 * np.sqrt(chance * (1 - chance) / len(codes))

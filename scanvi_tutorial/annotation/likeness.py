@@ -39,19 +39,19 @@ class Likeness:
         """Return a sentence on whether results on hidden labels hold for all cells, and the direction of their bias."""
         if self.error >= _NOT_COMPARED:
             return "There are too few cells with or without a label to compare the two."
-        pairs = f"a classifier tells the two apart in {self.auroc:.0%} of pairs, where 50% is chance"
+        pairs = f"a classifier distinguishes the two with an AUROC of {self.auroc:.2f}, where 0.5 is chance"
         if self.alike:
             return (
-                f"As far as can be seen, labeled cells are like the others of their type ({pairs}), so that hidden "
-                "labels speak for all cells."
+                f"No difference was found between labeled cells and the others of their type ({pairs}), so results on "
+                "hidden labels should hold for all cells."
             )
         reach = 2 * self.error
         easier = {"deeper": self.depth > 0.5 + reach, "more typical": self.density > 0.5 + reach}
         more = " and ".join(name for name, holds in easier.items() if holds)
         how = (
-            f"They are {more}, so that hidden labels are found more often than those of other cells would be"
+            f"They are {more}, so the accuracy on hidden labels is probably higher than on the other cells"
             if more
-            else "They are not deeper or more typical; figures on hidden labels may err in either direction"
+            else "They are not deeper or more typical; the accuracy on hidden labels may be too high or too low"
         )
         return f"Labeled cells are not like the others of their type: {pairs}. {how}."
 

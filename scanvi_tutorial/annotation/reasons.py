@@ -76,8 +76,8 @@ def evidence(
     found = evidence_of_states(annotator.fits[0], aligned, np.arange(aligned.n_obs), *states)
     if found.sum() < 0:
         warnings.warn(
-            f"By this likelihood the genes of these cells speak for {rival!r}, by {-found.sum():.1f} nats per cell. "
-            f"The name {name!r} comes from all fits, label model and rules.",
+            f"The likelihood of this one fit favors {rival!r}, by {-found.sum():.1f} nats per cell. "
+            f"The label {name!r} comes from all fits, label model and rules.",
             InputWarning,
             stacklevel=2,
         )
