@@ -1,4 +1,4 @@
-"""Semi-supervised cell annotation with scANVI in Pyro: the package under the book of the same name."""
+"""Semi-supervised cell annotation with scANVI in Pyro: the package of the book of the same name."""
 
 from scanvi_tutorial import evaluation, plotting
 from scanvi_tutorial.annotation.annotator import Annotator

@@ -1,4 +1,4 @@
-"""`python -m scanvi_tutorial`: the command line, whatever the shell finds on its path."""
+"""The command line as `python -m scanvi_tutorial`, which does not depend on the path of the shell."""
 
 from scanvi_tutorial.cli import main
 

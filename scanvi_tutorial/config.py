@@ -1,4 +1,4 @@
-"""Every setting of the book in one place, and the only code that reads the environment.
+"""All settings of the book, and the only code that reads environment variables.
 
 Introduced in book/01_data.md (profiles), book/04_model.md (model) and book/05_training.md (training).
 """
@@ -18,9 +18,9 @@ from tqdm.auto import tqdm
 
 DATASETS = ("simulated", "pbmc68k", "facs", "facs-t", "worm", "pbmc")
 UNLABELED = "Unknown"  # the category of a cell without a known type
-NONE_OF_THESE = "none of these"  # the label of a cell that is like no labeled type
-#: What a labeled cell adds to the loss. With "labels" it adds L and its cross-entropy; with "everywhere" U, as if it
-#: had no label, and its cross-entropy; with "unlabeled" U alone, so that no label is looked at.
+NONE_OF_THESE = "none of these"  # the label of a cell that resembles no labeled type
+#: The contribution of a labeled cell to the loss. With "labels" it is L and the cross-entropy; with "everywhere" it is
+#: U, as for an unlabeled cell, and the cross-entropy; with "unlabeled" it is U alone, so that no label is used.
 Objective = Literal["labels", "everywhere", "unlabeled"]
 
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}
@@ -29,26 +29,24 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """What the model is: its likelihood, the sizes of its networks, the weight of a label.
+    """The configuration of the model: its likelihood, the sizes of its networks, the weight of the labels.
 
     `label_weight` is w in: loss = mean bound per cell + w · mean cross-entropy over labeled cells.
     """
 
     gene_likelihood: Literal["zinb", "nb", "poisson"] = "zinb"  #: distribution of the counts
-    library: Literal["latent", "observed"] = "latent"  #: is the library size inferred or read off?
+    library: Literal["latent", "observed"] = "latent"  #: whether the library size is inferred or is the total count
     n_latent: int = 10  #: dimensions of z1 and of z2
-    gene_hidden: tuple[int, ...] = (128,)  #: hidden layers of the two networks that see genes
+    gene_hidden: tuple[int, ...] = (128,)  #: hidden layers of Z2LEncoder and XDecoder
     label_hidden: tuple[int, ...] = (128,)  #: hidden layers of Z2Decoder and Z1Encoder
     classifier_hidden: tuple[int, ...] = (128,)  #: hidden layers of Classifier; () makes it linear
     norm: Literal["batch", "layer", "none"] = "batch"  #: normalization inside hidden layers only
-    dropout_rate: float = 0.1  #: share of hidden units silenced while training
+    dropout_rate: float = 0.1  #: share of hidden units that are dropped out during training
     label_weight: float = 50.0  #: w, the weight of the mean cross-entropy
-    shares: Literal["equal", "learned"] = (
-        "equal"  #: how common types are: all alike, or learned under a Dirichlet prior
-    )
-    label_noise: float = 0.0  #: share of labels that are expected to be wrong; 0 takes every label for right
+    shares: Literal["equal", "learned"] = "equal"  #: p(y): equal for all types, or learned under a Dirichlet prior
+    label_noise: float = 0.0  #: share of labels that are expected to be wrong; with 0, labels are assumed to be right
     confusion: Literal["given", "learned"] = (
-        "given"  #: are wrong labels spread evenly, or is it learned which they are?
+        "given"  #: whether wrong labels are spread evenly over types, or the confusion matrix is learned
     )
 
     def __post_init__(self) -> None:
@@ -59,7 +57,7 @@ class ModelConfig:
         _check(self, "label_weight", self.label_weight >= 0, "at least 0")
         _check(self, "dropout_rate", 0 <= self.dropout_rate < 1, "in [0, 1)")
         _check(self, "label_noise", 0 <= self.label_noise <= 0.5, "in [0, 0.5]")
-        if self.shares == "learned":  # BatchNorm takes the mean of a minibatch away, and with it what is common there
+        if self.shares == "learned":  # BatchNorm removes the mean of a minibatch, which depends on the shares
             _check(self, "norm", self.norm != "batch", '"layer" or "none" where shares is "learned"')
         if self.confusion == "learned":
             _check(self, "label_noise", self.label_noise > 0, 'above 0 where confusion is "learned"')
@@ -72,20 +70,20 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """How long and how fast to learn."""
+    """The configuration of training."""
 
     seed: int = 0  #: draws minibatches, latents, dropout and the held-out cells
-    max_epochs: int = 100  #: at most so many passes over the unlabeled cells
-    max_steps: int = 2_000  #: no further epoch once there would be more optimizer steps than this
+    max_epochs: int = 100  #: largest number of passes over the unlabeled cells
+    max_steps: int = 2_000  #: largest number of optimizer steps, rounded down to whole epochs (at least one)
     batch_size: int = 128  #: unlabeled cells in a step
-    labeled_batch_size: int = 128  #: labeled cells in a step: all of them while they are fewer
-    min_depth: float = 0.1  #: a training cell keeps a share of its molecules, its depth, drawn between this and 1
-    objective: Objective = "labels"  #: what a labeled cell adds to the loss
+    labeled_batch_size: int = 128  #: labeled cells in a step, at most
+    min_depth: float = 0.1  #: each training cell is downsampled to a share of its molecules between this and 1
+    objective: Objective = "labels"  #: the contribution of a labeled cell to the loss
     learning_rate: float = 3e-3  #: the peak of the one-cycle schedule
     warmup: float = 0.5  #: share of the steps over which the weight of the KL terms rises to one
-    held_out: float = 0.1  #: share of the unlabeled cells kept aside to watch the bound
-    patience: int = 20  #: epochs without a better held-out bound before the run ends
-    engine: Literal["fast", "pyro"] = "fast"  #: who works the bound out; both give the same
+    held_out: float = 0.1  #: share of the unlabeled cells that are held out to monitor the bound
+    patience: int = 20  #: epochs without a better held-out bound before training stops
+    engine: Literal["fast", "pyro"] = "fast"  #: how the bound is computed; both give the same
     device: str = "auto"  #: "auto" takes CUDA, then MPS, then the CPU; else "cpu", "cuda", "cuda:1", "mps"
 
     def __post_init__(self) -> None:
@@ -102,13 +100,13 @@ class TrainConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """What a run of the book uses; a chapter reads sizes from here and never asks which profile it is in."""
+    """The settings of a run of the book; chapters read all sizes from here, whatever the profile."""
 
     smoke: bool = False  #: the short profile on simulated counts
     dataset: str = "pbmc68k"  #: a name for `st.load`
-    data_dir: Path | None = None  #: where downloads are kept; None is a cache per user
+    data_dir: Path | None = None  #: folder of downloads; None means a cache of the user
     quiet: bool = False  #: no progress bars
-    genes: int = 2_000  #: how many genes the model sees, at most
+    genes: int = 2_000  #: largest number of genes in the model
 
     def __post_init__(self) -> None:
         if self.dataset not in DATASETS:
@@ -132,36 +130,36 @@ class RunConfig:
 
     @property
     def train(self) -> TrainConfig:
-        """How long a chapter trains."""
+        """The training configuration of a chapter."""
         return TrainConfig(max_epochs=40, batch_size=64, warmup=0.25) if self.smoke else TrainConfig()
 
     @property
     def train_unlabeled(self) -> TrainConfig:
-        """How long a chapter trains a fit that sees no label."""
+        """The training configuration of a fit without labels."""
         return replace(self.train, objective="unlabeled") if self.smoke else UNLABELED_TRAIN
 
     @property
     def per_label(self) -> int:
-        """How many seed cells each type gets: 50 in the tutorial's data set, else 10."""
+        """The number of seed cells per type: 50 in the tutorial's data set, else 10."""
         return 50 if self.dataset == "pbmc" else 10
 
     @property
     def draws(self) -> int:
-        """How many times a comparison is repeated with new seed cells and new weights."""
+        """The number of repetitions of a comparison, each with new seed cells and new weights."""
         return 2 if self.smoke else 3
 
 
 def progress_bar(
     steps: Iterable[T], description: str, *, unit: str = "it", shown: bool = True, total: int | None = None
 ) -> "tqdm[T]":
-    """Return `steps` behind a progress bar, which `TQDM_DISABLE=1` silences (tqdm.auto alone would not)."""
+    """Return `steps` with a progress bar, which `TQDM_DISABLE=1` hides (tqdm.auto alone does not)."""
     silent = not shown or os.environ.get("TQDM_DISABLE", "").lower() in _TRUE
     return tqdm(steps, desc=description, unit=unit, disable=silent, total=total)
 
 
 @contextmanager
 def no_progress() -> Iterator[None]:
-    """Silence the progress bars that begin in the block."""
+    """Hide the progress bars that are created in the block."""
     before = os.environ.get("TQDM_DISABLE")
     os.environ["TQDM_DISABLE"] = "1"
     try:
@@ -177,7 +175,7 @@ def _flag(name: str, text: str) -> bool:
 
 
 def _check_types(settings: ModelConfig | TrainConfig) -> None:
-    """Refuse what is of another type than its field; a whole number may come as 10.0, widths as a list."""
+    """Raise an error for a value of the wrong type; 10.0 is accepted as a whole number, and a list as widths."""
     for name, kind in get_type_hints(type(settings)).items():
         value = getattr(settings, name)
         if get_origin(kind) is Literal:
@@ -194,7 +192,7 @@ def _check_types(settings: ModelConfig | TrainConfig) -> None:
 
 
 def is_whole(value: object) -> bool:
-    """Return whether a value is a whole number, of whatever type: 10 and 10.0, and not True."""
+    """Return whether a value is a whole number of any numeric type, such as 10 or 10.0, but not True."""
     of_integers = isinstance(value, Integral) and not isinstance(value, bool)
     return of_integers or (isinstance(value, float | np.floating) and float(value).is_integer())
 
@@ -204,5 +202,5 @@ def _check(settings: ModelConfig | TrainConfig, name: str, holds: bool, what: st
         raise ValueError(f"{name} must be {what}, got {getattr(settings, name)!r}.")
 
 
-#: A fit that sees no label needs fewer passes at a higher rate for about the same bound (book/11_speed.md).
+#: A fit without labels reaches about the same bound in fewer epochs at a higher rate (book/11_speed.md).
 UNLABELED_TRAIN = TrainConfig(objective="unlabeled", max_epochs=50, learning_rate=1e-2, patience=10)

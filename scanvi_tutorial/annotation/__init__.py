@@ -1,4 +1,4 @@
-"""From counts and a few labels to named cells (chapters 8 and 10)."""
+"""Annotation of cells from counts and a few labels (chapters 8 and 10)."""
 
 from scanvi_tutorial.annotation.annotator import Annotator
 from scanvi_tutorial.annotation.methods import recommended

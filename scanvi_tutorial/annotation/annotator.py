@@ -1,7 +1,7 @@
-"""All that `annotate` has learned, in one file, and what it says of new cells (book/13_guarantee.md).
+"""The trained annotator that `annotate` saves in one file, and its predictions for new cells (book/13_guarantee.md).
 
-The fits, principal components, label model and rules name cells; `Strangeness` and `Calibration` say how far to trust
-the names. A cell's answer depends on nothing but its counts, so new cells are read a block at a time.
+The fits, principal components, label model and rules give the label probabilities; `Strangeness` and `Calibration` give
+prediction sets and p-values. The prediction of a cell depends only on its own counts, so new cells are read in blocks.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ _PARTS = {
     "calibration": Calibration,
     "components": Components,
 }
-_TENSOR = "__tensor__"  # the key of the name of an array, which is no coarse name
+_TENSOR = "__tensor__"  # key of the name of an array; not a possible coarse name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Said:
-    """What is said of some cells."""
+    """Predictions for some cells."""
 
     probabilities: NDArray[np.float64]  # (cells, types)
     states: NDArray[np.float32]  # (cells, latent), of the first fit
     strangeness: NDArray[np.float64]  # (cells,)
-    component: NDArray[np.integer]  # (cells,), the most probable one that no label names
+    component: NDArray[np.integer]  # (cells,), the most probable of the unnamed components
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Annotator:
-    """The recommended answer for new cells; `annotate(..., model=path)` saves one, and `predict` uses it."""
+    """The recommended method, trained, for new cells; `annotate(..., model=path)` saves it, and `predict` uses it."""
 
     fits: Sequence[SCANVI]
     label_names: Sequence[str]
@@ -61,16 +61,16 @@ class Annotator:
     strangeness: Strangeness
     calibration: Calibration
     components: Components | None
-    coarse: Mapping[str, Sequence[str]]  # coarse names and what they stand for
+    coarse: Mapping[str, Sequence[str]]  # coarse names and the types below each
     alike: bool  # whether labeled cells were like the others
 
     @property
     def genes(self) -> list[str]:
-        """The genes that the fits know, in their order."""
+        """The genes of the fits, in their order."""
         return self.fits[0].genes
 
     def say(self, cells: AnnData) -> Said:
-        """Return what is said of cells with raw counts of `genes`, in that order, in `X`."""
+        """Return the predictions for cells with raw counts of `genes`, in that order, in `X`."""
         states = [latent(model, cells) for model in self.fits]
         views = states if self.components is None else [*states, self.components(cells)]
         tables = np.stack([softmax(self.parameters.log_joint(views), 1), self.rules(states)])
@@ -88,16 +88,16 @@ class Annotator:
         reject: float | None,
         kept: NDArray[np.integer] | None = None,
     ) -> tuple[pd.DataFrame, NDArray[np.bool_], dict[str, Any], list[str]]:
-        """Return columns of `obs`, refused cells, what `uns` says of both, and sentences to read first.
+        """Return columns of `obs`, which cells are rejected, entries of `uns` about both, and warnings.
 
         Args:
-            said: Of the cells.
-            names: Of the cells, (cells,).
-            cells: Refused cells and others, or all, with raw counts of `genes` in `X`: to tell what is high in refused
-                ones; None where none are to be refused.
-            coverage: How often a set is to hold the type; None asks for no sets.
-            reject: Share of known cells that may be refused; None refuses none.
-            kept: Labels that stand, (cells,), -1 where there is none.
+            said: Predictions for the cells.
+            names: Names of the cells, (cells,).
+            cells: All cells, or the rejected ones and some others, with raw counts of `genes` in `X`, to find genes
+                that are high in rejected cells; None where no cells are rejected.
+            coverage: Required coverage of the prediction sets; None for no sets.
+            reject: Share of cells of known types that may be rejected; None rejects none.
+            kept: Labels that cells keep, as codes (cells,), -1 for none.
         """
         probabilities = pd.DataFrame(said.probabilities, names, list(self.label_names))
         p_known = self.calibration.p_known(said.strangeness)
@@ -131,7 +131,7 @@ class Annotator:
 
     @classmethod
     def load(cls, path: str | Path) -> Annotator:
-        """Read what `save` wrote; raise `PersistenceError` where the file is something else, such as one fit."""
+        """Read what `save` wrote; raise `PersistenceError` for another kind of file, such as a single fit."""
         tensors, about = read_file(path, kind="annotation")
         with as_persistence_error(f"{path} holds no annotation", "Call st.annotate(..., model=path) again."):
             fits = []
@@ -147,7 +147,7 @@ class Annotator:
 
 
 def _packed(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
-    """Return a value as JSON can hold it; arrays go to `tensors`, and their names stand for them."""
+    """Return a value as JSON types; arrays are added to `tensors` and replaced by their names."""
     if is_dataclass(value):
         return {
             field.name: _packed(getattr(value, field.name), f"{name}.{field.name}", tensors) for field in fields(value)

@@ -1,4 +1,4 @@
-"""Write an answer into an AnnData: labels, probabilities, sets, states, how they came about (book/10_your_data.md)."""
+"""Write an annotation into an AnnData: labels, probabilities, sets, states and metadata (book/10_your_data.md)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from scanvi_tutorial.model.persistence import versions
 
 
 def check_asked(coverage: object, reject: object, names: Sequence[str] = ()) -> None:
-    """Raise `InputError` for what is no share between zero and one, or None, and where a type is called as no type."""
+    """Raise `InputError` unless both are None or between 0 and 1, and where a type is called "none of these"."""
     if reject is not None and NONE_OF_THESE in names:
         raise InputError(
             f"A type is called {NONE_OF_THESE!r}, as refused cells are. Give it another name, or leave out reject."
@@ -44,17 +44,17 @@ def guaranteed(
     alike: bool,
     kept: NDArray[np.integer] | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
-    """Return columns of `obs`, what `uns` says of them, and sentences to read first.
+    """Return columns of `obs`, an entry of `uns` about them, and warnings.
 
     Args:
         probabilities: (cells, labels).
         p_known: (cells,), as `Calibration.p_known` returns them.
-        calibration: What was said of labels while they were hidden.
-        coverage: How often a set is to hold the type; None asks for no sets.
-        reject: Share of known cells that may be refused; None refuses none.
-        coarse: What coarse names stand for; empty where there are none.
-        alike: Whether labeled cells are like the others.
-        kept: Codes (cells,) of labels that stand, -1 where there is none: their set is the label, and none is refused.
+        calibration: Predictions for labeled cells while their labels were hidden.
+        coverage: Required coverage of the prediction sets; None for no sets.
+        reject: Share of cells of known types that may be rejected; None rejects none.
+        coarse: The types below each coarse name; empty where there are none.
+        alike: Whether labeled cells are similar to the others of their type.
+        kept: Labels that cells keep, as codes (cells,), -1 for none: their set is the label, and none is rejected.
     """
     names, p = list(probabilities), probabilities.to_numpy()
     columns = pd.DataFrame({"scanvi_p_known": p_known}, index=probabilities.index)
@@ -65,8 +65,8 @@ def guaranteed(
         refused, expected = int(((p_known <= reject) & ~stands).sum()), reject * (~stands).sum()
         about |= {"reject": float(reject), "refused": refused}
         said.append(
-            f"{refused:,} cells are refused. If all cells are like the labeled ones, about {expected:,.0f} are in any "
-            "case" + ("." if alike else "; but most are not like them, and it may be more or fewer.")
+            f"{refused:,} cells are rejected. If all cells are similar to the labeled ones, about {expected:,.0f} are "
+            "expected by chance" + ("." if alike else "; but most cells are not similar, so it may be more or fewer.")
         )
         smallest = 1 / (len(calibration.codes) + 1)
         if smallest > reject:
@@ -89,8 +89,8 @@ def guaranteed(
     right = (calibration.probabilities.argmax(1) == calibration.codes).mean() if len(calibration.codes) else 0
     if right > coverage:
         said.append(
-            f"The name alone was right for {right:.0%} of hidden labels, more than the {percent(coverage)} that were "
-            "asked: a set never leaves out the name, so that it holds the type more often than asked."
+            f"The most probable type was right for {right:.0%} of hidden labels, more than the required "
+            f"{percent(coverage)}. A set always includes it, so the coverage of the sets is higher than required."
         )
     return columns, about, said
 
@@ -105,16 +105,16 @@ def write_answer(
     kept: NDArray[np.integer] | None = None,
     refused: NDArray[np.bool_] | None = None,
 ) -> None:
-    """Write an answer into `adata`: nothing is touched before all of it is there.
+    """Write an annotation into `adata`, which is not changed before everything has been checked.
 
     Args:
         adata: The cells.
         probabilities: (cells, labels), in the order of the cells. The table that is written has `names_in_file`,
             and `uns["scanvi"]["label_names"]` the names as they are.
         states: (cells, latent).
-        about: What `uns["scanvi"]` says beside versions and names: of types that an `.h5ad` file can hold.
+        about: Entries of `uns["scanvi"]` besides versions and names, of types that an `.h5ad` file can hold.
         columns: Further columns of `obs`, as `guaranteed` returns them.
-        kept: Codes (cells,) of labels that stand whatever the probabilities say, -1 where there is none.
+        kept: Labels that cells keep whatever the probabilities are, as codes (cells,), -1 for none.
         refused: Cells whose label is "none of these", (cells,); their probability is missing.
     """
     p = probabilities.to_numpy()
@@ -127,7 +127,7 @@ def write_answer(
     labels = pd.Categorical.from_codes(np.where(refused, len(names), codes), with_none)
     labels = labels.remove_unused_categories()  # scanpy cannot rank genes for no cell
     table = pd.DataFrame(p, index=pd.Index(adata.obs_names, name=None), columns=names_in_file(names))
-    adata.obsm["scanvi_probabilities"] = table  # first, since AnnData looks at it most closely
+    adata.obsm["scanvi_probabilities"] = table  # first, since AnnData checks it most strictly
     adata.obsm["X_scanvi"] = states
     _forget_colors(adata, "scanvi_label", labels)
     adata.obs["scanvi_label"] = labels
@@ -137,13 +137,13 @@ def write_answer(
             _forget_colors(adata, name, columns[name].array)
             adata.obs[name] = columns[name].array
         elif name in adata.obs:
-            del adata.obs[name]  # of an earlier answer
+            del adata.obs[name]  # of an earlier annotation
     texts = {"label_names": np.array(names, dtype=object), "warnings": np.array(about["warnings"], dtype=object)}
     adata.uns["scanvi"] = {**about, "versions": versions(), **texts}
 
 
 def _forget_colors(adata: AnnData, column: str, values: Any) -> None:
-    """Remove scanpy's colors of a column that is about to get other categories."""
+    """Remove scanpy's colors of a column whose categories will change."""
     if column in adata.obs and isinstance(values, pd.Categorical):
         before = adata.obs[column].astype("category").cat.categories
         if list(before) != list(values.categories):
@@ -158,11 +158,11 @@ def strangers_table(
     free: NDArray[np.bool_],
     component: NDArray[np.integer],
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the refused cells and their groups, and what to say of them.
+    """Return tables of the rejected cells and their groups, and a sentence about each group.
 
-    `names` are those of all cells, and `cells` the counts of refused ones and of others to compare with.
-    `q` of a cell is the expected share of known cells among all unlabeled ones that look as strange (Benjamini and
-    Hochberg 1995, doi:10.1111/j.2517-6161.1995.tb02031.x).
+    `names` are the names of all cells; `cells` are the rejected cells and others for comparison, with counts.
+    `q` of a cell is the expected share of cells of known types among the unlabeled cells that are at least as strange
+    (Benjamini and Hochberg 1995, doi:10.1111/j.2517-6161.1995.tb02031.x).
     """
     shown, group = names.get_indexer(cells.obs_names), np.full(len(names), -1)
     group[shown], groups = groups_of_refused(cells, refused[shown], component[shown])
@@ -180,7 +180,7 @@ def strangers_table(
         index=[str(number) for number in range(len(rows))],
     )
     said = [
-        f"{row.cells} of the refused cells are a group" + (f", which is high in {row.high}." if row.high else ".")
+        f"{row.cells} of the rejected cells are a group" + (f" with high {row.high}." if row.high else ".")
         for row in groups.itertuples()
     ]
     return {"strangers": table, "groups": groups}, said

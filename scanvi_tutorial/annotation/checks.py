@@ -1,4 +1,4 @@
-"""What labels that were hidden say of an answer, and which labels are doubtful (book/10_your_data.md)."""
+"""Checks of an annotation on hidden labels, and a list of doubtful labels (book/10_your_data.md)."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from scanvi_tutorial.evaluation import (
 from scanvi_tutorial.inputs.errors import listed
 from scanvi_tutorial.inputs.labels import check_labels
 
-_MOST_COMPARED = 5_000  # labels that a comparison with a slower method rests on
-_ENOUGH = 20  # hidden labels, for what is said of all of them
+_MOST_COMPARED = 5_000  # largest number of labels in a comparison with logistic regression
+_ENOUGH = 20  # smallest number of hidden labels for a warning about them
 _WITHOUT_FITS = "the same on principal components"
 
 
@@ -38,14 +38,14 @@ def said_of_hidden(
     key: str,
     seed: int,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return what is said of labels while they are hidden, by ours and by simpler methods, and what to say of it.
+    """Return predictions for hidden labels, by this annotation and by simpler methods, and warnings about them.
 
     Args:
-        answer: What `answer_from_states` returned.
+        answer: The result of `answer_from_states`.
         components: Principal components, (cells, components), or None where there are none.
         cells: Raw counts in `X` and labels in `obs[key]`.
         key: Column of `obs` with the labels.
-        seed: Draws folds, and the labels that a comparison rests on where there are more than 5,000.
+        seed: Draws folds and, of more than 5,000 labels, those that are used in a comparison.
     """
     names, codes = check_labels(cells, key)
     held_out = {
@@ -55,8 +55,8 @@ def said_of_hidden(
     }
     if not len(answer.codes):
         note = (
-            "No type has two labeled cells, so no label could be hidden: nobody has tested whether these "
-            "probabilities are right as often as they say."
+            "No type has two labeled cells, so no label could be hidden, and the accuracy and calibration of these "
+            "probabilities were not tested."
         )
         return {"held_out": held_out}, [note]
     hidden = partial(cross_fit, labels_key=key, seed=seed)
@@ -69,7 +69,9 @@ def said_of_hidden(
         return CrossFit(found.probabilities, found.held_out, found.codes, ())
 
     others = {
-        "logistic regression": lambda: hidden(logistic_regression, cells[labeled_rows]),  # other cells teach it nothing
+        "logistic regression": lambda: hidden(
+            logistic_regression, cells[labeled_rows]
+        ),  # it learns from labeled cells only
     }
     if components is not None:
         others |= {
@@ -80,7 +82,7 @@ def said_of_hidden(
     said = []
     for name, cross_fitted in others.items():
         with suppress(ValueError, RuntimeError, ArithmeticError, np.linalg.LinAlgError), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of convergence: hidden labels tell what the answer is worth
+            warnings.simplefilter("ignore")  # of convergence; the accuracy on hidden labels is reported anyway
             part = cross_fitted()
             compared[name] = _summary(names, part.held_out, part.codes)
             if name == _WITHOUT_FITS:
@@ -94,21 +96,21 @@ def _summary(names: Sequence[str], held_out: pd.DataFrame, codes: NDArray[np.int
 
 
 def _worth_of_fits(answer: Answer, without: CrossFit) -> list[str]:
-    """Say where the same method without any fit finds as many hidden labels."""
+    """Return a warning if the same method without the fits is right for as many hidden labels."""
     ours, theirs = ((part.held_out.to_numpy().argmax(1) == part.codes).sum() for part in (answer, without))
     if len(answer.codes) < _ENOUGH or ours > theirs:
         return []
     return [
         f"The same method on principal components alone found {theirs} of {len(answer.codes)} hidden labels, and with "
-        f"the fits {ours}: on these cells the fits add nothing that these labels could show."
+        f"the fits {ours}: with these labels no benefit of the fits is visible."
     ]
 
 
 def _contradictions(names: Sequence[str], answer: Answer) -> list[str]:
-    """Say what hidden labels reveal: that they are not like the other cells, or cannot be read off counts."""
+    """Return warnings if labeled cells differ from the others, or if labels cannot be predicted from counts."""
     said, codes = [], answer.codes
     if not answer.likeness.alike:
-        said.append(f"{answer.likeness.in_words()} The label model has answered alone.")
+        said.append(f"{answer.likeness.in_words()} Only the label model was used.")
     right = float((answer.held_out.to_numpy().argmax(1) == codes).mean())
     chance = largest_class_rate(np.array(names, dtype=object)[codes])
     by_luck = 2 * np.sqrt(chance * (1 - chance) / len(codes))
@@ -128,7 +130,7 @@ def doubtful_labels(
     of_labels: NDArray[np.float64],
     cells: pd.Index,
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Return the labels that another type is more probable than, the most doubtful first, and what to say of them.
+    """Return the labels for which another type is more probable, the most doubtful first, and a warning about them.
 
     A coarse label is given as "A or B".
 

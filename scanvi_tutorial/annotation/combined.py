@@ -1,8 +1,8 @@
-"""The recommended answer from states: label model and rules, and what hidden labels say of both (book/12_labels.md).
+"""The recommended answer from states: label model and rules, pooled with learned exponents (book/12_labels.md).
 
-The answer is p ∝ (label model)^a · (rules)^b. Both exponents are learned from labels while they are hidden, if labeled
-cells are like the others of their type: chosen cells tell how such cells are named, and not how all are. If they are
-not, b is zero, a is held closer to what its prior expects, and the label model listens more to unlabeled cells.
+The answer is p ∝ (label model)^a · (rules)^b. Both exponents are learned from hidden labels, if labeled cells are
+similar to the other cells of their type. If they are not, hidden labels do not represent all cells; then b is zero, a
+is held closer to its prior mean, and unlabeled cells have more weight in the label model.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ from scanvi_tutorial.evaluation import Components, cross_fit, fit_components, fo
 from scanvi_tutorial.inputs.cells import allowed_of
 from scanvi_tutorial.inputs.errors import InputError
 
-_COMPONENTS = 0.3  # weight of principal components, in that of all fits
-_LABEL_MODEL = {  # its settings where labeled cells are like the others, and where they are not
+_COMPONENTS = 0.3  # weight of principal components, relative to all fits
+_LABEL_MODEL = {  # its settings if labeled cells are similar to the others, and if not
     True: {"unlabeled_weight": 0.05, "label_noise": 0.05},
     False: {"unlabeled_weight": 0.3, "label_noise": 0.1},
 }
-_EXPONENTS = (0.4, 0.4)  # of label model and rules: what their prior expects
+_EXPONENTS = (0.4, 0.4)  # prior means of the exponents of label model and rules
 _SURPRISE = {True: 0.7, False: 0.15}  # standard deviation of a log exponent in the prior
-_LEAST = 1e-6  # below this a probability is taken for this
-_OF_CELLS = ("probabilities", "of_labels", "log_density")  # tables of the label model with a row a cell
+_LEAST = 1e-6  # smaller probabilities are raised to this
+_OF_CELLS = ("probabilities", "of_labels", "log_density")  # tables of the label model with a row per cell
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """What is said of the cells, and what that rests on."""
+    """The recommended answer, and the results from which it was computed."""
 
     probabilities: pd.DataFrame  # (cells, types)
-    held_out: pd.DataFrame  # (labels, types), of each label while it was hidden; no row where none could be
+    held_out: pd.DataFrame  # (labels, types), predictions for hidden labels; empty if none could be hidden
     codes: NDArray[np.integer]  # (labels,), the labels that were hidden, as columns
     exponents: tuple[float, float]  # of label model and rules
     shares: pd.DataFrame  # (types, 4): share among labels; share of all cells, and an interval of 95 %
     of_labels: NDArray[np.float64]  # (cells, types), p(type | states, label) of the label model
     likeness: Likeness
-    views: Sequence[ArrayLike]  # what the label model looked at, each (cells, dimensions)
+    views: Sequence[ArrayLike]  # inputs of the label model, each (cells, dimensions)
     parameters: Parameters  # of the label model
-    fold: NDArray[np.integer]  # (cells,), in which each label was hidden, -1 for never
-    by_fold: Sequence[NDArray[np.float64]]  # of each fold (cells, types), said while its labels were hidden
+    fold: NDArray[np.integer]  # (cells,), the fold in which each label was hidden, -1 for never
+    by_fold: Sequence[NDArray[np.float64]]  # of each fold, predictions (cells, types) while its labels were hidden
 
 
 def answer_from_states(
@@ -67,7 +67,7 @@ def answer_from_states(
     """Return the recommended answer.
 
     Args:
-        states: Of all cells, one array (cells, latent) a fit.
+        states: States of all cells, one array (cells, latent) for each fit.
         components: A further view for the label model, (cells, components), or None.
         adata: Cells with labels, as `strip_to_inputs` returns them.
         labels_key: Column of `obs` with exact labels.
@@ -125,16 +125,16 @@ def answer_from_states(
 def calibrated(
     answer: Answer, adata: AnnData, *, labels_key: str = "label", seed: int = 0
 ) -> tuple[Strangeness, NDArray[np.float64], Calibration]:
-    """Return what says how strange cells are, that of all cells, and what was said of labeled ones while hidden.
+    """Return the strangeness score, its values for all cells, and the calibration on hidden labels.
 
-    A labeled cell is as strange as it looked while its label was hidden. What is said of hidden labels here rests on
-    the shares of the types among all cells, as the answer does; in `held_out` it rests on those among labels.
+    The strangeness of a labeled cell is computed with its label hidden. The predictions for hidden labels use the
+    shares of the types among all cells, as the answer does; those in `held_out` use the shares among labels.
 
     Args:
-        answer: What `answer_from_states` returned.
-        adata: The cells that it is of.
+        answer: The result of `answer_from_states`.
+        adata: The same cells.
         labels_key: Column of `obs` with exact labels.
-        seed: Draws where unnamed components begin.
+        seed: Draws the initial unnamed components.
     """
     _, codes, allowed = allowed_of(adata, labels_key)
     views, weights, tested = answer.views, answer.parameters.weights, answer.fold >= 0
@@ -152,10 +152,10 @@ def calibrated(
 def _while_hidden(
     model: LabelModel, codes: NDArray[np.integer], allowed: NDArray[np.bool_], fold: NDArray[np.integer], seed: int
 ) -> tuple[Named, Named, list[Named]]:
-    """Return what the model says with all labels, of each label while it was hidden, and of all cells in each fold.
+    """Return the label model's results with all labels, for each label while it was hidden, and for each fold.
 
-    For a cell whose label was hidden, `of_labels` is p(y | z) with the shares among exact labels in place of those of
-    the other cells: the exponents are learned from cells that were chosen as labeled ones are.
+    For a cell whose label was hidden, `of_labels` is p(y | z) with the shares of types among exact labels instead of
+    those among other cells, because the exponents are learned from labeled cells.
     """
     named = model.fit(codes, allowed, seed=seed)
     hidden = replace(named, **{name: getattr(named, name).copy() for name in _OF_CELLS})
@@ -172,7 +172,7 @@ def _while_hidden(
 
 
 def components_of(adata: AnnData) -> tuple[Components | None, NDArray[np.float64] | None]:
-    """Return principal components of any cells and of these, (cells, components); None where cells are all alike."""
+    """Return the fitted components and those of these cells, (cells, components); None where all cells are equal."""
     with suppress(InputError):
         return fit_components(adata)
     return None, None
@@ -181,12 +181,12 @@ def components_of(adata: AnnData) -> tuple[Components | None, NDArray[np.float64
 def fit_exponents(
     tables: NDArray[np.float64], codes: NDArray[np.integer], *, alike: bool = True
 ) -> tuple[float, float]:
-    """Return the exponents of label model and rules under which hidden labels are most probable, drawn to a prior.
+    """Return the exponents of label model and rules that maximize the posterior given hidden labels.
 
     Args:
         tables: Probabilities (2, labels, types) of label model and rules, while labels were hidden.
         codes: The labels, as columns.
-        alike: Whether labeled cells are like the others; where not, the exponent of the rules is zero.
+        alike: Whether labeled cells are similar to the others; if not, the exponent of the rules is zero.
     """
     expected = np.log(_EXPONENTS if alike else _EXPONENTS[:1])
     logs = np.log(np.maximum(tables[: len(expected)], _LEAST))
@@ -205,7 +205,7 @@ def fit_exponents(
 
 
 def pooled_tables(tables: NDArray[np.float64], exponents: Sequence[float]) -> NDArray[np.float64]:
-    """Return the answer, (cells, types), of label model and rules, (2, cells, types); no type is ruled out."""
+    """Return the answer, (cells, types), of label model and rules, (2, cells, types); all are above zero."""
     return softmax(np.log(np.maximum(_pooled(tables, exponents), _LEAST)), 1)
 
 
@@ -229,8 +229,8 @@ def _table_of_shares(
 ) -> pd.DataFrame:
     """Return shares of the answer, with intervals.
 
-    Three things make them uncertain: which cells were drawn; which labels were given, by the spread over fits without
-    some of them (a jackknife); and how much label model and rules disagree.
+    The intervals include three sources of uncertainty: the sampling of cells; the choice of labels, by a jackknife over
+    folds; and the difference between label model and rules.
     """
     labels = np.bincount(codes[codes >= 0], minlength=len(types))
     shares = _shares(answer, codes)

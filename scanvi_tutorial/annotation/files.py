@@ -1,7 +1,8 @@
-"""Annotate files that together are larger than memory: learn from some of the cells, name all (book/14_scale.md).
+"""Annotate files that together are larger than memory (book/14_scale.md).
 
-The counts of the chosen genes are kept on disk once (`open_cells`). Fits and rules learn from a random part of the
-cells, since beyond some ten thousand more cells cost time and teach little; then all cells are named as new ones are.
+The counts of the chosen genes are written to disk (`open_cells`). Fits and rules are trained on a random part of the
+cells, because more than some ten thousand cells take time and improve little. Then all cells are annotated as `predict`
+annotates new ones.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from scanvi_tutorial.inputs.files import home_path, opened
 from scanvi_tutorial.inputs.labels import check_labels
 from scanvi_tutorial.inputs.writing import make_writable, nullable_strings_too
 
-_LABELS_OF_A_TYPE = 100  # that are learned from before others of common types are
+_LABELS_OF_A_TYPE = 100  # the first labels of each type, which are chosen before further ones
 
 
 def annotate_files(
@@ -51,34 +52,33 @@ def annotate_files(
     seed: int = 0,
     **settings: Any,
 ) -> tuple[AnnData, AnnData]:
-    """Name every cell of several files, and write a copy of each with the answer to a folder.
+    """Annotate every cell of several files, and write a copy of each file with the annotation to a folder.
 
-    The copies have the names of the files and all that `annotate` writes, in `obs`, `obsm` and `uns["scanvi"]`; what
-    `uns["scanvi"]` tells of hidden labels, shares and doubtful labels is of the cells that were learned from. Cells
-    without an exact label are named as `predict` names them, whatever a coarse label says. What is held in memory is
-    `learn_from` cells with their counts and, of all cells, `obs` and the answer.
+    The copies have the names of the files and everything that `annotate` writes to `obs`, `obsm` and `uns["scanvi"]`.
+    Hidden labels, shares and doubtful labels in `uns["scanvi"]` refer to the training cells. Cells without an exact
+    label are annotated as `predict` does, which ignores coarse labels. Memory holds the counts of the training cells
+    and, for all cells, `obs` and the annotation.
 
     Args:
         paths: `.h5ad` files or `.zarr` folders, or a folder of them.
         out: A folder, made where there is none, with room for the copies and, while this runs, for 8 bytes a count of
             the chosen genes.
         labels_key: Column of `obs` with the labels, in one of the files at least.
-        learn_from: Cells to learn from at most: half of them labeled ones, if there are so many, of all types alike
-            up to a hundred of each.
+        learn_from: Largest number of training cells; half of them are labeled cells if there are enough, chosen evenly
+            over types up to a hundred of each.
         layer: Where the counts are, if not in `X`.
-        genes: How many genes the model sees.
+        genes: Number of genes in the model.
         unlabeled_category: A further name for "without a label".
         coverage: As in `annotate`.
         reject: As in `annotate`.
-        keep_labels: Whether a cell that has a label keeps it, whatever the model thinks.
-        model: A file to save all that was learned to, for `predict`; "annotation.safetensors" in `out` where it is
-            None, so that names can be had of it should a copy fail.
-        seed: Draws the cells that are learned from, and all that `annotate` draws.
+        keep_labels: Whether labeled cells keep their label, whatever the probabilities are.
+        model: File for the trained annotator, for `predict`; "annotation.safetensors" in `out` where it is None. It is
+            saved before the copies are written, so it can be used if a copy fails.
+        seed: Draws the training cells, and everything that `annotate` draws.
         **settings: Further arguments of `annotate`. Its `batch_key` may be "file".
 
     Returns:
-        All cells with the answer and without counts; and the cells that were learned from, with both, for
-        `write_report`.
+        All cells with the annotation but without counts, and the training cells with both, for `write_report`.
 
     Raises:
         InputError: As `annotate` and `open_cells`, and where a copy would replace a file.
@@ -91,7 +91,7 @@ def annotate_files(
     if there := [copy for copy in (*copies, *([kept_in] if model is None else [])) if copy.exists()]:
         raise InputError(f"{there[0]} exists already. Name another folder, or remove it.")
     for file in files:
-        make_writable(AnnData(obs=_obs_of(file)))  # refuses what could not be written at the end
+        make_writable(AnnData(obs=_obs_of(file)))  # raises an error now for what could not be written at the end
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="counts-", dir=out, ignore_cleanup_errors=True) as scratch:
         cells = open_cells(files, genes, layer=layer, folder=scratch)
@@ -136,7 +136,7 @@ def annotate_files(
 
 
 def _learned_from(codes: NDArray[np.integer], most: int, seed: int) -> NDArray[np.int64]:
-    """Return which cells are learned from, ascending: half of `most` labeled ones at the most, of every type some."""
+    """Return the training cells, ascending: at most half of `most` are labeled, from every type."""
     if len(codes) <= most:
         return np.arange(len(codes))
     order = np.random.default_rng(seed).permutation(len(codes))
@@ -160,7 +160,7 @@ def _obs_of(file: Path) -> pd.DataFrame:
 def _write_copy(file: Path, copy: Path, answer: AnnData) -> None:
     """Copy a file without reading its counts, and put `obs`, and what is in `obsm` and `uns` of `answer`, into it."""
     (shutil.copytree if file.is_dir() else shutil.copyfile)(file, copy)
-    # what is added would be missing from metadata of Zarr that were gathered before
+    # without consolidated metadata, which would lack what is added
     of_zarr = file.is_dir() and nullcontext(zarr.open_group(copy, mode="a", use_consolidated=False))
     with of_zarr or h5py.File(copy, "a") as store, nullable_strings_too():
         write_elem(store, "obs", answer.obs)

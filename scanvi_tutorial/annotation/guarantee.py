@@ -1,8 +1,9 @@
-"""Sets of names that hold the truth as often as asked, and p-values of being of any type (book/13_guarantee.md).
+"""Prediction sets with a required coverage, and p-values of belonging to any labeled type (book/13_guarantee.md).
 
-Both are conformal, by crepes: a cell is held against labeled cells while their labels were hidden. If one rule had
-judged both, sets would hold the type at least as often as asked, in the mean over draws of labels, of cells like the
-labeled ones of their type. Here labels are judged by rules that learned from four fifths of them: about as often.
+Both are conformal and computed with crepes: the score of a cell is compared with the scores of labeled cells while
+their labels were hidden. If one classifier had scored both, sets would contain the type at least as often as required,
+on average over draws of labels, for cells exchangeable with the labeled cells of their type. Here labeled cells are
+scored by classifiers trained on four fifths of the labels (cross-conformal), so coverage is only approximate.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ _ROUNDING = 1e-9  # 1 - 0.9 is a little less than 0.1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """What was said of labeled cells while their labels were hidden."""
+    """Predictions for labeled cells while their labels were hidden, and conformal prediction with them."""
 
     probabilities: NDArray[np.float64]  # (labels, types)
     codes: NDArray[np.integer]  # (labels,), the labels, as columns
     strangeness: NDArray[np.float64]  # (labels,)
 
     def categories(self, coverage: float) -> NDArray[np.int64]:
-        """Return with which others each type is calibrated, (types,): the number of a type, by itself where it can be.
+        """Return the calibration group of each type, (types,); types with enough labels are calibrated separately.
 
-        A p-value from n labels is 1/(n + 1) at the least. So a type needs 1/(1 - coverage) - 1 labels to be left out
-        of any set; those that have fewer are taken together, and with the next larger types, until there are as many.
+        The smallest p-value from n labels is 1/(n + 1). So a type can be left out of a set only if it has
+        1/(1 - coverage) - 1 labels. Types with fewer are pooled, together with the next larger types if necessary.
         """
         labels, least = np.bincount(self.codes, minlength=self.probabilities.shape[1]), least_labels(coverage)
         together = labels < least
@@ -41,7 +42,7 @@ class Calibration:
         return np.where(together, together.argmax(), np.arange(len(labels)))
 
     def p_values(self, probabilities: NDArray[np.float64], coverage: float) -> NDArray[np.float64]:
-        """Return p-values (cells, types): of the labels a type is calibrated with, how many were no more probable."""
+        """Return conformal p-values (cells, types): the share of calibration labels that were no more probable."""
         bins = self.categories(coverage)
         if not len(self.codes):
             return np.ones(probabilities.shape)
@@ -54,37 +55,40 @@ class Calibration:
         return np.hstack(columns)
 
     def sets(self, probabilities: NDArray[np.float64], coverage: float) -> NDArray[np.bool_]:
-        """Return which types are in the set of each cell, (cells, types); the most probable always is."""
+        """Return the prediction set of each cell, (cells, types) of bool; the most probable type is always included."""
         return _sets(self.p_values(probabilities, coverage), probabilities, coverage)
 
     def p_known(self, strangeness: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return p-values (cells,): how many labeled cells looked as strange as each cell, or stranger.
+        """Return conformal p-values (cells,): the share of labeled cells that are at least as strange as each cell.
 
-        They hold for cells of all labeled types in the mixture that was labeled; in a type whose cells look strange
-        more are refused, and in others fewer.
+        They are valid for the mixture of types that was labeled. More cells are rejected in types whose cells are
+        stranger than average, and fewer in the others.
         """
         if not len(self.codes):
             return np.ones(len(strangeness))
         return ConformalClassifier().fit(self.strangeness).predict_p(strangeness[:, None], smoothing=False)[:, 0]
 
     def of_hidden(self, coverage: float) -> NDArray[np.bool_]:
-        """Return the sets of the labeled cells, (labels, types), each held against the other labels of its type."""
+        """Return the sets of the labeled cells, (labels, types), each calibrated on the other labels of its type."""
         p, bins = self.p_values(self.probabilities, coverage), self.categories(coverage)
-        count = np.bincount(bins[self.codes], minlength=len(bins))[bins]  # of each type: labels it is calibrated with
+        count = np.bincount(bins[self.codes], minlength=len(bins))[
+            bins
+        ]  # of each type: number of its calibration labels
         same = bins[self.codes][:, None] == bins
         own = self.probabilities[np.arange(len(self.codes)), self.codes]
-        counted = own[:, None] <= self.probabilities  # a label is among those that it is held against, and is left out
+        counted = own[:, None] <= self.probabilities  # the label itself is among the calibration labels and is left out
         p = np.where(same, (p * (count + 1) - counted) / np.maximum(count, 1), p)
         return _sets(p, self.probabilities, coverage)
 
     def without(self, rows: NDArray[np.bool_]) -> Calibration:
-        """Return the same without some labels, (labels,) of bool."""
+        """Return the calibration without the labels in `rows`, (labels,) of bool."""
         return Calibration(self.probabilities[~rows], self.codes[~rows], self.strangeness[~rows])
 
     def found(self, types: Sequence[str], coverage: float) -> pd.DataFrame:
-        """Return the mean size of sets by type, and how often they held the hidden label, with a 95 % interval.
+        """Return the mean size of sets by type, and their coverage of hidden labels with a 95 % interval.
 
-        Of a type that is calibrated by itself its own labels cannot tell that: sets are made to hold that many.
+        The coverage is missing for types that are calibrated separately, because the sets are constructed to contain
+        that share of their labels.
         """
         sets, bins = self.of_hidden(coverage), self.categories(coverage)
         rows = {}
@@ -99,13 +103,13 @@ class Calibration:
         return pd.DataFrame.from_dict(rows, orient="index")
 
     def found_in_batches(self, batches: NDArray[np.object_], coverage: float) -> pd.DataFrame:
-        """Return how often sets held the label in each batch, (batches, 5), calibrated on labels of the others.
+        """Return the coverage of sets in each batch, (batches, 5), calibrated on labels of the other batches.
 
-        The model has seen labels of the batch. A batch is left out where the others have too few labels.
+        The classifiers were trained with labels of the batch. A batch is left out if the others have too few labels.
 
         Args:
             batches: The batch of each labeled cell, (labels,).
-            coverage: What was asked.
+            coverage: The required coverage.
         """
         rows = {}
         for name in np.unique(batches.astype(str)):
@@ -118,12 +122,12 @@ class Calibration:
 
 
 def least_labels(coverage: float) -> int:
-    """Return how many labels a type needs for a set that can leave it out: 1/(1 - coverage) - 1."""
+    """Return how many labels a type needs so that sets can exclude it: 1/(1 - coverage) - 1."""
     return int(np.ceil(1 / (1 - coverage) - 1 - _ROUNDING))
 
 
 def covered(held: NDArray[np.bool_]) -> dict[str, float]:
-    """Return how many sets there are, the share that held the truth, and its 95 % interval (Clopper and Pearson)."""
+    """Return the number of sets, their coverage, and its 95 % interval (Clopper and Pearson)."""
     if not len(held):
         return {"labels": 0, "coverage": np.nan, "low": np.nan, "high": np.nan}
     reach = binomtest(int(held.sum()), len(held)).proportion_ci()
@@ -131,7 +135,7 @@ def covered(held: NDArray[np.bool_]) -> dict[str, float]:
 
 
 def promise(calibration: Calibration, types: Sequence[str], coverage: float, *, alike: bool) -> str:
-    """Say what is promised of the sets."""
+    """Return a sentence on the guarantee of the sets."""
     bins = calibration.categories(coverage)
     alone = [name for kind, name in enumerate(types) if (bins == bins[kind]).sum() == 1]
     enough = len(calibration.codes) >= least_labels(coverage)

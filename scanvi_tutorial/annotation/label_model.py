@@ -1,17 +1,17 @@
-"""A generative model of states and labels, fitted to all cells: shares, wrong and coarse labels (book/12_labels.md).
+"""A generative model of states and labels, fitted to all cells, with wrong and coarse labels (book/12_labels.md).
 
     π ~ Dirichlet              shares of the types among cells without an exact label
-    y ~ Categorical(π)         the type; of a cell with one ~ Categorical(ρ), shares among these labels
-    Σ_y ~ inverse Wishart      the covariance of a type, about one that all types have in common
+    y ~ Categorical(π)         the type; for cells with an exact label Categorical(ρ), the shares among labels
+    Σ_y ~ inverse Wishart      the covariance of a type, centered on a common covariance of all types
     z_v | y ~ Student's t      the state of the cell in view v: one fit, or principal components
-    r | y ~ C_y                the label: mostly y itself, else one of the others
+    r | y ~ C_y                the label: y itself with high probability, else another type
 
-Views show one and the same cell, so log p(z | y) is a weighted mean of theirs. A label r allows the types S_r, one
-if it is exact: p(r | y) = Σ_{s ∈ S_r} C[y, s]. Expectation maximization finds the most probable parameters. A cell
-without an exact label counts for `unlabeled_weight` of one that has it, or the many would outvote the few; this weight
-rises from zero, so that types stay where their labels are.
+All views describe the same cell, so log p(z | y) is a weighted mean over views. A label r allows the types S_r, one if
+it is exact: p(r | y) = Σ_{s ∈ S_r} C[y, s]. Expectation maximization gives the maximum a posteriori parameters.
+A cell without an exact label has the weight `unlabeled_weight`, so that the many unlabeled cells do not dominate. This
+weight rises from zero, so that each component stays near the labeled cells of its type.
 
-`unnamed` components more, which no label names, take in cells that are like none of the types (book/13_guarantee.md).
+The model can have further components, `unnamed`, for cells that resemble none of the types (book/13_guarantee.md).
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ _CELLS_AT_ONCE = 5_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parameters:
-    """What is fitted; unnamed components, if there are any, come after the types."""
+    """The fitted parameters; unnamed components, if there are any, come after the types."""
 
     shares: NDArray[np.float64]  # (types,), π, among unlabeled cells
     means: Sequence[NDArray[np.float64]]  # of each view, (types, dimensions)
     covariances: Sequence[NDArray[np.float64]]  # of each view, (types, dimensions, dimensions)
-    common: Sequence[NDArray[np.float64]]  # of each view, (dimensions, dimensions): what covariances are drawn to
+    common: Sequence[NDArray[np.float64]]  # of each view, (dimensions, dimensions): the prior center of covariances
     weights: NDArray[np.float64]  # (views,)
     origins: Sequence[NDArray[np.float64]]  # of each view, (dimensions,): its mean
     units: Sequence[float]  # of each view: its mean standard deviation
@@ -71,7 +71,7 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Named:
-    """What the model says of the cells."""
+    """The posterior of the types of the cells under the model."""
 
     probabilities: NDArray[np.float64]  # (cells, types), p(y | z), whatever the label of a cell
     of_labels: NDArray[np.float64]  # (cells, types), p(y | z, r); as the former where there is no label
@@ -85,9 +85,9 @@ class LabelModel:
     Args:
         views: States of all cells, each (cells, dimensions): those of fits, and principal components.
         weights: How much each view counts, (views,); they are scaled to sum to one. None: all alike.
-        unlabeled_weight: What an unlabeled cell counts, in labeled cells.
+        unlabeled_weight: Weight of an unlabeled cell, relative to a labeled one.
         label_noise: Share of labels that are expected to be wrong.
-        unnamed: How many components no label names; they are learned from unlabeled cells.
+        unnamed: Number of components without a label; they are learned from unlabeled cells.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class LabelModel:
         return pd.DataFrame(self.fit(codes, allowed, seed=seed).probabilities, adata.obs_names, types)
 
     def fit(self, codes: NDArray[np.integer], allowed: NDArray[np.bool_], *, seed: int = 0) -> Named:
-        """Fit the model and return what it says of the cells.
+        """Fit the model and return the posterior of the types.
 
         Args:
             codes: The type that the exact label of each cell names, (cells,), -1 for none.

@@ -1,4 +1,4 @@
-"""Whether labeled cells are like the others of their type, so that hidden labels speak for all (book/12_labels.md)."""
+"""A test whether labeled cells are similar to the other cells of their type (book/12_labels.md)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from sklearn.preprocessing import StandardScaler
 
 from scanvi_tutorial.annotation.label_model import Named
 
-_NOT_COMPARED = 0.5  # the standard error that is said where there was too little to compare
-_UNLIKE, _ERRORS = 0.57, 3.0  # labeled cells are unlike the others from this AUROC on, if it is no chance
+_NOT_COMPARED = 0.5  # reported standard error where too few cells can be compared
+_UNLIKE, _ERRORS = 0.57, 3.0  # an AUROC above this, and by three standard errors above 0.5, means dissimilar
 
 
 @dataclass(frozen=True, slots=True)
 class Likeness:
     """How labeled cells differ from the others of their type; each number is an AUROC within types, 0.5 if they do not.
 
-    Hidden labels speak for all cells if the two cannot be told apart.
+    If a classifier cannot distinguish the two groups, results on hidden labels hold for all cells.
     """
 
     auroc: float  # of a classifier that looks at states, depth and density
@@ -32,26 +32,26 @@ class Likeness:
 
     @property
     def alike(self) -> bool:
-        """Whether hidden labels can be believed."""
+        """Whether labeled cells are similar to the others, so that results on hidden labels hold for all cells."""
         return not (self.auroc > _UNLIKE and self.auroc > 0.5 + _ERRORS * self.error)
 
     def in_words(self) -> str:
-        """Say whether figures on hidden labels can be believed, and in which direction they err."""
+        """Return a sentence on whether results on hidden labels hold for all cells, and the direction of their bias."""
         if self.error >= _NOT_COMPARED:
             return "There are too few cells with or without a label to compare the two."
-        pairs = f"a classifier tells the two apart in {self.auroc:.0%} of pairs, where 50% is chance"
+        pairs = f"a classifier distinguishes the two with an AUROC of {self.auroc:.2f}, where 0.5 is chance"
         if self.alike:
             return (
-                f"As far as can be seen, labeled cells are like the others of their type ({pairs}), so that hidden "
-                "labels speak for all cells."
+                f"No difference was found between labeled cells and the others of their type ({pairs}), so results on "
+                "hidden labels should hold for all cells."
             )
         reach = 2 * self.error
         easier = {"deeper": self.depth > 0.5 + reach, "more typical": self.density > 0.5 + reach}
         more = " and ".join(name for name, holds in easier.items() if holds)
         how = (
-            f"They are {more}, so that hidden labels are found more often than those of other cells would be"
+            f"They are {more}, so the accuracy on hidden labels is probably higher than on the other cells"
             if more
-            else "They are not deeper or more typical; figures on hidden labels may err in either direction"
+            else "They are not deeper or more typical; the accuracy on hidden labels may be too high or too low"
         )
         return f"Labeled cells are not like the others of their type: {pairs}. {how}."
 

@@ -1,6 +1,6 @@
-"""scANVI as a `Baseline`: one fit that learns labels, and what the book recommends, several fits that see no label.
+"""scANVI as a `Baseline`: a single fit with labels, and the recommended method, several fits without labels.
 
-Used in book/08_evaluation.md. Classifiers learn labels from the states of the latter, and their answers are averaged.
+Used in book/08_evaluation.md. The recommended method pools a label model and rules, learned on the latent states.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ class SingleFit:
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """Several fits of scANVI that are shown no label, and the answer that label model and rules give from their states.
+    """Several fits of scANVI without labels; a label model and rules are learned on their latent states.
 
-    The fits normalize their hidden layers by cell and by minibatch in turn, whatever `model` says of that.
+    The fits use LayerNorm and BatchNorm in turn, whatever the `norm` of `model` is.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -120,13 +120,12 @@ def recommended(
     coarse: Coarse | str | None = None,
     jobs: int = 1,
 ) -> pd.DataFrame:
-    """Return probabilities (cells, labels) of what the book recommends: an `Ensemble` of fits that see no label.
+    """Return probabilities (cells, labels) of the recommended method: an `Ensemble` of fits without labels.
 
-    No cell is needed beyond `adata`, and one label a type is enough to run. For a file of one's own, `annotate` does
-    this and more.
+    One label per type is enough to run. For your own data use `annotate`, which also checks data and results.
 
     Args:
-        adata: Raw counts, (cells, genes), of the genes that the model is to see.
+        adata: Raw counts, (cells, genes), of the genes for the model.
         labels_key: Column of `obs` with the labels; cells without one are missing there, or "Unknown".
         seed: Of weights and minibatches.
         model: `ModelConfig()` where it is None; its `norm` is LayerNorm and BatchNorm in turn in any case.

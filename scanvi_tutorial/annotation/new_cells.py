@@ -1,7 +1,6 @@
-"""Name new cells by what `annotate` has learned; used in book/10_your_data.md.
+"""Annotate new cells with an annotator that `annotate` trained; used in book/10_your_data.md.
 
-Nothing is learned from them, so the answer for a cell does not depend on the cells beside it, and they are read a block
-at a time.
+There is no further training, so the result for a cell does not depend on the other new cells, which are read in blocks.
 """
 
 from __future__ import annotations
@@ -38,21 +37,21 @@ def predict(
     coverage: float | None = None,
     reject: float | None = None,
 ) -> None:
-    """Write what a saved annotation says of new cells into `adata`.
+    """Annotate new cells with a saved annotator; write the results into `adata`.
 
     Written are all columns of `obs` and `obsm` that `annotate` describes, and `uns["scanvi"]` with `genes_found`,
-    `guarantee`, `label_names`, `versions` and `warnings`; nothing else changes. Genes may come in any order and with
-    others among them; the model's genes that are missing count zero in every cell, and `genes_found` is the share that
-    was there. Cells that it learned from and that had no label get the names of `annotate` but for a few of a thousand,
-    since label spreading sees new cells through their nearest known ones. A label is not looked at: a cell that had one
-    is named, and may be refused, like any other.
+    `guarantee`, `label_names`, `versions` and `warnings`; nothing else changes. Genes may be in any order, and
+    further genes are ignored; missing genes of the model are set to zero, and `genes_found` is the share of its genes
+    that is present. Unlabeled training cells get the labels that `annotate` gave, except for a few in a thousand,
+    because label spreading is approximated by the nearest training cells. Labels are not read: a labeled cell is
+    annotated, and may be rejected, like any other.
 
     Args:
         model: The file that `annotate(..., model=path)` wrote, or `Annotator.load` of it.
         adata: Raw counts of new cells, (cells, their own genes), in memory or backed.
         layer: Where the counts are, if not in `X`.
-        coverage: How often a set of names is to hold the type of a cell, such as 0.9; None asks for no sets.
-        reject: Which share of cells like the labeled ones may be called "none of these", such as 0.05; None calls none.
+        coverage: Required coverage of the prediction sets, such as 0.9; None for no sets.
+        reject: Share of known cells that may be rejected ("none of these"), such as 0.05; None rejects none.
 
     Raises:
         InputError: Where the counts cannot be used, cell names repeat, fewer than half of the model's genes are there,
@@ -75,7 +74,7 @@ def answer_for(
     reject: float | None,
     kept: NDArray[np.integer] | None = None,
 ) -> tuple[pd.DataFrame, Said, dict[str, Any], pd.DataFrame, NDArray[np.bool_]]:
-    """Return probabilities, all that is said, what `uns` says of it, columns of `obs`, and refused cells.
+    """Return probabilities, all predictions, entries of `uns`, columns of `obs`, and which cells are rejected.
 
     Of the counts, a block is held at a time, and those of refused cells and of some others, to tell what is high in
     the former. `kept` are codes (cells,) of labels that stand, -1 where there is none. Raises as `predict`.

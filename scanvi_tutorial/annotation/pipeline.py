@@ -1,7 +1,7 @@
 """Annotate a partly labeled AnnData in one call (book/10_your_data.md).
 
-This is the recommended method (`methods.recommended`, book/12_labels.md), with checks before and warnings after, and
-with what is promised of the answer (book/13_guarantee.md).
+This is the recommended method (`methods.recommended`, book/12_labels.md), with checks of the data, warnings, and the
+prediction sets and p-values of book/13_guarantee.md.
 """
 
 from __future__ import annotations
@@ -59,33 +59,33 @@ def annotate(
     jobs: int | None = None,
     folder: str | Path | None = None,
 ) -> None:
-    """Name every cell of `adata`, learning from those that have a label; write the answer into `adata`.
+    """Annotate every cell of `adata`, using those that have a label; write the results into `adata`.
 
-    Written are, and nothing else changes (`X` stays as it is, genes are chosen internally):
+    The following is written; nothing else changes (`X` is unchanged, genes are chosen internally):
 
     - `obs["scanvi_label"]`: the label of every cell, categorical, as text (also where labels are whole numbers), or
-      "none of these" where `reject` is asked; a label that is kept is never refused.
-    - `obs["scanvi_probability"]`: how probable that label is held to be.
-    - `obs["scanvi_p_known"]`: a p-value of the cell being of any labeled type: how many labeled cells looked as
-      strange while their labels were hidden.
-    - `obs["scanvi_set"]`, `obs["scanvi_set_size"]`, where `coverage` is asked: names that hold the type that often, the
-      most probable first, joined by " or "; a label that is kept is its own set, and a refused cell has one too.
-      `obs["scanvi_coarse"]`, where coarse labels are given: the smallest that holds the set.
+      "none of these" for cells that `reject` rejects; a label that is kept is never rejected.
+    - `obs["scanvi_probability"]`: the probability of that label.
+    - `obs["scanvi_p_known"]`: a p-value for the cell being of any labeled type: the share of labeled cells that are at
+      least as strange while their labels are hidden.
+    - `obs["scanvi_set"]`, `obs["scanvi_set_size"]`, with `coverage`: the prediction set, the most probable type
+      first, joined by " or "; a label that is kept is its own set, and a rejected cell has a set too.
+      `obs["scanvi_coarse"]`, with coarse labels: the smallest coarse label that contains the set.
     - `obsm["scanvi_probabilities"]`: a table (cells, labels) of all probabilities, rows summing to one.
     - `obsm["X_scanvi"]`: the latent state z2 of every cell, float32 (cells, latent), for maps and neighbors.
-    - `uns["scanvi"]`: how it came about: `shares`, how common each type is, with an interval, beside its share among
-      the labels; `doubtful_labels` that may be wrong (`cell`, `given`, `more_probable`, `probability`); `likeness`,
-      whether labeled cells are like the others, so that hidden labels can be believed; `held_out`, the probabilities of
-      labels while they were hidden (`cells`, `given`, `probabilities`); `compared`, how right simpler methods were
-      about the same labels; `guarantee`, what is promised of sets and what hidden labels say of it; `strangers` and
-      `groups`, the cells that were refused and what they have in common; `evidence`, genes that speak for each type and
-      for its nearest rival; `history`, a row an epoch of the fit behind `X_scanvi`, kept at `best_epoch`; `warnings`,
-      sentences to read first; `exponents`, `parameters`, `genes`, `label_names`, `versions`.
+    - `uns["scanvi"]`: details and diagnostics: `shares`, the estimated share of each type with an interval, and its
+      share among labels; `doubtful_labels` (`cell`, `given`, `more_probable`, `probability`); `likeness`, a test
+      whether labeled cells are similar to the others; `held_out`, the probabilities for hidden labels (`cells`,
+      `given`, `probabilities`); `compared`, the accuracy of simpler methods on the same labels; `guarantee`, the
+      guarantee of the sets and their coverage of hidden labels; `strangers` and `groups`, the rejected cells and their
+      groups; `evidence`, genes that favor each type or the most probable other type; `history`, a row per epoch of the
+      fit of `X_scanvi`, kept at `best_epoch`; `warnings`; `exponents`, `parameters`, `genes`, `label_names`,
+      `versions`.
 
-    scANVI is fitted several times without a look at any label. A model of states and labels then learns from all cells
-    (`label_model.LabelModel`), rules learn from labeled ones, and their answers are pooled (`combined`). To see how far
-    that can be trusted, each label is hidden once, and both learn from the others: this costs little, since no fit
-    knows a label. Where no type has two labels, nothing can be hidden, and a warning says so.
+    scANVI is fitted several times without labels. A label model is then fitted to all cells
+    (`label_model.LabelModel`), classification rules to labeled ones, and their probabilities are pooled (`combined`).
+    To measure the accuracy, each label is hidden once while both learn from the others. This is fast, because the fits
+    do not use labels. If no type has two labels, none can be hidden, and a warning is given.
 
     Args:
         adata: Raw counts, (cells, genes), of all measured genes; at least two types labeled.
@@ -95,12 +95,12 @@ def annotate(
         batch_key: Column of `obs` with a batch to correct for; off unless asked, and where all cells are of one batch.
         coarse: Names in the column of labels that stand for several types, such as {"T": ["CD4 T", "CD8 T"]}: such a
             label helps its types and is none itself. Or a column of `obs` with the parent of every cell.
-        genes: How many genes the model sees: those detected in most cells, markers of `uns["markers"]` first.
-        coverage: How often a set of names is to hold the type of a cell, such as 0.9; None asks for no sets.
-        reject: Which share of cells like the labeled ones may be called "none of these", such as 0.05, with a missing
-            probability; None calls none so.
-        keep_labels: Whether a cell that has a label keeps it in `obs["scanvi_label"]`, whatever the model thinks.
-        model: A file to save all that was learned to, for `predict` on new cells.
+        genes: Number of genes in the model: those detected in most cells, markers of `uns["markers"]` first.
+        coverage: Required coverage of the prediction sets, such as 0.9; None for no sets.
+        reject: Share of known cells that may be rejected, such as 0.05; rejected cells are labeled "none of these" and
+            have no probability. None rejects none.
+        keep_labels: Whether labeled cells keep their label in `obs["scanvi_label"]`, whatever the probabilities are.
+        model: File for the trained annotator, for `predict` on new cells.
         seed: Draws folds, weights and minibatches; equal seeds and threads give equal answers.
         fits: How many fits are pooled; None takes six, and fewer from 2,700 cells on, but four at the least.
         model_config: `ModelConfig()` where it is None; fits take LayerNorm and BatchNorm in turn in any case.
@@ -116,8 +116,8 @@ def annotate(
         PersistenceError: Where `model` is something else than a saved model, or lies in no folder.
 
     Warns:
-        InputWarning: Where the data can be used and is worth a look before the fits are done.
-        ConfoundedBatchWarning: Where the batch of a labeled cell nearly gives its label away.
+        InputWarning: Where the data can be used but should be checked; given before the fits.
+        ConfoundedBatchWarning: Where batches and labels are confounded.
     """
     check_cells(adata)
     check_asked(coverage, reject)

@@ -1,8 +1,8 @@
-"""Why cells have their name: genes that speak for it and against its rival, in nats (book/13_guarantee.md).
+"""Genes that favor the label of a cell over another type, in nats (book/13_guarantee.md).
 
-The decoder of one fit says how probable the counts of a cell are in the mean state of a type; the difference between
-two types is a sum over genes. The name comes from all fits, label model and rules, so the two may disagree: where the
-genes of this one fit speak for the rival, that is said.
+The decoder of one fit gives the likelihood of the counts of a cell in the mean state of a type; the log-likelihood
+ratio of two types is a sum over genes. The label comes from all fits, label model and rules, so the two may disagree;
+a warning is given if the likelihood of this one fit favors the other type.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ def evidence(
     rival: str | None = None,
     layer: str | None = None,
 ) -> pd.Series:
-    """Return how much the counts of each gene favor the name of some cells over a rival, in nats per cell.
+    """Return how much the counts of each gene favor the label of some cells over another type, in nats per cell.
 
-    A gene speaks for a name by being high as well as by being low. Two labeled types are compared: of cells that are
-    called "none of these" this says nothing; see their groups in `uns["scanvi"]["groups"]`.
+    A gene can favor a type by a high as well as by a low count. The comparison is between two labeled types, so it does
+    not explain rejected cells; for these see `uns["scanvi"]["groups"]`.
 
     Args:
         model: What `annotate(..., model=path)` saved, as a file or as an `Annotator`.
         adata: Raw counts, (cells, genes), as `predict` takes them.
         cells: Names or positions of the cells, or a mask of bool (cells,).
-        name: The type to speak for; None takes the most probable one.
-        rival: The type to speak against; None takes the most probable other one.
+        name: The type that positive values favor; None takes the most probable one.
+        rival: The other type; None takes the most probable other one.
         layer: Where the counts are, if not in `X`.
 
     Returns:
@@ -57,7 +57,7 @@ def evidence(
         PersistenceError: Where the file is no saved annotation.
 
     Warns:
-        InputWarning: Where the genes together speak for the rival.
+        InputWarning: Where the sum over genes favors the rival.
     """
     annotator = model if isinstance(model, Annotator) else Annotator.load(model)
     check_cells(adata)
@@ -76,8 +76,8 @@ def evidence(
     found = evidence_of_states(annotator.fits[0], aligned, np.arange(aligned.n_obs), *states)
     if found.sum() < 0:
         warnings.warn(
-            f"By this likelihood the genes of these cells speak for {rival!r}, by {-found.sum():.1f} nats per cell. "
-            f"The name {name!r} comes from all fits, label model and rules.",
+            f"The likelihood of this one fit favors {rival!r}, by {-found.sum():.1f} nats per cell. "
+            f"The label {name!r} comes from all fits, label model and rules.",
             InputWarning,
             stacklevel=2,
         )

@@ -1,4 +1,4 @@
-"""Simple rules on states: logistic regression and label spreading, which take every label for right (chapter 8)."""
+"""Classification rules on states: logistic regression and label spreading (chapter 8)."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _LEAST = 1e-6  # as in `pooled`
 
 
 class StateClassifier:
-    """From states and a few labels to probabilities: a `Baseline` with fixed states.
+    """Logistic regression and label spreading on fixed latent states, as a `Baseline`.
 
-    On each set of states, logistic regression and label spreading; then the weighted
-    geometric mean of all, in which `spreading` is the share of label spreading.
+    Both are fitted on the states of each fit. The result is the weighted geometric mean of
+    all; `spreading` is the weight of label spreading.
     """
 
     def __init__(self, states: Sequence[ArrayLike], *, spreading: float = 0.2) -> None:
         self.spreading = spreading
         self.states = [np.asarray(z, dtype=np.float64) for z in states]  # (cells, latent)
-        self.graphs = [neighbor_graph(z) for z in states]  # whichever labels are hidden
+        self.graphs = [neighbor_graph(z) for z in states]  # the same for all hidden labels
 
     def __call__(
         self,
@@ -54,7 +54,7 @@ class StateClassifier:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LearnedRules:
-    """The rules for new cells: label spreading becomes the mean over the nearest of cells that labels came to."""
+    """The rules for new cells, where label spreading is replaced by the mean over the nearest training cells."""
 
     weights: NDArray[np.float64]  # (fits, types, latent)
     biases: NDArray[np.float64]  # (fits, types)

@@ -1,14 +1,14 @@
-"""How little a cell is like any labeled type: three signs and their ranks among cells (book/13_guarantee.md).
+"""A strangeness score for cells of unlabeled types, from three signs and their ranks (book/13_guarantee.md).
 
-A cell of a type that no label names may lie far from all types, between two of them, or in a place without labels.
-So there is a sign for each:
+A cell of an unlabeled type may lie far from all types, between two types, or in a region without labels. So there is a
+sign for each case:
 
 - how improbable its most probable type is, beside components that no label names (`LabelModel(unnamed=...)`) and a
   background as improbable as the strangest hundredth of the cells;
-- how unsure the answer is;
+- one minus the highest probability of the answer;
 - how many cells are closer to it than the second label.
 
-Their ranks are squared, so that two high ones suffice, or one that is beyond those of all cells.
+The score is the mean of the squared ranks, so that high ranks dominate it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LEAST_OF_A_GROUP, _GENES = 5, 5  # cells of a group; genes that are named
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Strangeness:
-    """What is needed to say of any cell how strange it is."""
+    """The fitted strangeness score."""
 
     parameters: Parameters  # of types, and of as many components that no label names
     labeled: NDArray[np.float64]  # (labels, dimensions), scaled states of (some) labeled cells, views side by side
@@ -72,7 +72,7 @@ class Strangeness:
         found = LabelModel(views, weights, unnamed=unnamed, **_SETTINGS).fit(codes, allowed, seed=seed).parameters
         joint = _joint(found, views)
         some = np.random.default_rng(seed).permutation(len(joint))[:_MOST_OTHERS]
-        # what was labeled is surer and closer to labels than other cells, and no measure for them
+        # labeled cells are closer to labels than other cells, so they are no reference for these
         free = codes < 0 if (codes < 0).any() else codes >= 0
         rest = [np.asarray(view)[free] for view in views]
         background = float(np.quantile(logsumexp(found.log_joint(rest), 1), _BACKGROUND))
@@ -95,9 +95,9 @@ class Strangeness:
         return np.square(ranks).mean(0)
 
     def signs(self, views: Sequence[ArrayLike], p: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the three signs, (cells, 3); each is larger for a cell less like the types.
+        """Return the three signs, (cells, 3); larger values mean less similar to the types.
 
-        `p` is what is answered, (cells, types).
+        `p` are the probabilities of the answer, (cells, types).
         """
         joint = self.parameters.log_joint(views)
         others = np.logaddexp(logsumexp(joint, 1), self.background)

@@ -1,4 +1,4 @@
-"""Fits as joblib tasks: side by side on this machine, or on a cluster where the caller has set one (book/14_scale.md).
+"""Fits as joblib tasks, in parallel on this machine or on a cluster that the caller has set (book/14_scale.md).
 
 Inside `joblib.parallel_config(backend="dask")`, or Ray's, tasks go to its workers; otherwise to processes of this
 machine. A task whose process is killed runs again.

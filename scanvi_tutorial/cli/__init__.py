@@ -1,7 +1,7 @@
-"""The command line: annotate a file, keep the model, use it on other cells, look after data and machine.
+"""The command line: annotate files, save and apply models, list and fetch data sets, print versions.
 
-Explained in book/10_your_data.md. Exit codes: 0 where all went well, 1 where data or files cannot be used (one
-paragraph, no traceback), 2 where the command itself was not understood.
+Explained in book/10_your_data.md. Exit codes: 0 for success, 1 if data or files cannot be used (the message is one
+paragraph, without a traceback), 2 if the command line is not valid.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["main"]
 )
 @click.version_option(package_name="scanvi-tutorial")
 def main() -> None:
-    """Name cells from counts and a few labels, with scANVI.
+    """Annotate cells from counts and a few labels, with scANVI.
 
     \b
     Examples:
@@ -29,8 +29,8 @@ def main() -> None:
       scanvi-tutorial predict new.h5ad --model model.safetensors --out new_named.h5ad
       scanvi-tutorial doctor
 
-    Exit codes: 0, 1 where data or files cannot be used, 2 where the command is not understood.
+    Exit codes: 0 for success, 1 if data or files cannot be used, 2 if the command line is not valid.
     """  # noqa: D301 (\b tells click to leave the lines below as they are)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a name that the terminal cannot show is no reason to stop
+            stream.reconfigure(errors="replace")  # names that the terminal cannot show do not stop the command

@@ -54,28 +54,32 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-@click.command(short_help="Name all cells, learning from the labeled ones.")
+@click.command(short_help="Annotate all cells, using the labeled ones.")
 @FILES
 @labeled
 @click.option(
-    "--out", required=True, type=FOLDER_OR_FILE, metavar="OUT", help="Where the named cells go: a file, or a folder."
+    "--out", required=True, type=FOLDER_OR_FILE, metavar="OUT", help="The file or folder for the annotated cells."
 )
 @CSV
 @COARSE
 @promised
-@click.option("--doubtful", type=FILE, metavar="OUT.csv", help="A table of labels that may be wrong.")
-@click.option("--report", type=FILE, metavar="OUT.html", help="A page with figures and warnings, to read first.")
-@click.option("--model", type=FILE, metavar="FILE", help="Keep all that was learned here, for predict.")
-@click.option("--keep/--rename", default=True, show_default=True, help="Whether cells that have a label keep it.")
-@click.option("--fits", type=click.IntRange(1), help="How many fits are pooled; fewer are quicker and less right.")
+@click.option("--doubtful", type=FILE, metavar="OUT.csv", help="Write a table of labels that may be wrong.")
+@click.option("--report", type=FILE, metavar="OUT.html", help="Write an HTML report with figures and warnings.")
+@click.option("--model", type=FILE, metavar="FILE", help="Save the trained annotator to this file, for predict.")
+@click.option("--keep/--rename", default=True, show_default=True, help="Whether labeled cells keep their label.")
+@click.option("--fits", type=click.IntRange(1), help="Number of fits to pool; fewer are faster and less accurate.")
 @click.option(
     "--learn-from",
     type=click.IntRange(2),
     default=100_000,
     show_default=True,
-    help="Of several files, how many cells are learned from, at most.",
+    help="With several files, the largest number of cells to train on.",
 )
-@click.option("--jobs", type=click.IntRange(1), help="Fits at once; a core each on all but small data if not given.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    help="Number of fits to run in parallel; by default one per core, except for small data.",
+)
 @SEED
 @OVERWRITE
 @QUIET
@@ -93,14 +97,14 @@ def annotate(
     learn_from: int,
     **options: Any,
 ) -> None:
-    """Name all cells of IN.h5ad, learning from those that have a label.
+    """Annotate all cells of IN.h5ad, using those that have a label.
 
-    Of several files, or of a folder of them, OUT is a folder for their copies with the names; memory holds the counts
-    of a part of the cells, which is learned from, and OUT needs room for those of all.
+    If several files or a folder of files are given, OUT is a folder for annotated copies of them. Memory holds only the
+    counts of the cells to train on; OUT needs disk space for the counts of all cells.
 
     OUT.h5ad is IN.h5ad with obs["scanvi_label"], obs["scanvi_probability"], obsm["scanvi_probabilities"],
-    obs["scanvi_p_known"], obsm["X_scanvi"] and uns["scanvi"] added, and sets of names in obs["scanvi_set"] where
-    --coverage is said. Several fits are averaged; --model keeps them all for predict.
+    obs["scanvi_p_known"], obsm["X_scanvi"] and uns["scanvi"] added, and prediction sets in obs["scanvi_set"] with
+    --coverage. Several fits are pooled; --model saves them for predict.
 
     \b
     Example:
@@ -112,7 +116,9 @@ def annotate(
         table = read_coarse(coarse)
         if source is None:
             if csv is not None:
-                raise click.ClickException("--csv is of one file. Leave it out: every copy in OUT holds the answer.")
+                raise click.ClickException(
+                    "--csv works with one file only. Leave it out; the copies in OUT hold the annotation."
+                )
             for file in files_of(sources):
                 refuse_to_overwrite([doubtful, report, model], overwrite, kept=file)
             with notes_at_once() as said:
@@ -141,26 +147,26 @@ def write_tables(adata: AnnData, doubtful: Path | None, report: Path | None, tit
         write_report(adata, report, title=title)
 
 
-@click.command(short_help="Fit one model and keep it.")
+@click.command(short_help="Fit one model and save it.")
 @FILES
 @labeled
-@click.option("--model", required=True, type=FILE, metavar="FILE", help="Where the model goes.")
+@click.option("--model", required=True, type=FILE, metavar="FILE", help="The file for the model.")
 @click.option(
     "--processes",
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Processes that share the fit, each on a GPU or a core.",
+    help="Number of processes that share the fit, each on a GPU or a core.",
 )
 @SEED
 @OVERWRITE
 @QUIET
 def train(sources: tuple[Path, ...], model: Path, overwrite: bool, quiet: bool, processes: int, **options: Any) -> None:
-    """Fit one model to IN.h5ad, or to several files, and keep it, without naming cells.
+    """Fit one model to IN.h5ad, or to several files, and save it, without annotating cells.
 
-    One fit with labels, as in chapters 4 to 6, to look at with SCANVI.load. It is quicker than annotate and less often
-    right, and predict does not take it: use annotate for names. The counts of several files stay on disk, in a folder
-    beside the model that is removed at the end.
+    The model is a single fit with labels, as in chapters 4 to 6; load it with SCANVI.load. It is faster and less
+    accurate than annotate, and predict does not accept it; to annotate cells, use annotate. The counts of several files
+    stay on disk, in a temporary folder beside the model.
 
     \b
     Example:
@@ -173,10 +179,10 @@ def train(sources: tuple[Path, ...], model: Path, overwrite: bool, quiet: bool, 
         with TemporaryDirectory(prefix="counts-", dir=model.absolute().parent, ignore_cleanup_errors=True) as scratch:
             work = partial(_fit_and_save, sources, model, Path(scratch), **options)
             if processes > 1:
-                _cells_to_fit(sources, Path(scratch), **options)  # what is wrong with the files is said once
+                _cells_to_fit(sources, Path(scratch), **options)  # so that errors about the files are reported once
             epochs, best = work() if processes == 1 else launch(work, processes)
         if not quiet:
-            click.echo(f"{epochs} epochs, held-out bound {best:.1f} nats per cell; kept in {model}.")
+            click.echo(f"{epochs} epochs, held-out bound {best:.1f} nats per cell; saved to {model}.")
 
 
 def _cells_to_fit(
@@ -214,10 +220,10 @@ def _fit_and_save(
     return len(history), history.frame["bound_held_out"].max()
 
 
-@click.command(short_help="Name cells with a model that was kept.")
+@click.command(short_help="Annotate new cells with a saved model.")
 @IN
-@click.option("--model", required=True, type=FILE, metavar="FILE", help="What annotate --model kept.")
-@click.option("--out", required=True, type=FILE, metavar="OUT.h5ad", help="Where the named cells go.")
+@click.option("--model", required=True, type=FILE, metavar="FILE", help="The file that annotate --model saved.")
+@click.option("--out", required=True, type=FILE, metavar="OUT.h5ad", help="The file for the annotated cells.")
 @CSV
 @LAYER
 @promised
@@ -226,10 +232,11 @@ def _fit_and_save(
 def predict(
     source: Path, model: Path, out: Path, csv: Path | None, overwrite: bool, quiet: bool, **options: Any
 ) -> None:
-    """Name the cells of IN.h5ad by what annotate has learned; nothing is learned from them.
+    """Annotate the cells of IN.h5ad with a model that annotate saved, without further training.
 
-    They need no labels, and at least half of the genes that annotate chose. Names, probabilities, sets and p-values are
-    nearly those that annotate would give to cells without a label; sets and refusals are given where asked here.
+    The cells need no labels, but at least half of the genes that annotate chose. Labels, probabilities, sets and
+    p-values are nearly those that annotate would give to unlabeled cells. Sets need --coverage, and rejection needs
+    --reject.
 
     \b
     Example:

@@ -19,21 +19,21 @@ from scanvi_tutorial.training.loop import choose_device
 @click.group(short_help="The data sets of the book: list, fetch, where.", invoke_without_command=True)
 @click.pass_context
 def datasets(context: click.Context) -> None:
-    """List the data sets of the book, fetch one, or say where they are kept."""
+    """List the data sets of the book, fetch one, or print their folder."""
     if context.invoked_subcommand is None:
         context.invoke(list_datasets)
 
 
 @datasets.command("list")
 def list_datasets() -> None:
-    """Say which data sets there are."""
+    """List the data sets."""
     for name, source in REGISTRY.items():
         click.echo(f"{name:<10} {source.title}{'; ' + source.download if source.download else ''}")
 
 
 @datasets.command("fetch")
 @click.argument("name")
-@click.option("--out", type=FILE, metavar="OUT.h5ad", help="Write it as a file of its own, too.")
+@click.option("--out", type=FILE, metavar="OUT.h5ad", help="Also write it to this file.")
 @OVERWRITE
 @QUIET
 def fetch_dataset(name: str, out: Path | None, overwrite: bool, quiet: bool) -> None:
@@ -54,14 +54,14 @@ def fetch_dataset(name: str, out: Path | None, overwrite: bool, quiet: bool) -> 
 
 @datasets.command("where")
 def where_datasets() -> None:
-    """Say in which folder downloads are kept."""
+    """Print the folder of downloads."""
     try:
         click.echo(data_folder())
-    except ValueError as error:  # a setting of the book that makes no sense
+    except ValueError as error:  # an invalid setting of the book
         raise click.ClickException(str(error)) from error
 
 
-@click.command(short_help="Versions and device.")
+@click.command(short_help="Print versions and device.")
 def doctor() -> None:
     """Print versions, the device and the folder of fits."""
     for name, number in versions().items():

@@ -1,4 +1,4 @@
-"""What the commands share: options, errors as messages with an exit code, files written whole or not at all."""
+"""Shared parts of the commands: options, errors as messages with an exit code, atomic writing of files."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ IN = click.argument("source", metavar="IN.h5ad", type=_Path(path_type=Path))
 FILES = click.argument("sources", metavar="IN.h5ad...", nargs=-1, required=True, type=_Path(path_type=Path))
 FOLDER_OR_FILE = _Path(path_type=Path)
 FILE = _Path(dir_okay=False, path_type=Path)
-QUIET = click.option("--quiet", is_flag=True, help="Say errors only: no bars, summary or notes.")
+QUIET = click.option("--quiet", is_flag=True, help="Print errors only: no progress bars, summary or notes.")
 SEED = click.option(
-    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of everything drawn."
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of all random draws."
 )
 LAYER = click.option("--layer", metavar="NAME", help="The layer with the raw counts, if they are not in X.")
-OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace files that exist already.")
-CSV = click.option("--csv", type=FILE, metavar="OUT.csv", help="Labels and probabilities as a table, too.")
+OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace existing files.")
+CSV = click.option("--csv", type=FILE, metavar="OUT.csv", help="Also write labels and probabilities as a table.")
 _LABELS = [
     click.option("--labels", "labels_key", required=True, metavar="COLUMN", help="The column of obs with the labels."),
     click.option(
@@ -53,11 +53,13 @@ _LABELS = [
         "unlabeled_category",
         default=UNLABELED,
         metavar="VALUE",
-        help='The value of that column for cells without a label, beside "Unknown", "NA" and such.',
+        help='The value of that column for cells without a label, besides "Unknown", "NA" and similar ones.',
     ),
     LAYER,
     click.option("--batch", "batch_key", metavar="COLUMN", help="A column of obs with runs or donors to correct for."),
-    click.option("--genes", type=click.IntRange(1), default=2_000, show_default=True, help="Genes the model sees."),
+    click.option(
+        "--genes", type=click.IntRange(1), default=2_000, show_default=True, help="Number of genes in the model."
+    ),
 ]
 COARSE = click.option(
     "--coarse",
@@ -68,19 +70,22 @@ COARSE = click.option(
 _SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 _PROMISES = [
     click.option(
-        "--coverage", type=_SHARE, metavar="SHARE", help="Add sets of names that hold the type this often, such as 0.9."
+        "--coverage",
+        type=_SHARE,
+        metavar="SHARE",
+        help="Add prediction sets that contain the type this often, such as 0.9.",
     ),
     click.option(
         "--reject",
         type=_SHARE,
         metavar="SHARE",
-        help='Call cells like no type "none of these"; this share of other cells is, too, such as 0.05.',
+        help='Label cells of unknown types "none of these"; the share of known cells that are rejected, such as 0.05.',
     ),
 ]
 
 
 def promised(command: Any) -> Any:
-    """Add the options of sets and of cells that are of no type."""
+    """Add the options of prediction sets and of rejection."""
     for option in reversed(_PROMISES):
         command = option(command)
     return command
@@ -110,9 +115,9 @@ def read_coarse(source: str | None) -> dict[str, list[str]] | str | None:
 
 @contextmanager
 def errors_to_exit_code(quiet: bool, source: Path | None = None) -> Iterator[None]:
-    """Turn errors about data and files into one paragraph, which names `source`, and exit code 1.
+    """Turn errors about data and files into a message that names `source`, with exit code 1.
 
-    Progress is silenced where asked, and where it would fill a file or a pipe.
+    Progress bars are hidden with `quiet`, and if stderr is not a terminal.
     """
     with ExitStack() as stack:
         if quiet or not sys.stderr.isatty():
@@ -129,7 +134,7 @@ def errors_to_exit_code(quiet: bool, source: Path | None = None) -> Iterator[Non
 
 
 def in_shell(text: str) -> str:
-    """Return advice of the package with options in place of Python's arguments."""
+    """Return a message of the package in which Python arguments are replaced by command-line options."""
     return re.sub(r"pass (layer|unlabeled)(?:_category)?=", r"say --\1 ", text)
 
 
@@ -160,7 +165,7 @@ def refuse_to_overwrite(
         if path.exists() and not path.is_file():
             raise click.ClickException(f"{path} is no regular file. Choose another name.")
         if path.exists() and not overwrite:
-            raise click.ClickException(f"{path} exists already. Choose another name, or say --overwrite.")
+            raise click.ClickException(f"{path} exists already. Choose another name, or use --overwrite.")
         if not path.absolute().parent.is_dir():
             raise click.ClickException(f"There is no folder {path.absolute().parent} to write {path.name} to. Make it.")
         try:
@@ -219,18 +224,22 @@ def write_table(table: pd.DataFrame, path: Path, **options: Any) -> None:
 
 @contextmanager
 def answer_kept(adata: AnnData, out: Path) -> Iterator[list[Path]]:
-    """Write the table of labels somewhere if, once there is an answer, the block fails before any file has it.
+    """If the block fails after the annotation but before a file is written, write the table of labels elsewhere.
 
     Yields a list, to which the block adds the files that it has written.
     """
     before, written = adata.uns.get("scanvi"), []
     try:
         yield written
-    except BaseException as error:  # a key pressed and an end of memory, too
+    except BaseException as error:  # also on KeyboardInterrupt and MemoryError
         if adata.uns.get("scanvi") is before:
             raise
         place = written[-1] if written else _write_csv_somewhere(adata, out)
-        kept = f"The labels are kept in {place}." if place else "No folder took the table of labels, either."
+        kept = (
+            f"The labels are kept in {place}."
+            if place
+            else "The table of labels could not be written to any folder, either."
+        )
         if not isinstance(error, Exception):
             click.echo(kept, err=True)
             raise
@@ -253,7 +262,7 @@ def _write_csv_somewhere(adata: AnnData, out: Path) -> Path | None:
 
 @contextmanager
 def notes_at_once() -> Iterator[set[str]]:
-    """Print what is said of the data before a long computation when it is said; yield what has been printed so far.
+    """Print each `InputWarning` when it is given; yield the set of those printed so far.
 
     Other warnings are not printed.
     """

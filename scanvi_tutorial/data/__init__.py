@@ -1,4 +1,4 @@
-"""Where counts come from: one module per source, and a registry that knows them by name (book/01_data.md)."""
+"""The data sets: one module per source, and a registry of their names (book/01_data.md)."""
 
 from scanvi_tutorial.data.registry import REGISTRY, Source, load
 

@@ -1,4 +1,4 @@
-"""Downloads of data sets: kept in one folder, checked by their SHA-256, asked for at one address after the other."""
+"""Downloads of data sets to one folder, with a check of SHA-256 and alternative addresses."""
 
 from __future__ import annotations
 

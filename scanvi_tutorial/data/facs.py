@@ -1,4 +1,4 @@
-"""`facs` and `facs-t`: blood cells whose type was read off their surface by sorting, not off their counts.
+"""`facs` and `facs-t`: blood cells whose types come from sorting by surface proteins, not from their counts.
 
 Met in book/01_data.md. Ten populations were enriched with antibodies on beads and sequenced apart (Zheng et al. 2017,
 doi:10.1038/ncomms14049), so that type and sequencing run cannot be told apart. 3,874 of their cells come with the R

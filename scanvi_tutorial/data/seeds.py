@@ -1,4 +1,4 @@
-"""Which few cells get a label: the best by marker genes, or some drawn from the truth (book/01_data.md).
+"""Choice of seed cells: those with the highest marker scores, or random cells of each type (book/01_data.md).
 
 Marker seeds are the cells with the highest `marker_scores`, as in the seed-labeling tutorial of scvi-tools.
 """
@@ -35,12 +35,12 @@ def seed_labels(
     Args:
         adata: Raw counts, (cells, genes).
         per_label: Seed cells per type.
-        how: "markers" takes the cells with the highest marker scores, needs no truth and may be wrong; where two types
-            claim a cell the later one keeps it, so that the earlier gets fewer. "random" draws from `obs["truth"]`;
-            a type always keeps at least one cell to be tested on. "typical" takes the cells that "markers" takes and
-            names them by the truth, as the paper does.
+        how: "markers" takes the cells with the highest marker scores, needs no truth and may be wrong; if a cell
+            is chosen for two types, the later type keeps it, so that the earlier has fewer. "random" draws from
+            `obs["truth"]`; a type always keeps at least one cell for testing. "typical" takes the
+            cells that "markers" takes and labels them by the truth, as the paper does.
         seed: Of the random draw; marker scores use no randomness.
-        markers: A marker table in order of claim; None means `uns["markers"]`, whose types claim in the order of the
+        markers: A marker table in order of claim; None means `uns["markers"]`, with the types in the order of the
             truth's categories (an `.h5ad` file does not keep the order of a table).
         layer: Where the counts are, if not in `X`.
 

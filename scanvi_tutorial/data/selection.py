@@ -1,4 +1,4 @@
-"""Which genes the model sees: those detected in most cells, or those that vary most, and always the markers."""
+"""Choice of genes: those detected in most cells, or the most variable ones, and always the markers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`simulated`: counts drawn from known profiles, so that every answer of the book can be held against the truth.
+"""`simulated`: counts drawn from known profiles, so that results can be compared with the truth.
 
 Met in book/01_data.md, used as a yardstick in book/08_evaluation.md. For a cell c of type y in batch b and a gene g
 

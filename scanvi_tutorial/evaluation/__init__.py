@@ -1,8 +1,8 @@
-"""How good are the inferred types? Metrics, simpler methods, and both on the same draws of seed cells.
+"""Evaluation: metrics, simpler methods, and comparisons on the same draws of seed cells.
 
-Used in book/06_figure.md and book/08_evaluation.md. `metrics` holds the truth against probabilities, `baselines` the
-methods that scANVI has to be compared with, `comparison` who is scored and how draws are summed up, `hidden` hides
-labels to test a method and pools answers.
+Used in book/06_figure.md and book/08_evaluation.md. `metrics` has the metrics, `baselines` the methods that scANVI is
+compared with, `comparison` the choice of scored cells and summaries over draws, `hidden` cross-validation on hidden
+labels and the pooling of probabilities.
 """
 
 from scanvi_tutorial.evaluation.baselines import (

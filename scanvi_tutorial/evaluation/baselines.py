@@ -1,8 +1,8 @@
-"""Simpler methods that scANVI has to be compared with, all of one form, from scikit-learn where it has them.
+"""Simpler methods for comparison with scANVI, with one interface, from scikit-learn where possible.
 
-Met in book/06_figure.md, compared in book/08_evaluation.md. None has a setting for one data set. Where numbers of
-components or neighbors had to be chosen, they were chosen in hindsight, by the truth, in favor of the baselines: on
-`pbmc68k`, `facs-t` and `facs` together, with five and ten true seeds a type, five draws.
+Met in book/06_figure.md, compared in book/08_evaluation.md. All data sets use the same settings. Numbers of
+components and neighbors were chosen by accuracy against the truth, which favors the baselines: on `pbmc68k`, `facs-t`
+and `facs` together, with five and ten true seeds per type and five draws.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _SPREADING_NEIGHBORS, _SPREADING_ALPHA = 30, 0.8
 
 
 class Baseline(Protocol):
-    """A way from seed cells to probabilities: whatever can be called like this can be compared with scANVI.
+    """The interface of a method: any function with this signature can be compared with scANVI.
 
-    It sees counts and seed labels, never the truth, and returns a table (cells, labels) over *all* cells whose rows sum
+    It uses counts and seed labels, not the truth, and returns a table (cells, labels) over *all* cells whose rows sum
     to one; what it draws at random comes from `seed`.
     """
 
@@ -70,7 +70,7 @@ def linear_classifier() -> LogisticRegression:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Components:
-    """Principal components of log-CP10k, for cells to come."""
+    """Fitted principal components of log-CP10k, which can be computed for new cells."""
 
     mean: NDArray[np.float64]  # (genes,)
     loadings: NDArray[np.float64]  # (components, genes)
@@ -91,7 +91,7 @@ def principal_components(adata: AnnData, *, seed: int = 0) -> NDArray[np.float64
 
 @usual_settings()
 def fit_components(adata: AnnData, *, seed: int = 0) -> tuple[Components, NDArray[np.float64]]:
-    """Return what gives the components of any cells, and `principal_components` of these."""
+    """Return the fitted components, and the `principal_components` of these cells."""
     x = log_cp10k(check_counts(adata))
     count = min(_COMPONENTS, min(x.shape) - 1)
     if count < 1 or not (x.max(axis=0) - x.min(axis=0)).nnz:
@@ -112,11 +112,10 @@ def logistic_regression(
 ) -> pd.DataFrame:
     """Return probabilities (cells, labels) of multinomial logistic regression on log-CP10k.
 
-    Plain on purpose: scikit-learn's default penalty (C = 1), genes as they are. Measured on
-    `pbmc68k` and `facs-t` with ten seeds a type, five draws: choosing C in hindsight gains
-    about a point, and genes scaled to unit variance lose four on `facs-t`, since that lifts
-    the noise of rare genes to the level of the markers. The solver draws nothing at random;
-    `seed` is there because a `Baseline` has one.
+    It uses scikit-learn's default penalty (C = 1) and genes without scaling. On `pbmc68k` and
+    `facs-t` with ten seeds per type and five draws, choosing C by the truth gains about one
+    point of accuracy. Scaling genes to unit variance loses four on `facs-t`, because it
+    amplifies the noise of rare genes. The solver is not random; `seed` is unused.
     """
     return fit_on_seeds(linear_classifier(), adata, labels_key=labels_key)
 
@@ -164,10 +163,10 @@ def label_spreading(
 
 
 def marker_score(adata: AnnData, *, labels_key: str = "label", seed: int = 0) -> pd.DataFrame:
-    """Return the softmax (cells, labels) of the marker scores by `uns["markers"]`: what the seeds' own rule says.
+    """Return the softmax (cells, labels) of the marker scores of `uns["markers"]`, the rule that chose the seeds.
 
-    It reads which labels there are and not which cells have them, so no cell teaches it anything; and draws nothing.
-    The sum of scores was never meant as a logit: expect a good order of types and no calibration.
+    It uses the names of the labels but not which cells have them, so it is not trained; it is not random either. The
+    sum of scores is not a logit, so the probabilities are not calibrated.
 
     Raises:
         InputError: Where a label has no markers, or none of its positive ones is among the genes.

@@ -1,7 +1,7 @@
-"""Labels that are hidden to test a method, and the pool of several answers (book/08_evaluation.md).
+"""Cross-validation on hidden labels, and the pooling of several predictions (book/08_evaluation.md).
 
-The labels are cut into folds; a method is fitted once a fold, with the labels of that fold hidden. What it then says of
-the hidden labels is what it would say of cells that nobody has labeled, if these are like the labeled ones.
+The labels are cut into folds; a method is fitted once a fold, with the labels of that fold hidden. Its accuracy on the
+hidden labels estimates that on unlabeled cells, if these are similar to the labeled ones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LEAST = 1e-6  # label spreading rules labels out for good where no edge leads
 
 @dataclass(frozen=True, eq=False, slots=True)
 class CrossFit:
-    """What the fits of one method say, each of which had the labels of one fold of the seeds hidden."""
+    """Predictions of the fits of one method, each with the labels of one fold of the seeds hidden."""
 
     probabilities: pd.DataFrame  # (cells, labels), the mean over the fits
     held_out: pd.DataFrame  # (seeds, labels), of each seed by the fit that did not know its label

@@ -1,4 +1,4 @@
-"""The truth held against types and probabilities: how many are right, how likely the truth was, how sure is too sure.
+"""Metrics of predicted types and probabilities against the truth: accuracy, log-loss, calibration and others.
 
 Used in book/06_figure.md and book/08_evaluation.md. Symbols: p_ct, the probability of type t for cell c; a cell's
 confidence is its highest p_ct.
@@ -37,13 +37,13 @@ def accuracy(truth: ArrayLike, predicted: ArrayLike | pd.DataFrame) -> float:
 
 
 def largest_class_rate(truth: ArrayLike) -> float:
-    """Return the accuracy of calling every cell by the most common type: what a method that learned nothing reaches."""
+    """Return the accuracy of predicting the most common type for every cell."""
     names = _names(truth, "the truth")
     return float(np.unique(names, return_counts=True)[1].max() / len(names))
 
 
 def largest_class_scores(truth: ArrayLike) -> pd.Series:
-    """Return the `all_metrics` of giving every cell the shares of the types: of knowing them, and nothing of any cell.
+    """Return `all_metrics` of predicting the true shares of the types for every cell.
 
     The accuracy is `largest_class_rate`, the log-loss the entropy of the types, the calibration error 0. It needs the
     truth, so it is no `Baseline`: a user does not know which type is the most common, least of all from balanced seeds.
@@ -89,7 +89,7 @@ def all_metrics(truth: ArrayLike, probabilities: pd.DataFrame) -> pd.Series:
 
 
 def reliability(truth: ArrayLike, probabilities: pd.DataFrame) -> pd.DataFrame:
-    """Return how often the most probable type is the true one, among cells that are about equally sure of it.
+    """Return the accuracy of the most probable type in bins of its probability (the confidence).
 
     A row is a bin of confidence, one of ten and open to the left, so a confidence of 0.3 is in (0.2, 0.3]. Columns:
     mean `confidence`, `accuracy`, and how many `cells` they are of; the former are missing where there is no cell, as

@@ -1,4 +1,4 @@
-"""Where a true value stands among draws that claim to be like it, and how far such ranks are from uniform.
+"""Ranks of true values among posterior draws, and their deviation from uniform (simulation-based calibration).
 
 Used in book/09_calibration.md. If truth and draws come from one distribution, the truth is as likely to be the smallest
 of all as any other: its rank among L draws is uniform on 0 … L (Talts et al. 2018, arXiv:1804.06788).

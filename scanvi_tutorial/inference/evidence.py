@@ -27,10 +27,10 @@ _CELLS_AT_ONCE = 512
 def evidence(model: SCANVI, adata: AnnData, cells: ArrayLike, state: ArrayLike, rival: ArrayLike) -> pd.Series:
     """Return how much the counts of each gene favor `state` over `rival`, in nats per cell, the largest first.
 
-    The number of a gene is the mean over the cells of log p(x_g | state, l) − log p(x_g | rival, l). The numbers of all
+    The value of a gene is the mean over the cells of log p(x_g | state, l) − log p(x_g | rival, l). The values of all
     genes add up to the mean of log p(x | state, l) − log p(x | rival, l). The library size l of a cell, in counts, is
-    the exponential of the guide's mean of log l, or the total count where `model.config.library` is "observed". Where
-    the model knows batches, the batch is that of the cell.
+    the exponential of the guide's mean of log l, or the total count where `model.config.library` is "observed". In
+    a model with batches, the batch is that of the cell.
 
     Args:
         model: A fitted model.
@@ -55,7 +55,7 @@ def evidence(model: SCANVI, adata: AnnData, cells: ArrayLike, state: ArrayLike, 
             x, batch = dense_rows(model, prepared, some)
             observed = model.config.library == "observed"
             ell = model.library(x, batch=batch) if observed else model.z2l_encoder(x)[2].exp()
-            # a library size in float64 makes float64 of the log-likelihood
+            # in float64, so that the log-likelihood is float64 too
             p_x, p_x_rival = (model.counts(z.expand(len(x), -1), ell.double(), batch) for z in (z2, z2_rival))
             total += (p_x.log_prob(x) - p_x_rival.log_prob(x)).sum(0).cpu().numpy()
     nats = pd.Series(total / len(rows), index=pd.Index(model.genes, name="gene"), name="nats")

@@ -1,6 +1,6 @@
-"""Draws of log l and z2 of a cell, given its counts: from the guide, and from the exact posterior.
+"""Draws of log l and z2 of a cell given its counts, from the guide and from the exact posterior.
 
-Used in book/09_calibration.md. Importance resampling reaches the exact posterior, and takes a thousand times as long.
+Used in book/09_calibration.md. Importance resampling converges to the exact posterior, but is much slower.
 
     quantities   log l, then the coordinates of z2: 1 + latent of them
     draws        (draws, cells, quantities)
@@ -33,11 +33,11 @@ _ROWS_AT_ONCE = 8_192  # copies of cells that are dense at once
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Posterior:
-    """What is known of each cell, given its counts."""
+    """Draws and type probabilities of each cell given its counts."""
 
     draws: np.ndarray  # (draws, cells, quantities): log l, then z2
     types: pd.DataFrame  # (cells, labels), p(y | x)
-    effective: np.ndarray  # (cells,), how many independent draws the claim rests on
+    effective: np.ndarray  # (cells,), the effective sample size
 
 
 class ScaledGuide(Messenger):
@@ -55,9 +55,9 @@ class ScaledGuide(Messenger):
 
 
 def guide_posterior(model: SCANVI, adata: AnnData, *, draws: int = 99, scale: float = 1.0, seed: int = 0) -> Posterior:
-    """Return what the guide claims: independent draws of q(z2, l | x), and the mean of q(y | z2) over them.
+    """Return independent draws of the guide, q(z2, l | x), and the mean of q(y | z2) over them.
 
-    `scale` multiplies its standard deviations; a half makes a guide that is far too sure.
+    `scale` multiplies the standard deviations; for example, 0.5 makes the guide too narrow.
     """
     parts = []
     with evaluating(model, seed):
@@ -78,14 +78,16 @@ def exact_posterior(
 ) -> Posterior:
     """Return draws of p(z2, l | x), and p(y | x), by importance resampling.
 
-    They are exact as `proposals` grows. The guide, somewhat widened so that it covers the
-    tails, proposes z2, l and a z1 for every type. A proposal weighs
+    They converge to the exact posterior as `proposals` grows. The guide proposes z2, l and a
+    z1 for every type; its standard deviations are multiplied by `scale` to cover the tails.
+    The weight of a proposal is
 
         p(x | z2, l) p(l) / (q(z2 | x) q(l | x))
         · Σ_y p(y) p(z1_y) p(z2 | z1_y, y) / q(z1_y | z2, y),
 
-    whose mean given z2 and l is p(x, z2, l) / q(z2, l | x), whatever q(z1 | z2, y) is.
-    `effective` is 1 / Σ weight²: a cell with few has a poor sample.
+    whose mean given z2 and l is p(x, z2, l) / q(z2, l | x) for any q(z1 | z2, y).
+    `effective`, the effective sample size, is 1 / Σ weight²; a low value marks an
+    unreliable sample.
     """
     parts = []
     with evaluating(model, seed):
@@ -110,9 +112,9 @@ def exact_posterior(
 
 
 def sbc_ranks(adata: AnnData, posterior: Posterior) -> pd.DataFrame:
-    """Return how many draws lie below the truth, (cells, quantities), for cells from `draw_cells`.
+    """Return the rank of the true value among the draws, (cells, quantities), for cells from `draw_cells`.
 
-    Raises `InputError` where the posterior is not one of these cells.
+    Raises `InputError` where the posterior belongs to other cells.
     """
     truth = np.column_stack([np.log(adata.obs["library_size"]), adata.obsm["z2"]])
     if posterior.draws.shape[1:] != truth.shape:
@@ -125,7 +127,7 @@ def sbc_ranks(adata: AnnData, posterior: Posterior) -> pd.DataFrame:
 
 
 def _guides(model: SCANVI, adata: AnnData, times: int, scale: float) -> Iterator[tuple[Trace, Tensor, Tensor | None]]:
-    """Yield the guide's trace, counts and batches of cells, each `times` times in a row, with a copy of y a label."""
+    """Yield the guide's trace, counts and batches of cells, each repeated `times` times, with y enumerated."""
     if model.config.library != "latent":
         raise InputError("Only a latent library size has a posterior. Use ModelConfig(library='latent').")
     cells = model.cells(adata, labels=False)
@@ -150,7 +152,7 @@ def _quantities(guide: Trace, times: int) -> Tensor:
 
 
 def _joined(model: SCANVI, adata: AnnData, parts: list[tuple[Tensor, Tensor, Tensor]]) -> Posterior:
-    """Join draws (draws, cells, quantities), types (labels, cells) and effective numbers (cells,) of pieces."""
+    """Join draws (draws, cells, quantities), types (labels, cells) and effective sizes (cells,) of blocks of cells."""
     draws, types, effective = zip(*parts, strict=True)
     p = torch.cat(types, dim=1).double().T.cpu().numpy()
     return Posterior(

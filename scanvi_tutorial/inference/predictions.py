@@ -1,6 +1,6 @@
-"""From a trained model and cells to arrays: latent means, label probabilities, counts drawn anew.
+"""Predictions of a trained model: latent means, label probabilities, posterior predictive counts.
 
-Used in book/05_training.md and book/06_figure.md. Everything runs in evaluation mode, on a part of the cells at a time.
+Used in book/05_training.md and book/06_figure.md. The model is in evaluation mode, and cells are processed in blocks.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def label_probabilities(
 ) -> pd.DataFrame:
     """Return p(y | x) of every cell as a table (cells, labels) whose rows sum to one.
 
-    Averages q(y | z2) over `samples` draws of z2 from q(z2 | x), so a cell whose state
-    is uncertain gets an uncertain label; with `samples=0` the classifier is asked at the
-    posterior mean alone. All cells share the standard-normal draws, so a cell's answer
-    depends on nothing but the cell.
+    q(y | z2) is averaged over `samples` draws of z2 from q(z2 | x), so the uncertainty of the
+    state contributes to that of the label. With `samples=0`, the classifier is evaluated at the
+    posterior mean only. All cells share the same standard-normal draws, so the probabilities
+    of a cell do not depend on the other cells.
     """
     if samples < 0:
         raise ValueError(f"samples must be 0 (plug-in) or more, got {samples}.")
@@ -52,7 +52,7 @@ def label_probabilities(
     noise = torch.randn(max(samples, 1), 1, model.config.n_latent, generator=generator)
     noise = noise.to(model.device) if samples else torch.zeros_like(noise, device=model.device)
     cells = model.cells(adata, labels=False, batches=False)
-    # all at once: small arrays that are kept among large ones would fragment memory
+    # allocated once, because many small arrays would fragment memory
     out = np.empty((adata.n_obs, len(model.label_names)))
     with evaluating(model):
         for rows in chunks(np.arange(adata.n_obs), _CELLS_AT_ONCE):
@@ -64,13 +64,13 @@ def label_probabilities(
 
 @usual_settings()
 def posterior_predictive(model: SCANVI, adata: AnnData, *, seed: int = 0) -> pd.DataFrame:
-    """Draw the counts of every cell anew from the model, and compare with what was counted.
+    """Compare the observed counts with counts drawn from the posterior predictive distribution.
 
-    Each cell's z2 and l are drawn from the guide, its counts from the model. Returns a
-    table (genes, 4): the columns `observed_mean` and `predicted_mean` in counts per cell,
+    For each cell, z2 and l are drawn from the guide and counts from the model. Returns a
+    table (genes, 4): `observed_mean` and `predicted_mean` in counts per cell, and
     `observed_zeros` and `predicted_zeros` as shares of the cells.
     """
-    generative = poutine.uncondition(model.model)  # x is drawn, not looked at
+    generative = poutine.uncondition(model.model)  # x is sampled instead of observed
     sums = {name: np.zeros((2, len(model.genes))) for name in ("observed", "predicted")}
     cells = model.cells(adata, labels=False)
     with evaluating(model, seed):

@@ -1,6 +1,6 @@
-"""Draw cells from a model, and train its guide on them.
+"""Simulate cells from a model, and train its guide on them.
 
-Used in book/09_calibration.md: of cells that the model itself drew, every latent variable is known.
+Used in book/09_calibration.md: for cells simulated from the model, every latent variable is known.
 """
 
 from __future__ import annotations
@@ -34,16 +34,17 @@ def draw_cells(
     batch: str | None = None,
     seed: int = 0,
 ) -> AnnData:
-    """Draw new cells from `model`, and keep every latent variable.
+    """Simulate new cells from `model`, with their latent variables.
 
     Returns counts (cells, genes), CSR; `obs` holds the type as `truth`, l as `library_size`
-    and the column of labels, in which no cell has one; `obsm` holds `z1` and `z2`. A cell
-    without a count is drawn anew: that depends on x alone, so what is true given x stays
-    true. A model with batches needs the name of one, which all cells are then of.
+    and the column of labels, in which all cells are unlabeled; `obsm` holds `z1` and `z2`.
+    Cells without a count are drawn again. This selection depends on x alone, so it does not
+    change the posterior given x. A model with batches needs the name of one batch, to which
+    all cells then belong.
 
     Raises:
-        InputError: Where the model has no library size to draw, no cell has a count, or
-            the batch is none of the model's.
+        InputError: Where the library size of the model is not latent, no cell has a count,
+            or the model does not have the batch.
     """
     if cells < 1:
         raise ValueError(f"cells must be at least 1, got {cells}.")
@@ -92,11 +93,11 @@ def draw_cells(
 
 
 def fit_guide(model: SCANVI, adata: AnnData, *, steps: int = 1_000, seed: int = 0) -> np.ndarray:
-    """Train the guide of `model` on the cells of `adata`, without labels; the generative half stays to the bit.
+    """Train the guide of `model` on the cells of `adata`, without labels; the generative model is not changed.
 
-    Everything runs in evaluation mode, without dropout. Returns the loss −U of every step, in nats per cell, (steps,).
+    All networks are in evaluation mode, without dropout. Returns the loss −U of every step, in nats per cell, (steps,).
 
-    Raises `FloatingPointError` where the loss stops being a number.
+    Raises `FloatingPointError` where the loss is not finite.
     """
     cells = model.cells(adata, labels=False)
     rng, elbo = np.random.default_rng(seed), estimator()
@@ -112,7 +113,7 @@ def fit_guide(model: SCANVI, adata: AnnData, *, steps: int = 1_000, seed: int = 
             for step in range(steps):
                 x, b = dense_rows(model, cells, rng.choice(adata.n_obs, min(_BATCH_SIZE, adata.n_obs), replace=False))
                 with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", "Encountered NaN")  # the error below tells of it
+                    warnings.filterwarnings("ignore", "Encountered NaN")  # an error is raised below
                     loss = elbo.differentiable_loss(model.model, model.guide, x, None, None, b) / len(x)
                 if not torch.isfinite(loss):
                     raise FloatingPointError(f"The loss is {loss.item()} in step {step}. Look at model and counts.")

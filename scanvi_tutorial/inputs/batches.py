@@ -1,4 +1,4 @@
-"""The column of batches: which cell is of which, whether labels are confounded with it, how large libraries are.
+"""The column of batches: its values, confounding with labels, and library sizes per batch.
 
 Explained in book/10_your_data.md. A batch (a donor, a run, a protocol) shifts the counts of all its cells. As in Xu et
 al. (2021, doi:10.15252/msb.20209620) it enters p(x | z2, l, b) and the prior of l, and not the state z2. The encoder
@@ -32,7 +32,7 @@ _LEAST_SCALE = 0.01  # a density needs some width, even if all totals agree
 
 
 class ConfoundedBatchWarning(InputWarning):
-    """Batch and label tell nearly the same, so that the model cannot tell one effect from the other."""
+    """Batches and labels are confounded, so that the model cannot separate their effects."""
 
 
 def check_batches(adata: AnnData, column: str) -> pd.Categorical:
@@ -62,7 +62,7 @@ def refuse_names_of_cells(batches: pd.Categorical, column: str) -> None:
 
 
 def confounding(names: Sequence[str], codes: np.ndarray, batches: pd.Categorical) -> str | None:
-    """Return a warning where the batch of a labeled cell nearly gives its type away, else None.
+    """Return a warning where batches and types of labeled cells are confounded, else None.
 
     Then nothing in the data tells an effect of the batch from one of the type, and to correct for the one is to erase
     the other. Measured by the mutual information of types and batches among labeled cells, adjusted for chance (many
@@ -180,7 +180,7 @@ def log_total_moments(log_totals: np.ndarray) -> tuple[float, float]:
 
 
 def check_given(batches: Batches | None, b: Tensor | None) -> None:
-    """Refuse a batch given to a model that knows none, and none given to one that does, by `InputError`."""
+    """Raise `InputError` for a batch in a model without batches, and for none in a model with batches."""
     if batches is None and b is not None:
         raise InputError(
             "This model knows no batches. Make one that does with SCANVI.from_anndata(..., batch_key=column)."

@@ -1,4 +1,4 @@
-"""The matrix of counts: whole, finite, non-negative, no cell without one, in whatever form it is stored."""
+"""Checks of the count matrix: whole, finite, non-negative numbers, and no empty cell; in any storage format."""
 
 from __future__ import annotations
 

@@ -15,11 +15,11 @@ from scanvi_tutorial.config import is_whole
 
 
 class InputError(ValueError):
-    """Tell what is wrong with the data given, where, and what to do about it."""
+    """An error in the input data; the message names the place and a remedy."""
 
 
 class InputWarning(UserWarning):
-    """Something about the data given can be used, and is worth a look before a long computation is over."""
+    """A warning about input data that can be used but should be checked."""
 
 
 def warn_of(sentences: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""The label column: which cells have a label, which names there are, every way to say that there is none."""
+"""The label column: label names, codes of cells, and the values that mean "without a label"."""
 
 from __future__ import annotations
 

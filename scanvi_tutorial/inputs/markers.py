@@ -1,6 +1,6 @@
-"""Marker tables, and how much a cell looks like a type by them.
+"""Marker tables, and the marker scores of cells.
 
-Met in book/01_data.md. A table says which genes speak for a type and which against it, {type: {"positive": genes,
+Introduced in book/01_data.md. A table lists positive and negative marker genes of each type, {type: {"positive": genes,
 "negative": genes}}, in order of claim. The score of cell c for type t is a sum over marker genes g,
 
     score_ct = Σ_positive s_cg − Σ_negative s_cg,     s_cg = log(1 + 10⁴ x_cg / Σ_g x_cg), standardized over cells,
@@ -91,10 +91,10 @@ def marker_scores(
     *,
     layer: str | None = None,
 ) -> pd.DataFrame:
-    """Return how much every cell looks like every type, (cells, types).
+    """Return the marker score of every cell for every type, (cells, types).
 
-    The unit is the standard deviation of a marker gene over cells. Genes of the table
-    that `adata` lacks are left out; a gene with one value in all cells adds nothing.
+    The unit is the standard deviation of a marker gene over cells. Genes of the table that
+    are missing in `adata` are left out; a gene with one value in all cells contributes zero.
 
     Raises:
         InputError: Where there is no marker table, or a type has no positive marker here.

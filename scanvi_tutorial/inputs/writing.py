@@ -1,4 +1,4 @@
-"""Writing: all of a file or nothing, and what a file can hold of an AnnData, found before a long computation."""
+"""Atomic writing of files, and early checks whether an AnnData can be written."""
 
 from __future__ import annotations
 

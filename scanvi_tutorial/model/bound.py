@@ -1,4 +1,4 @@
-"""The bound through Pyro, term by term: what it is made of, and the estimator that sums over y.
+"""The terms of the evidence lower bound, computed with Pyro, and the estimator that sums over y.
 
 Derived in book/04_model.md.
 """
@@ -23,7 +23,7 @@ BOUND_TERMS = ("log_likelihood", "kl_l", "kl_z", "kl_y")
 
 @contextmanager
 def evaluating(model: SCANVI, seed: int = 0) -> Iterator[None]:
-    """Put `model` in evaluation mode, without gradients and with noise of its own; leave everything as it was."""
+    """Run the block in evaluation mode, without gradients, with noise from `seed`; then restore the former state."""
     was_training = model.training
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
@@ -40,7 +40,7 @@ def traces(
     y: Float[Tensor, "cells labels"] | None = None,
     batch: Float[Tensor, "cells batches"] | None = None,
 ) -> tuple[Trace, Trace]:
-    """Run the guide (one copy of y a label) and the model on its draws; return both traces with log-probabilities."""
+    """Return the traces of the guide, with y enumerated, and of the model on its draws, with log-probabilities."""
     guide = poutine.trace(poutine.enum(model.guide, first_available_dim=-2)).get_trace(x, y)
     model_trace = poutine.trace(poutine.replay(model.model, trace=guide)).get_trace(x, y, batch=batch)
     guide.compute_log_prob()
@@ -57,8 +57,8 @@ def bound_terms(
     """Return the terms of the bound of every cell, in nats, from one draw of z1, z2 and l (chapter 4).
 
     The bound is `log_likelihood − kl_l − kl_z − kl_y`: U(x) without `y`, L(x, y) with it. Where labels are coarse or
-    may be wrong, `kl_y` contains −log p(label | y), too. The label term stands apart and is not part of it. A model of
-    several batches wants to know which, one-hot.
+    may be wrong, `kl_y` also contains −log p(label | y). The classifier's label term is not part of the bound. A model
+    with batches needs `batch`, the one-hot batch of each cell.
     """
     guide, model_trace = traces(model, x, y, batch)
     free = "y" in guide.nodes
@@ -89,5 +89,5 @@ def bound_of(terms: Mapping[str, Any]) -> Any:
 
 def estimator() -> TraceEnum_ELBO:
     """Return Pyro's estimator of the bound, which sums over y wherever y is not given."""
-    # labeled minibatches leave nothing to enumerate, which is no mistake of ours
+    # no site of a labeled minibatch is enumerated; Pyro would warn about that
     return TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False)

@@ -6,8 +6,8 @@ Derived in book/04_model.md. Symbols (m is the mean of the negative-binomial com
     log_inverse_dispersion (genes,)        log θ   variance of the component is m + m² / θ
     gate_logits            (cells, genes)  π       logit of a count being dropped to zero
 
-Most counts are zero, and the log-probability of a zero is short. So it is worked out everywhere, and what a count above
-zero has besides only where there is one: the costly lgamma is never computed for a zero.
+Most counts are zero, and the log-probability of a zero is a short formula. We compute it for all entries, and add the
+other terms only where the count is above zero, so the slow function lgamma is never computed for a zero.
 """
 
 from __future__ import annotations
@@ -99,14 +99,14 @@ class NegativeBinomial(TorchDistribution):
         return log_zero + added
 
     def log_prob_parts(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log NB(0) and log NB(x) − log NB(0), which is zero where x is.
+        """Return log NB(0) and the difference log NB(x) − log NB(0), which is zero where x is zero.
 
         With the logit r = log m − log θ,
 
             log NB(0) = −θ log(1 + e^r)
             log NB(x) = log NB(0) + lgamma(x + θ) − lgamma(θ) − lgamma(x + 1) + x log σ(r).
         """
-        theta = self.log_inverse_dispersion.exp()  # one a gene, before it is broadcast over cells
+        theta = self.log_inverse_dispersion.exp()  # one per gene, before broadcasting over cells
         value, logits = broadcast_all(value, self.log_mean - self.log_inverse_dispersion)
         counted = value > 0
         x = value[counted].to(logits.dtype)
@@ -177,7 +177,7 @@ class ZeroInflatedNegativeBinomial(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log-probability of each count, in nats.
 
-        A zero was dropped, or it is the component's own.
+        A zero has two sources: dropout (zero inflation), or a zero of the negative binomial.
         """
         if self._validate_args:
             self._validate_sample(value)
@@ -205,7 +205,7 @@ def count_distribution(
     log_inverse_dispersion: Float[Tensor, " genes"] | None = None,
     gate_logits: Float[Tensor, "..."] | None = None,
 ) -> Distribution:
-    """Return the distribution called `kind` ("zinb", "nb" or "poisson"), ignoring the parameters it has not."""
+    """Return the distribution called `kind` ("zinb", "nb" or "poisson"); parameters that it lacks are ignored."""
     if kind == "poisson":
         return Poisson(log_mean)
     if kind == "nb":

@@ -1,4 +1,4 @@
-"""The five networks of scANVI: hidden layers with normalization, then a plain linear layer split into heads.
+"""The five networks of scANVI: normalized hidden layers, then a linear layer whose output is split into heads.
 
 Built step by step in book/03_networks.md. `*enum` is the extra leading axis of one copy per label that Pyro adds
 when it sums over y; it is absent otherwise.
@@ -7,7 +7,7 @@ when it sums over y; it is absent otherwise.
     y   (*enum cells labels)    one-hot cell type
     z1  (*enum cells latent)    variation within a type
     z2  (*enum cells latent)    cell state
-    b   (cells, batches)        one-hot batch, in a model that knows any
+    b   (cells, batches)        one-hot batch, in a model with batches
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.nn.functional import log_softmax, softplus
 from scanvi_tutorial.config import ModelConfig
 
 _LEAST_SCALE = 1e-4  # a standard deviation of zero would make a density infinite
-_FIRST_GATE = -2.0  # logit of dropping a count before anything is learned: about one in eight
+_FIRST_GATE = -2.0  # initial dropout logit: about one count in eight
 
 
 def fully_connected(
@@ -33,15 +33,14 @@ def fully_connected(
     norm: str = "batch",
     dropout_rate: float = 0.0,
 ) -> nn.Sequential:
-    """Return linear layers of widths `dims`, with hidden units in between.
+    """Return a network of linear layers with widths `dims`.
 
-    Normalization, ReLU and dropout follow every layer but the last.
-
-    A last layer without normalization can return any number, for one cell as for many.
+    Normalization, ReLU and dropout follow every layer except the last. The last layer has no
+    normalization, so that its output is not restricted to a standardized range.
     """
     layers: list[nn.Module] = []
     for width_in, width_out in pairwise(dims[:-1]):
-        # a bias before a normalization layer would be subtracted again at once
+        # a normalization layer subtracts any bias of the layer before it
         layers.append(nn.Linear(width_in, width_out, bias=norm == "none"))
         if norm != "none":
             kind = nn.BatchNorm1d if norm == "batch" else nn.LayerNorm
@@ -53,7 +52,7 @@ def fully_connected(
 
 
 def broadcast_inputs(*inputs: Tensor) -> list[Tensor]:
-    """Expand tensors to common leading axes, so that they can be joined along the last."""
+    """Expand tensors to common leading axes, so that they can be concatenated."""
     lead = torch.broadcast_shapes(*(tensor.shape[:-1] for tensor in inputs))
     return [tensor.expand(*lead, tensor.shape[-1]) for tensor in inputs]
 
@@ -64,7 +63,7 @@ def positive(raw: Tensor) -> Tensor:
 
 
 class Heads(nn.Module):
-    """Join the inputs, pass them through `fully_connected`, split the result."""
+    """Concatenate the inputs, apply `fully_connected` and split the output."""
 
     def __init__(
         self,
@@ -79,15 +78,15 @@ class Heads(nn.Module):
         self.layers = fully_connected(dims, norm=config.norm, dropout_rate=config.dropout_rate)
 
     def forward(self, *inputs: Float[Tensor, "..."]) -> tuple[Float[Tensor, "..."], ...]:
-        """Return one tensor a head, each (*enum cells width)."""
+        """Return one tensor for each head, with shape (*enum cells width)."""
         joined = torch.cat(broadcast_inputs(*inputs), dim=-1)
-        flat = joined.reshape(-1, joined.shape[-1])  # copies of a cell count as cells
+        flat = joined.reshape(-1, joined.shape[-1])  # copies are treated as cells
         out = self.layers(flat).reshape(*joined.shape[:-1], -1)
         return out.split(self.widths, dim=-1)
 
 
 class Z2Decoder(nn.Module):
-    """p(z2 | z1, y): where in state space a cell of this type lies."""
+    """Parameters of p(z2 | z1, y), the prior of the cell state given its type."""
 
     def __init__(self, n_labels: int, config: ModelConfig) -> None:
         super().__init__()
@@ -105,9 +104,9 @@ class Z2Decoder(nn.Module):
 
 
 class XDecoder(nn.Module):
-    """p(x | z2, l, b): the share of every gene, and how likely its count is dropped.
+    """Parameters of p(x | z2, l, b): the share of each gene and its dropout logit.
 
-    Where the model knows `batches`, the batch of the cell enters here and no other network.
+    In a model with batches, this is the only network that takes the batch as an input.
     """
 
     def __init__(self, genes: int, config: ModelConfig, batches: int = 0) -> None:
@@ -126,25 +125,25 @@ class XDecoder(nn.Module):
     ]:
         """Return log shares, whose exponentials sum to one, and dropout logits.
 
-        Without zero inflation there are no dropout logits, and None in their place.
+        Without zero inflation, None is returned in place of the dropout logits.
         """
         v, *gate = self.heads(z2) if batch is None else self.heads(z2, batch)
         return log_softmax(v, dim=-1), gate[0] if gate else None
 
     @torch.no_grad()
     def start_shares_at(self, log_shares: Float[Tensor, " genes"]) -> None:
-        """Start with the shares of the average cell, and few counts dropped."""
+        """Initialize shares at those of the average cell, and dropout logits at a low value."""
         bias = self.heads.layers[-1].bias
         bias[: len(log_shares)] = log_shares
         bias[len(log_shares) :] = _FIRST_GATE
 
 
 class Z2LEncoder(nn.Module):
-    """q(z2, l | x): what the counts say about state and library size.
+    """Parameters of q(z2, l | x), the approximate posterior of state and library size.
 
-    State is read off the shares of the genes, so that depth alone does not move it. How
-    wide the posterior should be, the layers only guess from how coarse the shares are.
-    The library size is the total counted, times a correction.
+    Counts are scaled to a common total, so that z2 depends on the shares of the genes and not
+    directly on the sequencing depth. The depth affects the posterior width only through the
+    granularity of the shares. The library size is the total count times a learned correction.
     """
 
     def __init__(
@@ -155,7 +154,7 @@ class Z2LEncoder(nn.Module):
     ) -> None:
         super().__init__()
         latent = config.n_latent
-        self.log_typical_total = library_loc  # which every cell is scaled to
+        self.log_typical_total = library_loc  # every cell is scaled to this log total count
         self.heads = Heads(genes, config.gene_hidden, [latent, latent, 1, 1], config)
 
     def forward(
@@ -169,12 +168,12 @@ class Z2LEncoder(nn.Module):
         """Return mean and standard deviation of z2, then those of the log library size."""
         log_total = x.sum(-1, keepdim=True).clamp(min=1).log()
         typical = x * (self.log_typical_total - log_total).exp()
-        # log1p, since counts span decades
+        # log1p, since counts span several orders of magnitude
         return self.read(self.first(typical.log1p()), log_total)
 
     @property
     def first(self) -> nn.Linear:
-        """The only layer that sees genes; the fast engine leaves out the zeros there."""
+        """The first layer; the fast engine computes it without the zeros of the counts."""
         return self.heads.layers[0]
 
     def read(
@@ -182,7 +181,7 @@ class Z2LEncoder(nn.Module):
         hidden: Float[Tensor, "cells hidden"],
         log_total: Float[Tensor, "cells 1"],
     ) -> tuple[Tensor, ...]:
-        """Return what `forward` does, from the output of the first layer."""
+        """Return the same as `forward`, given the output of the first layer."""
         for layer in self.heads.layers[1:]:
             hidden = layer(hidden)
         z2_loc, z2_scale, l_shift, l_scale = hidden.split(self.heads.widths, dim=-1)
@@ -190,7 +189,7 @@ class Z2LEncoder(nn.Module):
 
     @torch.no_grad()
     def start_library_at_total(self, scale: float) -> None:
-        """Start with the total that was counted, give or take `scale` on the log scale."""
+        """Initialize q(l | x) at the total count, with log-scale standard deviation `scale`."""
         head, latent = self.heads.layers[-1], self.heads.widths[0]
         head.weight[2 * latent :].zero_()
         head.bias[2 * latent] = 0
@@ -199,7 +198,7 @@ class Z2LEncoder(nn.Module):
 
 
 class Z1Encoder(nn.Module):
-    """q(z1 | z2, y): what is left of the state once the type is known."""
+    """Parameters of q(z1 | z2, y), the posterior of the variation within a type."""
 
     def __init__(self, n_labels: int, config: ModelConfig) -> None:
         super().__init__()
@@ -217,7 +216,7 @@ class Z1Encoder(nn.Module):
 
 
 class Classifier(nn.Module):
-    """q(y | z2): which type a state belongs to."""
+    """Logits of q(y | z2), the classifier of cell types given the state."""
 
     def __init__(self, n_labels: int, config: ModelConfig) -> None:
         super().__init__()

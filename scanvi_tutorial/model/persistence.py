@@ -1,7 +1,7 @@
-"""Save named tensors, and what is to be known of them, in one file of safetensors: never pickle.
+"""Save named tensors and their metadata in one safetensors file, without pickle.
 
-Used from book/05_training.md. The header holds a text of JSON with kind, schema, versions, and what `about` says.
-A save that is killed leaves the old file as it was, since the new one takes its name when it is whole.
+Used from book/05_training.md on. The header holds JSON text with kind, schema, versions and the metadata `about`.
+A save that is interrupted leaves the old file unchanged, because the new file is renamed only when it is complete.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from torch import Tensor
 from scanvi_tutorial.inputs.files import home_path
 from scanvi_tutorial.inputs.writing import write_atomically
 
-SCHEMA = 1  # raised whenever an older reader would misread a newer file
+SCHEMA = 1  # increased whenever an older version would misread a newer file
 Kind = Literal["model", "checkpoint", "annotation"]
 _HEADER = "scanvi_tutorial"  # the key of our text in the header
 _PACKAGES = ("scanvi-tutorial", "torch", "pyro-ppl", "numpy", "scipy", "anndata", "safetensors")
 
 
 class PersistenceError(ValueError):
-    """A file holds nothing that this version can read, or something that must not be replaced."""
+    """A file that this version cannot read, or must not replace."""
 
 
 def write_file(
@@ -53,13 +53,13 @@ def write_file(
 def read_file(path: str | Path, *, kind: Kind = "model") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors (on the CPU) and the `about` that `write_file` was given.
 
-    Raises `PersistenceError` where the file is missing, damaged, of another kind, of a newer schema or not ours.
+    Raises `PersistenceError` where the file is missing, damaged, of another kind or schema, or of another program.
     """
     path = home_path(path)
     if not path.exists():
         raise PersistenceError(f"There is no file {path} (looked in {path.absolute().parent}). Check the spelling.")
     try:
-        data = path.read_bytes()  # at once: safe_open opens the file again for its tensors, and it may be a newer one
+        data = path.read_bytes()  # once, since safe_open reads it twice and the file may be replaced in between
         tensors = load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         found = json.loads(header["__metadata__"][_HEADER])
@@ -88,9 +88,9 @@ def read_file(path: str | Path, *, kind: Kind = "model") -> tuple[dict[str, Tens
 
 
 def is_saved(path: str | Path, *, kind: Kind = "model") -> bool:
-    """Return whether `path` is a saved `kind`: False where nothing is there yet, and one can be saved.
+    """Return whether `path` is a saved `kind`: False where no file exists yet and one can be saved.
 
-    Raises `PersistenceError` where there is something else, which must not be replaced, or no folder to write to.
+    Raises `PersistenceError` where another kind of file exists, which must not be replaced, or the folder is missing.
     """
     path = home_path(path)
     if not path.absolute().parent.is_dir():
@@ -100,7 +100,7 @@ def is_saved(path: str | Path, *, kind: Kind = "model") -> bool:
 
 @contextmanager
 def as_persistence_error(what: str, remedy: str) -> Iterator[None]:
-    """Turn whatever error malformed content raises in the block into `PersistenceError`."""
+    """Turn any error that malformed content raises in the block into a `PersistenceError`."""
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:

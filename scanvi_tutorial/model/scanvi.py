@@ -4,10 +4,11 @@ Derived in book/04_model.md; sketched in book/02_sketch.md; the networks are tho
 
     z1  (*enum cells latent)   variation within a type       y  (*enum cells labels)  one-hot cell type
     z2  (cells latent)         cell state                    l  (cells 1)             library size, in counts
-    x   (cells genes)          counts                        b  (cells batches)  one-hot batch, where there are any
+    x   (cells genes)          counts                        b  (cells batches)  one-hot batch, if the model has batches
 
-A label says which types are allowed, (cells labels): one for an exact label, several for a coarse one. Where it is
-exact and never wrong it is y itself; otherwise y is summed over, and p(label | y) weighs the sum (book/12_labels.md).
+A label is given as the types that it allows, (cells labels): one for an exact label, several for a coarse one. If
+labels are exact and assumed to be right, the label is y. Otherwise y is summed over, with weights p(label | y)
+(book/12_labels.md).
 """
 
 from __future__ import annotations
@@ -50,13 +51,13 @@ from scanvi_tutorial.model.networks import Classifier, XDecoder, Z1Encoder, Z2De
 from scanvi_tutorial.model.persistence import as_persistence_error, read_file, write_file
 
 _KEPT = ("genes", "label_names", "library_loc", "library_scale", "labeled_fraction", "n_cells")
-_CELLS_IN_PRIOR, _LABELS_IN_PRIOR = 10.0, 100.0  # of each type: what the priors of shares and confusion weigh
-_IMPOSSIBLE = 1e-30  # p(label | y) of what cannot be, whose log is a number
-_NEARLY_POISSON = math.log(1e4)  # of log θ: beyond it a count is Poisson, and float32 loses the difference of lgammas
+_CELLS_IN_PRIOR, _LABELS_IN_PRIOR = 10.0, 100.0  # pseudo-counts per type in the priors of shares and confusion
+_IMPOSSIBLE = 1e-30  # lower limit of p(label | y), so that its log is finite
+_NEARLY_POISSON = math.log(1e4)  # upper limit of log θ: above it float32 loses the difference of lgammas
 
 
 class SCANVI(nn.Module):
-    """The finished model: `model` and `guide` are Pyro programs over its networks.
+    """The scANVI model: its methods `model` and `guide` are Pyro programs that use its networks.
 
     Args:
         config: Likelihood, sizes and label weight.
@@ -65,9 +66,9 @@ class SCANVI(nn.Module):
         library_loc: Mean over cells of the log total counts.
         library_scale: Standard deviation over cells of the log total counts.
         labeled_fraction: Share of the cells that carry a label, in (0, 1].
-        n_cells: How many cells there are, over which the priors of shares and confusion are spread.
-        columns: Where its cells keep labels, counts and batches.
-        batches: The batches that it tells apart; None where it knows none.
+        n_cells: The number of cells; a minibatch adds its share of the log priors of shares and confusion.
+        columns: The columns and the layer of the AnnData with labels, counts and batches.
+        batches: The batches of the model; None for a model without batches.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class SCANVI(nn.Module):
         coarse: Coarse | None = None,
         seed: int = 0,
     ) -> SCANVI:
-        """Make an untrained model of the right sizes for `adata`, its weights drawn with `seed`.
+        """Return an untrained model with the sizes that `adata` needs; its weights are drawn with `seed`.
 
         Args:
             adata: Raw counts, (cells, genes), in `X` or in `layer`.
@@ -127,15 +128,15 @@ class SCANVI(nn.Module):
             labels_key: Column of `obs` with the cell types.
             unlabeled_category: Category of the cells without a type; missing values count as such too.
             layer: Where the counts are, if not in `X`.
-            batch_key: Column of `obs` with the batch of every cell, whose effect on the counts stays out of the states.
-            coarse: Names in the column of labels that stand for several types, such as {"T": ["CD4 T", "CD8 T"]}.
-            seed: Of the initial weights; no global generator is touched.
+            batch_key: Column of `obs` with the batch of every cell; the decoder models its effect on the counts.
+            coarse: Labels that stand for several types, such as {"T": ["CD4 T", "CD8 T"]}.
+            seed: Seed of the initial weights; global random generators are left unchanged.
 
         Raises:
             InputError: Where the counts, the labels or the batches cannot be used.
 
         Warns:
-            ConfoundedBatchWarning: Where the batches of labeled cells tell much of their labels.
+            ConfoundedBatchWarning: Where batches and labels of the labeled cells are confounded.
         """
         seed = check_seed(seed)
         counts = check_counts(adata, layer)
@@ -161,7 +162,7 @@ class SCANVI(nn.Module):
                 columns=columns,
                 batches=batches,
             )
-        totals = np.asarray(counts.sum(axis=0), dtype=np.float64).ravel() + 0.5  # a gene never seen is not impossible
+        totals = np.asarray(counts.sum(axis=0), dtype=np.float64).ravel() + 0.5  # so that no share is zero
         model.x_decoder.start_shares_at(torch.from_numpy(np.log(totals / totals.sum())).float())
         return model
 
@@ -172,45 +173,45 @@ class SCANVI(nn.Module):
 
     @property
     def capped_log_theta(self) -> Float[Tensor, " genes"] | None:
-        """Log θ as the likelihood sees it, held below where float32 loses it. None for the Poisson."""
+        """Log θ with the upper limit that float32 needs, as used in the likelihood. None for the Poisson."""
         return None if (free := self.log_inverse_dispersion) is None else free.clamp(max=_NEARLY_POISSON)
 
     @property
     def exact(self) -> bool:
-        """Whether every label names the type of its cell for certain."""
+        """Whether every label is a single type and is assumed to be right."""
         return self.config.label_noise == 0 and not self.columns.coarse
 
     @property
     def log_shares(self) -> Float[Tensor, " labels"]:
-        """Log p(y), how common each type is held to be."""
+        """Log p(y), the prior probability of each type."""
         equal = next(self.parameters()).new_zeros(len(self.label_names))
         return (equal if self.share_logits is None else self.share_logits).log_softmax(-1)
 
     @property
     def confusion(self) -> Float[Tensor, "labels labels"]:
-        """How probable each label is (columns) for a cell of each type (rows)."""
+        """The confusion matrix: p(label | type), labels in columns and types in rows."""
         return self.expected_confusion() if self.confusion_logits is None else self.confusion_logits.softmax(-1)
 
     def expected_confusion(self) -> Float[Tensor, "labels labels"]:
-        """Return the confusion with `label_noise` spread evenly over the other types."""
+        """Return the confusion matrix that spreads `label_noise` evenly over the other types."""
         types, noise = len(self.label_names), self.config.label_noise
         same = torch.eye(types).to(next(self.parameters()))
         return same * (1 - noise) + (1 - same) * (noise / (types - 1))
 
     def log_label(self, y: Float[Tensor, "cells labels"]) -> Float[Tensor, "cells labels"]:
-        """Return log p(label | y) for every type y, of labels that allow the types `y`."""
+        """Return log p(label | type) for every type; `y` marks the types that each label allows."""
         return (y @ self.confusion.T).clamp(min=_IMPOSSIBLE).log()
 
     def label_cross_entropy(
         self, logits: Float[Tensor, "cells labels"], y: Float[Tensor, "cells labels"]
     ) -> Float[Tensor, " cells"]:
-        """Return −log Σ_y q(y) p(label | y) of each label, in nats; of an exact label −log q(y)."""
+        """Return −log Σ_y q(y) p(label | y) of each label, in nats; for an exact label this is −log q(y)."""
         if self.exact:
             return nn.functional.cross_entropy(logits, y, reduction="none")
         return -(logits.log_softmax(-1) + self.log_label(y)).logsumexp(-1)
 
     def priors(self) -> dict[str, tuple[Distribution, Tensor]]:
-        """Return the priors of learned shares and confusion, with their values, by the names of their sites."""
+        """Return, by site name, the priors and current values of the shares and the confusion, if they are learned."""
         found: dict[str, tuple[Distribution, Tensor]] = {}
         if self.share_logits is not None:
             shares = self.log_shares.exp()
@@ -226,9 +227,9 @@ class SCANVI(nn.Module):
         return self.config.label_weight / self.labeled_fraction
 
     def cells(self, adata: AnnData, *, labels: bool = True, batches: bool = True) -> Cells:
-        """Read counts of the model's genes, and labels and batches where asked, off `adata`, from its `columns`.
+        """Read the counts of the model's genes from `adata`, and labels and batches where asked.
 
-        Raises `InputError` where counts, genes, labels or batches cannot be used, or where one is not known.
+        Raises `InputError` where counts, genes, labels or batches cannot be used or are unknown to the model.
         """
         return Cells.from_anndata(
             adata,
@@ -240,7 +241,7 @@ class SCANVI(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         return next(self.parameters()).device
 
     def model(
@@ -252,11 +253,11 @@ class SCANVI(nn.Module):
     ) -> Float[Tensor, "cells latent"]:
         """Sample z1, y, z2, l and x of cells; return their states z2.
 
-        `y` holds the types that the label of each cell allows.
-        `depth`, where given, is the share of its molecules that each cell kept (chapter 5);
-        `batch` is one-hot, in a model that knows batches.
+        `y` marks the types that the label of each cell allows. `depth`, if given, is the share
+        of molecules that each downsampled cell kept (chapter 5). `batch` is the one-hot batch,
+        in a model with batches.
         """
-        with poutine.scale(scale=len(x) / self.n_cells):  # the part of a prior for these cells
+        with poutine.scale(scale=len(x) / self.n_cells):  # the minibatch's share of each prior
             for name, (prior, value) in self.priors().items():
                 pyro.sample(name, prior, obs=value)
         with pyro.plate("cells", len(x)):
@@ -279,7 +280,7 @@ class SCANVI(nn.Module):
         depth: Float[Tensor, "cells 1"] | None = None,
         batch: Float[Tensor, "cells batches"] | None = None,
     ) -> None:
-        """Sample z2, l, y and z1 given x; y is summed over unless an exact label gives it."""
+        """Sample z2, l, y and z1 given x; y is summed over unless an exact label is given."""
         with pyro.plate("cells", len(x)):
             z2_loc, z2_scale, l_loc, l_scale = self.z2l_encoder(x)
             z2 = pyro.sample("z2", dist.Normal(z2_loc, z2_scale).to_event(1))
@@ -292,16 +293,16 @@ class SCANVI(nn.Module):
             pyro.sample("z1", dist.Normal(*self.z1_encoder(z2, y)).to_event(1))
 
     def library(self, x: Tensor, depth: Tensor | None = None, batch: Tensor | None = None) -> Float[Tensor, "cells 1"]:
-        """Sample the library size, or read it off the counts where the configuration says "observed"."""
+        """Sample the library size, or take the total count where the configuration says "observed"."""
         prior = self.library_prior(batch)
         if self.config.library == "observed":
-            return x.sum(-1, keepdim=True).clamp(min=1)  # downsampling may leave a cell no count
+            return x.sum(-1, keepdim=True).clamp(min=1)  # a downsampled cell may have no count
         loc, scale = (x.new_tensor([part]) if batch is None else part for part in prior)
-        loc = loc if depth is None else loc + depth.log()  # of half the molecules half the total is expected
+        loc = loc if depth is None else loc + depth.log()  # the expected total is proportional to the depth
         return pyro.sample("l", dist.LogNormal(loc, scale).to_event(1))
 
     def library_prior(self, batch: Tensor | None) -> tuple[float | Tensor, float | Tensor]:
-        """Return location and scale of log l: numbers, or (cells, 1) where the model knows batches."""
+        """Return location and scale of log l: numbers, or tensors (cells, 1) in a model with batches."""
         check_given(self.batches, batch)
         return self.batches.library_prior(batch) if self.batches else (self.library_loc, self.library_scale)
 
@@ -311,9 +312,9 @@ class SCANVI(nn.Module):
         ell: Float[Tensor, "*enum cells 1"],
         batch: Float[Tensor, "cells batches"] | None = None,
     ) -> Distribution:
-        """Return p(x | z2, l, b), one distribution a gene."""
+        """Return p(x | z2, l, b), one distribution for each gene."""
         log_mu, gate_logits = self.x_decoder(z2, batch)
-        log_mean = ell.log() + log_mu  # a sum of logs needs no floor under rare genes
+        log_mean = ell.log() + log_mu  # in log space, so rare genes cannot underflow
         log_theta = self.capped_log_theta
         return count_distribution(self.config.gene_likelihood, log_mean, log_theta, gate_logits)
 
@@ -322,7 +323,7 @@ class SCANVI(nn.Module):
         z2: Float[Tensor, "cells latent"],
         y: Float[Tensor, "cells labels"],
     ) -> None:
-        """Observe the label again, by the classifier: α log Σ_y q(y | z2) p(label | y)."""
+        """Add the classification loss as an observed site: α log Σ_y q(y | z2) p(label | y)."""
         logits = self.classifier(z2)
         with poutine.scale(scale=self.label_scale):
             if self.exact:
@@ -333,12 +334,12 @@ class SCANVI(nn.Module):
     def save(self, path: str | Path) -> Path:
         """Write parameters, running statistics, gene, label and batch names and configuration to the file `path`.
 
-        An older model there is replaced; raise `PersistenceError` where `path` is something else or cannot be written.
+        An older model is replaced; raises `PersistenceError` where `path` is another file or cannot be written.
         """
         return write_file(path, self.state_dict(), self.about())
 
     def about(self) -> dict[str, Any]:
-        """Return all that is kept of a model beside its `state_dict`, as JSON can hold it."""
+        """Return everything that is saved of a model besides its `state_dict`, as JSON types."""
         parts = {"config": self.config, "columns": self.columns, "batches": self.batches}
         return {name: part and asdict(part) for name, part in parts.items()} | {
             name: getattr(self, name) for name in _KEPT
@@ -346,16 +347,16 @@ class SCANVI(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> SCANVI:
-        """Read a model that `save` wrote, on the CPU and in evaluation mode; raise `PersistenceError` otherwise."""
+        """Return a model that `save` wrote, on the CPU and in evaluation mode; other files raise `PersistenceError`."""
         tensors, about = read_file(path)
         with as_persistence_error(f"{path} holds no scANVI model", "Train it again."):
             return cls.from_saved(tensors, about)
 
     @classmethod
     def from_saved(cls, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> SCANVI:
-        """Return a model, in evaluation mode, of its `state_dict` and what `about` told."""
+        """Return a model in evaluation mode from its `state_dict` and the metadata of `about`."""
         rest = dict(about)
-        config = ModelConfig(**rest.pop("config"))  # which makes tuples of JSON's lists
+        config = ModelConfig(**rest.pop("config"))  # turns the lists of JSON into tuples
         rest["columns"] = Columns(**rest["columns"])
         rest["batches"] = rest["batches"] and Batches(**rest["batches"])
         with torch.random.fork_rng():  # initial weights are drawn, then replaced

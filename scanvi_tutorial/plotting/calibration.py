@@ -1,4 +1,4 @@
-"""Is a method right as often as it says (chapter 8), and do draws of a posterior fall as they should (chapter 9)?"""
+"""Calibration plots: reliability of probabilities (chapter 8) and ranks of posterior draws (chapter 9)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FEW, _STRIP = 5, 0.3  # cells that say little; how far the bars of cells reach 
 
 
 def reliability_diagram(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw, for each method, how often it is right among the cells that it is about equally sure of.
+    """Draw a reliability diagram for each method: accuracy against confidence, in bins of confidence.
 
     A point is a bin of `evaluation.reliability`: accuracy over mean confidence, hollow for fewer than five cells. The
     gray bar behind it is where 95 % of such points of a perfectly calibrated method lie, by the binomial distribution;

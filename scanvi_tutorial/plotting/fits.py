@@ -1,4 +1,4 @@
-"""Tables of fits: history, predictive check, how sure and how right (chapters 5, 6), and what a label weighs (7)."""
+"""Plots of fits: history, predictive check, probabilities (chapters 5, 6) and the label weight (chapter 7)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PREDICTIVE = ("observed_mean", "predicted_mean", "observed_zeros", "predicted_z
 
 
 def history_plot(history: pd.DataFrame, *, best_epoch: int | None = None) -> Figure:
-    """Draw what happened while a model was fitted: the bound, its KL terms, the label term and the schedule.
+    """Draw the history of a fit: the bound, its KL terms, the label term and the schedule.
 
     Args:
         history: A row an epoch (`History.frame`), in nats per cell: `bound_train`, `bound_held_out`, the KL terms on

@@ -1,6 +1,6 @@
-"""One page on an annotation, to be read before it is believed: figures, warnings and settings (book/10_your_data.md).
+"""A report page on an annotation: figures, warnings and settings (book/10_your_data.md).
 
-All of it comes from what `annotate` wrote into the AnnData, so a page can be made of a file that was saved long ago.
+Its content comes from what `annotate` wrote into the AnnData, so a page can also be made from a saved file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NEEDED = {"held_out", "parameters", "best_epoch", "history", "genes", "label_na
 
 
 def write_report(adata: AnnData, path: str | Path, *, title: str = "Annotated cells", seed: int = 0) -> Path:
-    """Write the page of `report_page` to `path`, whole or not at all, and return the path."""
+    """Write the page of `report_page` to `path` atomically, and return the path."""
     path = home_path(path)
     page = report_page(adata, title=title, seed=seed).encode(errors="replace")
     try:
@@ -40,7 +40,7 @@ def write_report(adata: AnnData, path: str | Path, *, title: str = "Annotated ce
 
 
 def report_page(adata: AnnData, *, title: str = "Annotated cells", seed: int = 0) -> str:
-    """Return a self-contained HTML page on cells that `annotate` has named; it asks no other address for anything.
+    """Return a self-contained HTML page on cells that `annotate` has labeled; it loads no external resources.
 
     Args:
         adata: What `annotate` wrote into, or an `.h5ad` of it read again.
@@ -48,7 +48,7 @@ def report_page(adata: AnnData, *, title: str = "Annotated cells", seed: int = 0
         seed: Draws the map.
 
     Raises:
-        InputError: Where `annotate` has not been here, or no cell is left.
+        InputError: Where there is no annotation by `annotate`, or no cell.
     """
     refuse_other_types(adata)
     about = adata.uns.get("scanvi")
@@ -105,7 +105,7 @@ def report_page(adata: AnnData, *, title: str = "Annotated cells", seed: int = 0
 
 
 def _opening(adata: AnnData) -> str:
-    """Say how many cells came with a label, what became of it, how many were named, and how many have no name now."""
+    """Return sentences on how many cells had a label, kept it, were newly labeled, or have no label now."""
     _, given, now = labels_of(adata)
     labeled, named = given >= 0, now >= 0
     refused = refused_in(adata)
@@ -121,7 +121,7 @@ def _opening(adata: AnnData) -> str:
 
 
 def _table(adata: AnnData) -> list[dict[str, str]]:
-    """Return a row a label: how many cells came with it, how many have it now, and how sure the new ones are."""
+    """Return a row per label: cells with it before and now, and the probabilities of newly labeled cells."""
     names, given, now = labels_of(adata)
     probability = adata.obs["scanvi_probability"].to_numpy()
     rows = []

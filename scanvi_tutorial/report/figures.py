@@ -1,4 +1,4 @@
-"""The figures of a report, each with a caption and words for those who cannot see it, as PNG inside the page."""
+"""The figures of a report, each with a caption and an alternative text, as PNG data inside the page."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _LONGEST = 32  # letters of a name in a figure; the table of the page has the wh
 
 
 def held_out_of(adata: AnnData) -> tuple[pd.Series, pd.DataFrame]:
-    """Return the labels that were hidden once, (seeds,), and what was then said of them, (seeds, labels)."""
+    """Return the hidden labels, (seeds,), and their probabilities while they were hidden, (seeds, labels)."""
     about = adata.uns["scanvi"]
     names, held_out = [str(name) for name in about["label_names"]], about["held_out"]
     given = pd.Categorical([str(name) for name in held_out["given"]], categories=names)
@@ -51,13 +51,13 @@ def held_out_of(adata: AnnData) -> tuple[pd.Series, pd.DataFrame]:
 
 
 def figures_of(adata: AnnData, *, seed: int = 0) -> list[dict[str, str]]:
-    """Return all figures that can be drawn of what `annotate` wrote; a map takes ten cells, the rest less.
+    """Return the figures of an annotation; a map needs at least ten cells.
 
     A figure has a `heading`, its `data` (a data: address), a `caption`, and `alt` for those who cannot see it.
     """
     about = adata.uns["scanvi"]
     given, held_out = held_out_of(adata)
-    probabilities_of(adata)  # refuses what cannot be drawn before a map is made
+    probabilities_of(adata)  # raises an error before the map is computed
     with warnings.catch_warnings(), matplotlib.rc_context({"interactive": False}):  # no window, no notebook shows them
         warnings.filterwarnings("ignore", "constrained_layout not applied")
         pictures = [_labels(adata)]
@@ -76,15 +76,15 @@ def _labels(adata: AnnData) -> dict[str, str]:
     with panel(height=1.0 + 0.3 * len(names)) as axes:
         place = np.arange(len(names))
         axes.barh(place, after, 0.75, color=FAINT, label="cells with this label now")
-        axes.barh(place, before, 0.35, color=BLUE, label="cells that came with it")
+        axes.barh(place, before, 0.35, color=BLUE, label="cells given with it")
         axes.set_yticks(place, [_text(name) for name in names])
         axes.invert_yaxis()
         axes.set(xlabel="cells", xscale="symlog")
         axes.set_xlim(left=0)
         axes.figure.legend(loc="outside upper left", ncols=2)
     numbers = "; ".join(f"{name}: {a:,} now, {b:,} given" for name, a, b in zip(names, after, before, strict=True))
-    caption = "What was given, inside what was concluded."
-    return _picture("Cells per label", axes.figure, caption, f"Bars of cells. {numbers}.")
+    caption = "The narrow bars are the cells that had the label before, the wide bars the cells that have it now."
+    return _picture("Cells per label", axes.figure, caption, f"Bars with numbers of cells. {numbers}.")
 
 
 def _maps(adata: AnnData, xy: NDArray[np.float32]) -> dict[str, str]:
@@ -107,7 +107,7 @@ def _maps(adata: AnnData, xy: NDArray[np.float32]) -> dict[str, str]:
         now.scatter(*xy[refused].T, color=INK, **dots)
         sure.scatter(*xy[refused].T, color=UNLABELED_COLOR, **dots)  # without a probability
         points = sure.scatter(*xy[low].T, c=probability[low], cmap=probability_cmap(), vmin=0, vmax=1, **dots)
-        for axes, title in zip((before, now, sure), ("Given", "Concluded", "Probability"), strict=True):
+        for axes, title in zip((before, now, sure), ("Given", "Final", "Probability"), strict=True):
             axes.set(title=title, xticks=[], yticks=[], box_aspect=1)
         bar = figure.colorbar(points, ax=sure, orientation="horizontal", ticks=[0, 0.5, 1], aspect=30)
         bar.outline.set_visible(False)
@@ -116,9 +116,10 @@ def _maps(adata: AnnData, xy: NDArray[np.float32]) -> dict[str, str]:
             marks.append(Line2D([], [], marker="o", linestyle="none", color=INK, label=NONE_OF_THESE))
         figure.legend(handles=marks, loc="outside lower left", ncols=columns)
     caption = (
-        "Near cells are alike; distances between groups, and their sizes, mean little. Doubtful cells are drawn on top."
+        "UMAP of the latent states. Neighboring cells are similar; distances between groups and their sizes have "
+        "little meaning. Cells with a low probability are drawn on top."
     )
-    alt = "Three maps of the same cells, colored by the labels that were given, by those concluded, and by probability."
+    alt = "Three maps of the same cells, colored by given labels, by final labels, and by probability."
     return _picture("Maps", figure, caption, alt)
 
 
@@ -129,16 +130,18 @@ def _probabilities(adata: AnnData) -> dict[str, str]:
         f"Histogram; the median is {in_words(np.median(highest))}, and {(highest < 0.5).sum():,} of {len(highest):,} "
         "cells are below 0.5."
     )
-    caption = "How sure the answer is of each cell. Cells on the left are worth a look, or no label at all."
-    return _picture("How sure", probability_plot(table), caption, alt)
+    caption = (
+        "Highest label probability of each cell. Check cells with low probabilities, or leave them without a label."
+    )
+    return _picture("Highest label probability", probability_plot(table), caption, alt)
 
 
 def _errors(given: pd.Series, held_out: pd.DataFrame) -> dict[str, str]:
     table = confusion(given, held_out)
     right = np.trace(table.to_numpy()) / len(given)
     figure = confusion_plot(table.rename(index=_text, columns=_text))
-    figure.axes[0].set(xlabel="label that was concluded", ylabel="label that was hidden")
-    caption = "Labels that were hidden, and what those cells were called without them."
+    figure.axes[0].set(xlabel="predicted label", ylabel="hidden label")
+    caption = "Hidden labels, and the labels that were predicted for these cells without them."
     alt = f"Square table; {right:.0%} of {len(given)} labels on the diagonal."
     return _picture("Hidden labels", figure, caption, alt)
 
@@ -146,26 +149,28 @@ def _errors(given: pd.Series, held_out: pd.DataFrame) -> dict[str, str]:
 def _calibration(given: pd.Series, held_out: pd.DataFrame) -> dict[str, str]:
     table = reliability(given, held_out)
     bins = "; ".join(
-        f"{row.confidence:.2f} claimed, {row.accuracy:.2f} right ({int(row.cells)} cells)"
+        f"probability {row.confidence:.2f}, accuracy {row.accuracy:.2f} ({int(row.cells)} cells)"
         for row in table[table["cells"] > 0].itertuples()
     )
     caption = (
-        "Is it right as often as it says? Labels that were chosen by hand may be easier to find again than those of "
-        "the other cells."
+        "Accuracy on hidden labels against the stated probability. Labels that were chosen by hand may be easier to "
+        "predict than those of the other cells."
     )
     return _picture("Calibration", reliability_diagram({"hidden labels": table}), caption, f"Bins: {bins}.")
 
 
 def _history(history: pd.DataFrame, best: int) -> dict[str, str]:
-    caption = "The fit behind the map: it has settled where the curves are level, and was kept at the dotted line."
+    caption = (
+        "The fit used for the map. It has converged where the curves are level; the dotted line marks the kept epoch."
+    )
     alt = f"Bound, KL terms and schedule over {len(history)} epochs; epoch {best} was kept."
     return _picture("History of the fit", history_plot(history, best_epoch=best), caption, alt)
 
 
 def labels_of(adata: AnnData) -> tuple[list[str], NDArray[np.integer], NDArray[np.integer]]:
-    """Return names, and the place among them of the label that each cell came with and has now, (cells,), -1 for none.
+    """Return names, and the given and the present label of each cell as codes (cells,), -1 for none.
 
-    The names are those of the answer, in its order, then those that somebody has brought into one of the columns since.
+    The names are those of the annotation, in its order, then further ones that were added to the columns later.
     """
     parameters = adata.uns["scanvi"]["parameters"]
     none = label_name(parameters["unlabeled_category"])
@@ -178,28 +183,28 @@ def labels_of(adata: AnnData) -> tuple[list[str], NDArray[np.integer], NDArray[n
 
 
 def refused_in(adata: AnnData) -> NDArray[np.bool_]:
-    """Return which cells are called "none of these", (cells,); none where that is the name of a type."""
+    """Return which cells are called "none of these", (cells,); no cell where that is the name of a type."""
     if NONE_OF_THESE in map(str, adata.uns["scanvi"]["label_names"]):
         return np.zeros(adata.n_obs, dtype=bool)
     return (_names_in(adata, "scanvi_label") == NONE_OF_THESE).to_numpy(dtype=bool)
 
 
 def _names_in(adata: AnnData, column: str) -> pd.Series:
-    """Return a column as text, with nothing where the cell has none, or all cells where the column is gone."""
+    """Return a column as text, with missing values; all are missing where the column does not exist."""
     if column not in adata.obs:
         return pd.Series(None, adata.obs_names, dtype=object)
     return column_of(adata, column, "").astype(object).map(label_name, na_action="ignore")
 
 
 def in_words(probability: float) -> str:
-    """Return a probability with two digits, and never as certain where it is not."""
+    """Return a probability with two digits; only exact values are written as 0.00 or 1.00."""
     if 0.995 <= probability < 1:
         return "above 0.99"
     return "below 0.01" if 0 < probability < 0.005 else f"{probability:.2f}"
 
 
 def _text(name: object) -> str:
-    """Return a name that is not too long."""
+    """Return a name, shortened if it is too long."""
     return shown(name, _LONGEST, lines=1)
 
 

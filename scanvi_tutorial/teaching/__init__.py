@@ -1,4 +1,4 @@
-"""What the chapters teach with; the book alone imports it."""
+"""Helpers for the chapters of the book: diagrams, listings and example programs."""
 
 from scanvi_tutorial.teaching.diagrams import Stub, differences, plate_diagram, same_structure
 from scanvi_tutorial.teaching.label_program import label_priors, label_program

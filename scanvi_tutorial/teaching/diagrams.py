@@ -1,4 +1,4 @@
-"""Plate diagrams of Pyro models, and whether two models have the same structure; book/02_sketch.md introduces them.
+"""Plate diagrams of Pyro models, and comparison of the structures of two models; introduced in book/02_sketch.md.
 
 Relations are what `pyro.infer.inspect.get_model_relations` returns: for each site its parents ("sample_sample"), its
 distribution family ("sample_dist"), the plates around it ("plate_sample"), and the list of observed sites ("observed").
@@ -20,26 +20,26 @@ from torch.nn.functional import softplus
 Relations = Mapping[str, Any]
 Point = tuple[float, float]
 
-# Where a site of scANVI stands (column, row), so that the model and its guide can be laid side by side.
+# Position of each site of scANVI (column, row), the same for the model and its guide.
 _PLACES = {"z1": (0, 2), "y": (1, 2), "z2": (0, 1), "l": (1, 1), "x": (0.5, 0), "label": (-0.5, 0)}
 _SYMBOLS = {"z1": "$z_1$", "z2": "$z_2$", "y": "$y$", "l": r"$\ell$", "x": "$x$"}
 _INK = "#1b1f24"
 _SHADE = "#b9d0e6"
 _GRAY = "#57606a"
 _COLUMN, _ROW = 2.4, 1.8  # centimeters
-_SIDE = 2.8  # from a circle to its plate: room for a family, and for the plate's name
+_SIDE = 2.8  # from a circle to its plate, with room for the distribution family and the name of the plate
 _ABOVE = 0.8
 _BELOW = 1.1
-_BARE = {"ec": "none", "fc": "none"}  # words without a circle
+_BARE = {"ec": "none", "fc": "none"}  # text without a circle
 
 
 class Stub(nn.Module):
-    """Stand in for a network: right shapes in and out, nothing learned.
+    """A placeholder for a network: it returns tensors of the right shapes and is not trained.
 
-    Inputs of shape (..., width) are broadcast against each other, because y may carry an
-    enumeration axis, and joined to (..., d_in). The outputs have the shapes (..., d_out),
-    a single one bare and several as a tuple; those whose position is in `positive` have
-    gone through a softplus, for scales.
+    Inputs of shape (..., width) are broadcast against each other, because y may have an
+    enumeration axis, and concatenated to (..., d_in). The outputs have the shapes
+    (..., d_out): one tensor, or a tuple of several. A softplus is applied to the outputs
+    whose position is in `positive`, for standard deviations.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Stub(nn.Module):
         self.weight = nn.Parameter(weight)
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Map (..., d_in) in one or several pieces to (..., d_out) each."""
+        """Map one or several inputs, (..., d_in) in total, to outputs (..., d_out)."""
         lead = torch.broadcast_shapes(*(t.shape[:-1] for t in inputs))
         joined = torch.cat([t.expand(*lead, -1) for t in inputs], dim=-1)
         raw = nn.functional.linear(joined, self.weight).split(self.d_out, dim=-1)
@@ -69,15 +69,15 @@ class Stub(nn.Module):
 def plate_diagram(
     relations: Relations | Mapping[str, Relations], *, given: Mapping[str, Sequence[str]] | None = None
 ) -> Figure:
-    """Draw relations as a plate diagram, or several of them side by side under their titles.
+    """Draw the relations of a model as a plate diagram, or those of several models side by side under their titles.
 
-    A circle is a site with its distribution family beside it, a shaded one is observed, a box is a plate.
-    `given` maps data that are no site to the sites that read them: a shaded square with dashed arrows.
+    A circle is a site, with its distribution family beside it. Shaded sites are observed. A box is a plate.
+    `given` maps data that are not sites to the sites that depend on them: shaded squares with dashed arrows.
 
     Raises:
         ValueError: If there is no site to draw, or `given` names one that no diagram has.
     """
-    import daft  # brings pyplot along, which listings and sentences do without
+    import daft  # imports pyplot, which listings and sentences do not need
 
     given = given or {}
     panels: Mapping[str, Any] = {"": relations} if "sample_sample" in relations else relations
@@ -99,15 +99,15 @@ def plate_diagram(
 
 
 def same_structure(one: Relations, other: Relations, *, besides: Collection[str] = ()) -> bool:
-    """Tell whether two models have the same sites, families, arrows, plates and observed sites.
+    """Return whether two models have the same sites, families, arrows, plates and observed sites.
 
-    `besides` names sites to leave out of the comparison, on either side.
+    The sites in `besides` are left out of the comparison.
     """
     return not differences(one, other, besides=besides)
 
 
 def differences(one: Relations, other: Relations, *, besides: Collection[str] = ()) -> list[str]:
-    """List in words where two models differ in sites, families, parents, plates and what is observed."""
+    """Return sentences on where two models differ in sites, families, parents, plates and observed sites."""
     mine, theirs = (
         {site: fact for site, fact in _facts(relations).items() if site not in besides} for relations in (one, other)
     )
@@ -123,7 +123,7 @@ def differences(one: Relations, other: Relations, *, besides: Collection[str] = 
 
 
 def _facts(relations: Relations) -> dict[str, dict[str, object]]:
-    """Return per site what `differences` compares; the order in which sites were sampled is not among it."""
+    """Return, for each site, the properties that `differences` compares; the order of sampling is not one of them."""
     return {
         site: {
             "family": relations["sample_dist"][site],
@@ -136,7 +136,7 @@ def _facts(relations: Relations) -> dict[str, dict[str, object]]:
 
 
 def _places(relations: Relations, given: Mapping[str, Sequence[str]]) -> dict[str, Point]:
-    """Return (column, row) per site: scANVI's sites where readers expect them, others below their parents."""
+    """Return (column, row) of each site: fixed places for scANVI's sites, otherwise below the parents."""
     graph = {
         site: [*parents, *(name for name, readers in given.items() if site in readers)]
         for site, parents in relations["sample_sample"].items()
@@ -148,7 +148,7 @@ def _places(relations: Relations, given: Mapping[str, Sequence[str]]) -> dict[st
     for name in order:
         around = sum(name in inside for inside in relations["plate_sample"].values())
         row = min((places[parent][1] for parent in graph.get(name, [])), default=-around) - 1
-        # every other row is half a column aside, or an arrow would cross the circle between its ends
+        # every other row is shifted by half a column, so that no arrow crosses a circle between its ends
         places[name] = sum(y == row for _, y in places.values()) + row % 2 / 2, row
     return places
 
@@ -156,7 +156,7 @@ def _places(relations: Relations, given: Mapping[str, Sequence[str]]) -> dict[st
 def _draw(
     pgm: Any, key: str, relations: Relations, centers: Mapping[str, Point], given: Mapping[str, Sequence[str]]
 ) -> None:
-    """Add one diagram to a daft.PGM under its title `key`, which keeps its names apart from those of others."""
+    """Add one diagram to a daft.PGM under its title `key`, which is also a prefix of its node names."""
     plates = relations["plate_sample"]
     middle = (min(x for x, _ in centers.values()) + max(x for x, _ in centers.values())) / 2
     for plate, inside in plates.items():

@@ -1,4 +1,4 @@
-"""The label model as Pyro programs (book/12_labels.md): what `annotation.label_model` maximizes, site by site."""
+"""The label model as Pyro programs (book/12_labels.md): the density that `annotation.label_model` maximizes."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def label_program(
     confusion: Float[Tensor, "types types"],
     tails: float = 5.0,
 ) -> None:
-    """Observe states, and labels, of some cells; the type of each is summed over.
+    """Observe states, and labels if given, of cells; the type of each cell is summed over.
 
     Args:
         views: States of the cells in each view.
-        labels: The labels of the cells; None where they have none.
-        weights: What each view counts; they sum to one.
-        shares: π among cells without a label, ρ among labeled ones.
-        means: Of the states in each view.
-        covariances: Likewise.
-        confusion: How probable each label is (columns) for a cell of each type (rows).
+        labels: The labels of the cells; None for unlabeled cells.
+        weights: The weight of each view; they sum to one.
+        shares: π for cells without a label, ρ for labeled cells.
+        means: Mean state of each type, for each view.
+        covariances: Covariance of each type, for each view.
+        confusion: p(label | type), labels in columns and types in rows.
         tails: Degrees of freedom of Student's t.
     """
     with pyro.plate("cells", len(views[0])):
@@ -41,7 +41,7 @@ def label_program(
         for number, (weight, z) in enumerate(zip(weights, views, strict=True)):
             roots = torch.linalg.cholesky(covariances[number])
             law = dist.MultivariateStudentT(tails, means[number][y], roots[y])
-            # views show one and the same cell: a mean of log-densities
+            # all views describe the same cell, so their log-densities are averaged
             pyro.factor(f"z in view {number}", weight * law.log_prob(z))
 
 
@@ -54,15 +54,15 @@ def label_priors(
     cells_of_type: float,
     cells_of_common: float = 200.0,
 ) -> Float[Tensor, ""]:
-    """Return the log-density of the priors of shares and covariances, but for a constant.
+    """Return the log-density of the priors of shares and covariances, up to a constant.
 
     Args:
-        weights: What each view counts.
+        weights: The weight of each view.
         shares: π.
-        covariances: Of each view.
-        common: What those of a view are drawn to.
-        cells_of_type: The cells of each type that the prior of the shares stands for.
-        cells_of_common: Those that the prior of a covariance stands for.
+        covariances: Covariance of each type, for each view.
+        common: For each view, the common covariance on which the prior is centered.
+        cells_of_type: Pseudo-counts of each type in the prior of the shares.
+        cells_of_common: Pseudo-counts in the prior of a covariance.
     """
     total = cells_of_type * shares.log().sum()
     for weight, own, center in zip(weights, covariances, common, strict=True):

@@ -1,6 +1,6 @@
-"""Listings of the real code, sentences with computed numbers, results that were kept, and errors that must come.
+"""Helpers of the chapters: source listings, sentences with computed numbers, stored results and expected errors.
 
-Used by the book alone.
+Only the book uses them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from IPython.display import Markdown, display
 
 
 def show_source(thing: Callable[..., Any] | type) -> Markdown:
-    """Return the source of a function, method or class as a listing that says where it stands.
+    """Return the source of a function, method or class as a listing with its file and line number.
 
-    The listing is what has been imported, so a page can't show other code than what ran.
+    The listing shows the imported code, so it is the code that the chapter runs.
 
     Raises:
         TypeError: If `thing` was not written in Python (a built-in, an instance, a constant).
@@ -42,7 +42,7 @@ def say(*sentences: str) -> None:
 
 @contextmanager
 def expect_error(*kinds: type[Exception]) -> Iterator[None]:
-    """Show the message of an error that must come, instead of its traceback.
+    """Print the message of an expected error instead of its traceback.
 
     Raises:
         AssertionError: If the block raises nothing.

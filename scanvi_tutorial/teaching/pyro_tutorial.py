@@ -1,8 +1,8 @@
-"""Pyro's own scANVI tutorial as a runnable reference arm: its networks, its guide, its schedule, and its faults.
+"""Pyro's scANVI tutorial as a reference for comparison: its networks, guide and schedule, with their errors.
 
 Rebuilt from https://github.com/pyro-ppl/pyro, examples/scanvi/scanvi.py and pyro/contrib/examples/scanvi_data.py of
-Pyro 1.9 (Bingham et al. 2019). What book/07_gradient.md finds wrong with it is kept on purpose: BatchNorm at the end of
-every network, a floor under every gene, and a label term whose gradient is not that of its loss.
+Pyro 1.9 (Bingham et al. 2019). The errors that book/07_gradient.md describes are reproduced: BatchNorm at the end of
+every network, a constant added to the mean of every gene, and a label term whose gradient is not that of its loss.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from scanvi_tutorial.inputs.labels import check_labels
 
 _ALPHA = 0.01  # the tutorial's nominal weight of one labeled cell
 _BATCH_SIZE, _LEARNING_RATE = 100, 5e-3
-_EPSILON = 5e-3  # its floor under every gene
+_EPSILON = 5e-3  # the constant that it adds to the mean of every gene
 _LATENT = 10
 
 
@@ -44,9 +44,9 @@ class TutorialModel(nn.Module):
         labels: Number of cell types.
         library_loc: Mean over cells of the log total counts.
         library_scale: Standard deviation over cells of the log total counts.
-        scale: What every log-probability is multiplied by: 1 / (minibatch · genes) there.
+        scale: Factor of all log-probabilities; the tutorial uses 1 / (minibatch · genes).
         alpha: Nominal weight of a label.
-        has_rsample: What the guide's factor is said to be; the tutorial says False.
+        has_rsample: The `has_rsample` of the guide's factor; the tutorial sets False.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class TutorialModel(nn.Module):
         self.z1_encoder = _normalized_to_the_end(n_labels + _LATENT, 50, 2 * _LATENT)
 
     def model(self, x: Tensor, y: Tensor | None = None) -> None:
-        """Tell how counts x (cells, genes) come about; y (cells, labels), where given, is observed."""
+        """Sample the latent variables and observe counts x (cells, genes) and, if given, labels y (cells, labels)."""
         pyro.module("tutorial", self)
         theta = pyro.param("inverse_dispersion", 10 * x.new_ones(x.shape[-1]), constraint=constraints.positive)
         with pyro.plate("batch", len(x)), poutine.scale(scale=self.scale):
@@ -87,7 +87,10 @@ class TutorialModel(nn.Module):
             pyro.sample("x", p_x.to_event(1), obs=x)
 
     def guide(self, x: Tensor, y: Tensor | None = None) -> None:
-        """Tell it backward; a label adds a factor that Pyro may take for a draw's score."""
+        """Sample the latent variables given x.
+
+        A label adds a factor, which is in the score-function term unless `has_rsample`.
+        """
         pyro.module("tutorial", self)
         with pyro.plate("batch", len(x)), poutine.scale(scale=self.scale):
             z2_loc, z2_scale, l_loc, l_scale = self.encode(x)
@@ -111,11 +114,11 @@ class TutorialModel(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class TutorialFit:
-    """What a run of the tutorial leaves behind.
+    """The results of a run of the tutorial.
 
     Attributes:
-        losses: A row an epoch with the mean loss of `unlabeled` and of `labeled` cells, in nats per cell.
-        probabilities: Table (cells, labels): the classifier at the posterior mean of z2.
+        losses: A row per epoch with the mean loss of `unlabeled` and of `labeled` cells, in nats per cell.
+        probabilities: Table (cells, labels) of the classifier's probabilities at the posterior mean of z2.
     """
 
     losses: pd.DataFrame
@@ -131,11 +134,12 @@ def fit_tutorial(
     alpha: float = _ALPHA,
     has_rsample: bool = False,
 ) -> TutorialFit:
-    """Train the tutorial's model as the tutorial does, and leave no trace in Pyro's or PyTorch's global state.
+    """Train the tutorial's model as the tutorial does; global state of Pyro and PyTorch is restored afterward.
 
-    All counts are made dense at once, as there: 4 bytes times cells times genes. The learning rate falls to a fifth
-    after a third of the epochs. Two things differ, because they end a run there: distributions are not validated, since
-    Pyro's ZINB refuses probabilities that round to one, and a last minibatch of one cell is joined to the one before.
+    As in the tutorial, all counts are dense in memory: 4 bytes times cells times genes. The learning rate falls to a
+    fifth after a third of the epochs. Two things differ, because they would stop a run with an error: distributions are
+    not validated, since Pyro's ZINB rejects probabilities that round to one, and a last minibatch of one cell is merged
+    with the one before.
 
     Args:
         adata: Raw counts in `X`, (cells, genes).
@@ -143,11 +147,11 @@ def fit_tutorial(
         seed: Draws weights, the order of the cells and all latent variables.
         epochs: Passes over all cells.
         alpha: Nominal weight of a label.
-        has_rsample: How the guide's factor is declared; the tutorial says False.
+        has_rsample: The `has_rsample` of the guide's factor; the tutorial sets False.
 
     Raises:
-        InputError: Where counts or labels cannot be used, or where there is nothing but one labeled cell.
-        FloatingPointError: Where the loss stops being a number.
+        InputError: Where counts or labels cannot be used, or where the only cell is a labeled one.
+        FloatingPointError: Where the loss is not finite.
     """
     counts = check_counts(adata)
     names, codes = check_labels(adata, labels_key)
@@ -180,7 +184,7 @@ def fit_tutorial(
 
 
 def pyro_tutorial(adata: AnnData, *, labels_key: str = "label", seed: int = 0, epochs: int = 60) -> pd.DataFrame:
-    """Return the probabilities (cells, labels) of `fit_tutorial`, as a `Baseline` does."""
+    """Return the probabilities (cells, labels) of `fit_tutorial`, with the interface of a `Baseline`."""
     return fit_tutorial(adata, labels_key=labels_key, seed=seed, epochs=epochs).probabilities
 
 
@@ -193,7 +197,7 @@ def _normalized_to_the_end(*widths: int) -> nn.Sequential:
 
 
 def _loc_and_scale(network: nn.Module, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Join inputs, of which enumeration may have given some a leading axis; return mean and standard deviation."""
+    """Concatenate inputs, some of which may have an enumeration axis; return mean and standard deviation."""
     lead = torch.broadcast_shapes(*(tensor.shape[:-1] for tensor in inputs))
     joined = torch.cat([tensor.expand(*lead, -1) for tensor in inputs], -1)
     loc, raw_scale = network(joined.reshape(-1, joined.shape[-1])).reshape(*lead, -1).chunk(2, -1)
@@ -201,14 +205,14 @@ def _loc_and_scale(network: nn.Module, *inputs: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _run_epoch(svi: SVI, model: TutorialModel, x: Tensor, codes: Tensor, size: int) -> dict[str, float]:
-    """Take one step a minibatch, in random order; return the mean losses in nats per cell."""
+    """Take one step per minibatch, in random order; return the mean losses in nats per cell."""
     totals = {"unlabeled": 0.0, "labeled": 0.0}
     for kind, rows in _minibatches(codes, size):
         y = one_hot(codes[rows], model.n_labels).type_as(x) if kind == "labeled" else None
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Encountered NaN")  # said below
+            warnings.filterwarnings("ignore", "Encountered NaN")  # an error is raised below
             loss = svi.step(x[rows], y)
-        if not math.isfinite(loss) or loss == 0:  # Pyro passes over cells that are no number, be it all of them
+        if not math.isfinite(loss) or loss == 0:  # Pyro skips NaN terms, even if all are NaN
             raise FloatingPointError(f"The loss of Pyro's tutorial is {loss}. Look for counts far beyond others.")
         totals[kind] += loss / model.scale
     cells = {"unlabeled": (codes < 0).sum().item(), "labeled": (codes >= 0).sum().item()}

@@ -1,4 +1,4 @@
-"""Training: minibatches, the objective through Pyro and written out, the loop (chapters 5 and 11)."""
+"""Training: minibatches, the loss computed by Pyro or by explicit formulas, the loop (chapters 5 and 11)."""
 
 from scanvi_tutorial.training.cache import fit_or_load
 from scanvi_tutorial.training.history import History

@@ -1,8 +1,8 @@
-"""Fitted models that chapters share: fit once, load ever after.
+"""A cache of fitted models that several chapters use: each fit is made once and loaded afterward.
 
-Used from book/05_training.md on. An entry is found by what it was made from (the code that fits, configurations, data),
-so no chapter depends on another having run, and none is shown a model of older code. Code of figures, reports and
-scores is no part of a fit.
+Used from book/05_training.md on. The key of an entry is a hash of the code that fits, the configurations and the data.
+So no chapter depends on another having run, and no chapter loads a model of older code. Code of figures, reports and
+scores does not enter the hash.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from scanvi_tutorial.training.history import History
 from scanvi_tutorial.training.loop import fit
 
 _PACKAGE = Path(__file__).parents[1]
-_CODE_OF_A_FIT = ("config.py", "inputs", "model", "training")  # by the import contracts, nothing else has a part in it
+_CODE_OF_A_FIT = ("config.py", "inputs", "model", "training")  # the import contracts allow a fit to use only these
 
 
 @usual_settings()
@@ -47,20 +47,20 @@ def fit_or_load(
     unfinished: bool = False,
     after_step: Callable[[], object] | None = None,
 ) -> tuple[SCANVI, History]:
-    """Return a fitted model of `adata` and its history, from the cache where the same fit was done before.
+    """Return a fitted model of `adata` and its history, from the cache if the same fit was made before.
 
-    The seed of `train_config` draws the initial weights too. A fit with `objective="unlabeled"` is found again
-    whichever cells are labeled, if the names of the types are the same. Processes that want the same fit at once each
-    make it, and the last to end keeps its own, which is equal.
+    The seed of `train_config` also draws the initial weights. The key of a fit with `objective="unlabeled"` does not
+    depend on which cells are labeled, only on the names of the types. If several processes ask for the same fit at
+    once, each makes it, and the last one to finish replaces the (equal) entries of the others.
 
     Args:
         adata: Raw counts in `X`, (cells, genes).
         model_config: `ModelConfig()` where it is None.
         train_config: `TrainConfig()` where it is None.
         labels_key: Column of `obs` with the cell types.
-        batch_key: Column of `obs` with the batches, if the model is to tell them apart.
-        folder: Where fitted models are kept; `cache_folder()` where it is None.
-        unfinished: Whether a fit that is cut off is kept too, and goes on the next time; not for a fit that two
+        batch_key: Column of `obs` with the batches, for a model with batches.
+        folder: The folder of fitted models; `cache_folder()` where it is None.
+        unfinished: Whether an interrupted fit is kept and continued by the next call; not for a fit that two
             processes may make at once.
         after_step: Called after each step of a fit that is made; see `fit`.
 
@@ -74,7 +74,7 @@ def fit_or_load(
     saved, table = folder / f"{key}.safetensors", folder / f"{key}.json"
     try:
         model, history = SCANVI.load(saved), History(**json.loads(table.read_text()))
-    except (OSError, ValueError, KeyError, TypeError):  # nothing there, or nothing whole
+    except (OSError, ValueError, KeyError, TypeError):  # no entry, or a damaged one
         saved.unlink(missing_ok=True)
     else:
         model.labeled_fraction = float((check_labels(adata, labels_key)[1] >= 0).mean())  # of these cells
@@ -89,7 +89,7 @@ def fit_or_load(
 
 
 def cache_folder() -> Path:
-    """Return `_build/models` in a checkout of the book, else a folder of the user's cache."""
+    """Return `_build/models` in a checkout of the book, else a folder in the user's cache."""
     root = _PACKAGE.parent
     if (root / "_toc.yml").is_file() and (root / "book").is_dir():
         return root / "_build" / "models"
@@ -97,7 +97,7 @@ def cache_folder() -> Path:
 
 
 def code_digest(*paths: Path) -> str:
-    """Return a digest of Python files, and of those below folders, as code: comments and docstrings do not count."""
+    """Return a digest of the code of Python files and folders; comments and docstrings do not change it."""
     digest = hashlib.sha256()
     for file in sorted({file for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path])}):
         tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -108,7 +108,7 @@ def code_digest(*paths: Path) -> str:
     return digest.hexdigest()[:24]
 
 
-@cache  # the code of a process stays
+@cache  # the code does not change while a process runs
 def _code_of_a_fit() -> str:
     return code_digest(*(_PACKAGE / part for part in _CODE_OF_A_FIT))
 
@@ -127,7 +127,7 @@ def _key(
     digest.update(repr(counts.shape).encode())
     digest.update("\0".join(adata.var_names).encode())
     looked_at = [labels_key, batch_key]
-    if train_config.objective == "unlabeled":  # such a fit is the same whichever cells have which label
+    if train_config.objective == "unlabeled":  # such a fit does not depend on the labels of cells
         digest.update("\0".join(check_labels(adata, labels_key)[0]).encode())
         looked_at.remove(labels_key)
     for column in looked_at:

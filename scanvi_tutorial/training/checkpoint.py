@@ -1,6 +1,6 @@
-"""Keep an unfinished fit in a file, so that a fit that was killed goes on from there.
+"""Checkpoints: save an unfinished fit to a file, so that an interrupted fit can be continued.
 
-The file holds all that the rest of the fit depends on, and hashes of what the fit was made from.
+The file holds everything that the rest of the fit depends on, and hashes of the inputs of the fit.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _OF_THE_FIT = ("rows", "best", "best_epoch", "seconds")  # of `FitState`, beside
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A file that keeps a fit."""
+    """The file with the checkpoint of a fit."""
 
-    path: str | Path  # in a folder that is there
-    origin: Mapping[str, str]  # hashes of what the fit is made from, by name
+    path: str | Path  # in an existing folder
+    origin: Mapping[str, str]  # hashes of the inputs of the fit, by name
 
     def write(self, fit_state: FitState, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler) -> None:
-        """Keep the fit as it is now, in place of what was kept before."""
+        """Save the current state of the fit; an earlier checkpoint is replaced."""
         adam = optimizer.state_dict()
         parts = {"model": model.state_dict(), "best": fit_state.best_state or {}}
         parts |= {f"optimizer.{number}": state for number, state in adam["state"].items()}
@@ -46,7 +46,7 @@ class Checkpoint:
         write_file(self.path, tensors, about, kind="checkpoint")
 
     def restore(self, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler) -> FitState:
-        """Put everything back as it was kept; where nothing was kept, leave it at the start.
+        """Restore the saved state of the fit; without a saved checkpoint, leave everything unchanged.
 
         Raises:
             PersistenceError: Where the file is something else, a damaged checkpoint, or one of another fit.
@@ -65,7 +65,7 @@ class Checkpoint:
             states = {number: _part(tensors, f"optimizer.{number}") for number in range(len(parameters))}
             for parameter, state in zip(parameters, states.values(), strict=True):
                 for name, value in state.items():
-                    if value.ndim:  # laid out as the parameter is: a fused step walks both in the order of memory
+                    if value.ndim:  # in the memory layout of the parameter, which a fused optimizer step requires
                         state[name] = torch.empty_like(parameter).copy_(value)
             optimizer.load_state_dict({"state": states, "param_groups": about["groups"]})
             schedule.load_state_dict(about["schedule"])
@@ -78,7 +78,7 @@ class Checkpoint:
 
 
 def origin(model: SCANVI, cells: Cells, config: TrainConfig, device: str, processes: int) -> dict[str, str]:
-    """Return hashes of what a fit is made from, by name, for a checkpoint to tell it from others."""
+    """Return hashes of the inputs of a fit, by name, so that its checkpoint can be recognized."""
     made_from = {
         "the version of torch": str(torch.__version__),
         "the device": device,

@@ -1,8 +1,8 @@
-"""The bound without Pyro, for training: the same terms, the same noise, a fraction of the time.
+"""The bound by explicit formulas, for faster training: the same terms and the same noise as with Pyro.
 
-Pyro traces model and guide anew at every step and broadcasts every site; here the terms are written out once, counts
-stay sparse, and the decoder's last layer is fused with the likelihood. Networks are called and noise is drawn in the
-order in which Pyro does, so that both engines see the same dropout and the same draws.
+Pyro traces model and guide again at every step and broadcasts every site. Here the terms are written as formulas,
+counts stay sparse, and the decoder's last layer is fused with the likelihood. Networks are called and noise is drawn in
+the same order as in Pyro, so that both engines use the same dropout and the same draws.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 
 
 class FastEngine:
-    """The bound of `model`, over its own networks; counts are `SparseCounts`.
+    """Computes the bound of `model` with the model's networks; counts are `SparseCounts`.
 
-    It keeps memory between calls: ask for the gradient of one minibatch before calling it with the next.
+    Buffers are reused between calls: compute the gradient of one minibatch before the next call.
     """
 
     sparse = True
@@ -41,11 +41,11 @@ class FastEngine:
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""] | None]:
         """Return the mean bound and the mean cross-entropy; see `objective.Engine`.
 
-        One half with labels and one without have memory of their own, so that both gradients may be asked for.
+        A half with labels and one without use separate buffers, so the gradients of both can be computed together.
         """
         y = half.y if y_given else None
         terms, observed, z2, mean = self._terms(half, y, name="unlabeled" if half.y is None else "labeled")
-        free = terms["kl_l"] + terms["kl_z"] + (terms["kl_y"] + observed)  # what is observed has no weight
+        free = terms["kl_l"] + terms["kl_z"] + (terms["kl_y"] + observed)  # observed sites get no KL weight
         bound = mean - kl_weight * free.mean() + observed.mean()
         for prior, value in self.model.priors().values():
             bound = bound + prior.log_prob(value).sum() / self.model.n_cells
@@ -64,7 +64,7 @@ class FastEngine:
     def _terms(self, half: Half, y: Tensor | None, name: str = "") -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
         """Return terms and log p(label) of every cell, the states drawn, the mean log-likelihood with its gradient.
 
-        `name` keeps the memory of two calls apart whose gradients are both wanted.
+        Two calls whose gradients are both needed must have different `name`s, which select separate buffers.
         """
         model, x = self.model, half.x
         z2_loc, z2_scale, l_loc, l_scale = self._encode(x)
@@ -117,18 +117,19 @@ class FastEngine:
         return _standard(eps, scale) - _standard(z1) - _standard((z2 - p_loc) / p_scale, p_scale)
 
     def _encode(self, x: SparseCounts) -> tuple[Tensor, ...]:
-        """Return what `Z2LEncoder.forward` does."""
+        """Return the same as `Z2LEncoder.forward`."""
         encoder = self.model.z2l_encoder
         log_total = x.totals.clamp(min=1).log()
         factor = (encoder.log_typical_total - log_total).exp()
-        scaled = (x.values * factor[:, 0].index_select(0, x.rows)).log1p()  # a zero stays one
+        scaled = (x.values * factor[:, 0].index_select(0, x.rows)).log1p()  # zeros stay zero
         return encoder.read(sparse_linear(x, scaled, encoder.first.weight, encoder.first.bias), log_total)
 
 
 def _loc_and_scale(heads: Heads, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation, each (*enum cells latent), as the networks of z1 and z2 do.
 
-    The first layer of z and y joined is the sum of a layer of each, so that no cell is multiplied anew for every type.
+    The first layer of z and y concatenated is the sum of a product with z and one with y. So the product with z is
+    computed once per cell, not once per cell and type.
     """
     first, *others = heads.layers
     of_z, of_y = first.weight.split([z.shape[-1], y.shape[-1]], 1)

@@ -1,12 +1,12 @@
-"""From the decoder's hidden units to log p(x | z2, l) in one pass, with its gradients on the way.
+"""Compute log p(x | z2, l) and its gradients from the decoder's hidden units in one pass.
 
 Used by the fast engine (fast.py). For a cell with logits a of the shares, m = l · softmax(a) and
 
     log NB(0) = −θ log(1 + m / θ)
     log NB(x) = log NB(0) + lgamma(x + θ) − lgamma(θ) − lgamma(x + 1) + x (log m − log(θ + m))
 
-the first line is worked out for all genes, the rest where x > 0. Derivatives in log m become those in the logits by
-∂/∂a = u − softmax(a) · Σ u, with u = ∂/∂ log m. A few rows at a time pass through buffers that stay in the cache.
+the first line is computed for all genes, the second only where x > 0. Derivatives in log m are turned into derivatives
+in the logits by ∂/∂a = u − softmax(a) · Σ u, with u = ∂/∂ log m. Rows are processed in blocks that fit into the cache.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from torch.nn.functional import logsigmoid
 
 from scanvi_tutorial.inputs.arrays import SparseCounts
 
-_ENTRIES_AT_ONCE = 1 << 18  # of a buffer: a megabyte in float32
+_ENTRIES_AT_ONCE = 1 << 18  # entries of a buffer: one megabyte in float32
 
 
 @dataclass
 class Workspace:
-    """Memory that is used again at every step: to ask for it anew costs more than to fill it."""
+    """Buffers that are reused at every step, because allocating them again takes longer than filling them."""
 
     buffers: dict[Any, Tensor] = field(default_factory=dict)
 
@@ -61,8 +61,8 @@ def count_log_likelihood(
         bias: Its bias.
         log_library: log l, (n, 1).
         log_theta: log θ, (genes,); None for the Poisson.
-        workspace: Memory to use again; with one, only the gradient of the last call by each `name` can be asked for.
-        name: Distinguishes calls whose gradients are both wanted.
+        workspace: Buffers to reuse; only the gradient of the last call with each `name` can then be computed.
+        name: Distinguishes calls whose gradients are both needed.
     """
     theta = hidden.new_zeros(0) if log_theta is None else log_theta
     needs = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
@@ -101,7 +101,7 @@ class _LogLikelihood(torch.autograd.Function):
             log_prob[rows], grad_library[rows] = count_term(
                 raw[rows], log_library[rows], *places, counts.values[entries]
             )
-        if needs_grad:  # raw holds its own gradient by now
+        if needs_grad:  # raw has been overwritten by its gradient
             ctx.save_for_backward(hidden, weight)
             ctx.grads = raw, grad_library, count_term.grad_theta
             ctx.cells = cells
@@ -114,7 +114,7 @@ class _LogLikelihood(torch.autograd.Function):
         hidden, weight = ctx.saved_tensors
         raw, grad_library, grad_theta = ctx.grads
         scale = grad / ctx.cells
-        scaled = hidden * scale  # the smaller factor carries the scale
+        scaled = hidden * scale  # scale the smaller factor
         return (
             (raw @ weight).mul_(scale),
             raw.t() @ scaled,
@@ -141,7 +141,7 @@ class _CountTerm:
     def __call__(
         self, raw: Tensor, log_library: Tensor, rows: Tensor, genes: Tensor, x: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return log p of each row and its derivative in log l; the counts `x` stand at `rows` and `genes`."""
+        """Return log p of each row and its derivative in log l; `rows` and `genes` locate the counts `x`."""
         logits, raw_places = raw[:, : self.genes], rows * raw.shape[1] + genes
 
         def take(name: str) -> Tensor:
@@ -205,7 +205,7 @@ class _CountTerm:
         def take(name: str) -> Tensor:
             return self.workspace.take(name, log_zero.shape, log_zero)
 
-        p_zero = torch.sigmoid(gate, out=take("p_zero"))  # σ(π), and soon σ(π) + (1 − σ(π)) NB(0)
+        p_zero = torch.sigmoid(gate, out=take("p_zero"))  # σ(π), later σ(π) + (1 − σ(π)) NB(0)
         p_kept = torch.neg(p_zero, out=take("p_kept")).add_(1)
         p_not_dropped = torch.exp(log_zero, out=take("p_not_dropped")).mul_(p_kept)
         p_zero.add_(p_not_dropped).clamp_(min=torch.finfo(gate.dtype).tiny)
@@ -221,10 +221,10 @@ def softmax_backward(
     *,
     out: Tensor,
 ) -> Tensor:
-    """Overwrite `out`, (cells, genes), with the gradient in the logits of the shares.
+    """Write the gradient in the logits of the shares, (cells, genes), to `out`.
 
-    `slope` is that in log m, `share` is overwritten too. Returns the gradient in
-    log l, (cells, 1).
+    `slope` is the gradient in log m; `share` holds the shares and is overwritten. Returns
+    the gradient in log l, (cells, 1).
     """
     total = slope.sum(1, keepdim=True)
     torch.sub(slope, share.mul_(total), out=out)
@@ -232,14 +232,14 @@ def softmax_backward(
 
 
 def _entries(table: Tensor, places: Tensor) -> Tensor:
-    """Return entries of a contiguous table by their places in memory: quicker than by row and column."""
+    """Return entries of a contiguous table by their flat index, which is faster than by row and column."""
     return table.view(-1).index_select(0, places)
 
 
 def to_column_major(linear: torch.nn.Linear) -> None:
-    """Lay the weights (outputs, genes) of a layer out gene by gene, so that a gene that is seen is one short read.
+    """Store the weights (outputs, genes) of a layer gene by gene, for contiguous access in a sparse product.
 
-    Shape and values stay; a sparse product then runs over memory in order.
+    Shape and values are unchanged.
     """
     linear.weight.data = linear.weight.data.t().contiguous().t()
 
@@ -258,7 +258,7 @@ class _SparseProduct(torch.autograd.Function):
     def forward(ctx: Any, values: Tensor, weight: Tensor, counts: SparseCounts) -> Tensor:
         ctx.save_for_backward(values)
         ctx.counts = counts
-        # a bag of rows of Wᵀ, weighed and summed
+        # a weighted sum of rows of Wᵀ
         return torch.nn.functional.embedding_bag(
             counts.columns, weight.t(), counts.starts[:-1], mode="sum", per_sample_weights=values
         )

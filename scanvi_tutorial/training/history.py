@@ -1,4 +1,4 @@
-"""What a fit leaves to look at: a table with one row an epoch. Read in book/05_training.md."""
+"""The history of a fit: a table with one row per epoch. Explained in book/05_training.md."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class History:
-    """What happened during `fit`.
+    """The course of a fit.
 
-    `frame` is `rows` as a table. It has one row an epoch and, in nats per cell: `loss` (what the steps minimized),
-    `bound_train` and `bound_held_out`, the terms of the latter (`log_likelihood`, `kl_l`, `kl_z`, `kl_y`) and, unless
-    no label was looked at, `cross_entropy` (mean over labeled cells); further `kl_weight` and `learning_rate`.
+    `frame` is `rows` as a table with one row per epoch. Its columns are, in nats per cell: `loss` (the training loss),
+    `bound_train` and `bound_held_out`, the terms of the latter (`log_likelihood`, `kl_l`, `kl_z`, `kl_y`) and, if the
+    fit used labels, `cross_entropy` (mean over labeled cells). Further columns are `kl_weight` and `learning_rate`.
     """
 
     rows: list[dict[str, float]]
-    best_epoch: int  # the epoch whose state the model was left in
+    best_epoch: int  # the epoch whose parameters the model has
     stopped_early: bool
-    seconds: float  # of every process that worked on it, up to the checkpoint that the next one took over
+    seconds: float  # with those of interrupted runs, each up to its last checkpoint
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -39,16 +39,16 @@ class History:
 
 @dataclass
 class FitState:
-    """How far a fit has come."""
+    """The progress of a fit."""
 
-    rows: list[dict[str, float]] = field(default_factory=list)  # of the history, one an epoch
-    best: float = -math.inf  # what was watched, at its best
+    rows: list[dict[str, float]] = field(default_factory=list)  # of the history, one per epoch
+    best: float = -math.inf  # the best held-out bound so far
     best_epoch: int = 0
     best_state: dict[str, Tensor] | None = None
-    seconds: float = 0.0  # spent on it by processes that are gone
+    seconds: float = 0.0  # of earlier, interrupted runs
 
     def add(self, row: dict[str, float], score: float, model: nn.Module) -> None:
-        """Note an epoch; where it scored higher than all before, keep the state of `model`."""
+        """Add an epoch; if its score is the highest so far, keep the parameters of `model`."""
         if score > self.best:
             self.best, self.best_epoch = score, len(self.rows)
             self.best_state = copy.deepcopy(model.state_dict())

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 ALONE = Processes()
-_MANY_ENTRIES = 1 << 19  # of a minibatch, cells × genes: from here on fits have several threads (book/11_speed.md)
+_MANY_ENTRIES = 1 << 19  # cells × genes of a minibatch: larger ones use several threads (book/11_speed.md)
 
 
 def run_epoch(
@@ -59,11 +59,11 @@ def run_epoch(
     after_step: Callable[[], object] | None = None,
     processes: Processes = ALONE,
 ) -> float:
-    """Take one optimizer step a minibatch; return the mean loss, in nats per cell.
+    """Take one optimizer step per minibatch; return the mean loss, in nats per cell.
 
-    `after_step` is called after each step; `processes` average their gradients.
+    `after_step` is called after each step. Gradients are averaged over `processes`.
 
-    Raises `FloatingPointError` where the loss stops being a number.
+    Raises `FloatingPointError` where the loss is not finite.
     """
     engine.model.train()
     losses = []
@@ -103,28 +103,28 @@ def fit(
 ) -> History:
     """Train `model` on `adata` in place and leave it on the CPU, in evaluation mode, in the state with the best bound.
 
-    Counts, labels and batches are in the columns and the layer given to `from_anndata`. The bound is watched on
-    held-out unlabeled cells, and on training cells where there are too few.
+    Counts, labels and batches are read from the columns and the layer given to `from_anndata`. The bound is monitored
+    on held-out unlabeled cells, or on training cells where there are too few of them.
 
-    In the file `checkpoint`, where one is named, the fit keeps its state every `checkpoint_every` epochs. Called
-    again with an equal model, equal cells and an equal configuration, a fit that was killed goes on from there and
-    ends, on as many threads, in the same parameters to the bit. The file is removed once the fit is done.
+    If a file `checkpoint` is named, the state of the fit is saved to it every `checkpoint_every` epochs. If the fit is
+    interrupted and `fit` is called again with an equal model, cells and configuration, it continues from there. With
+    the same number of threads, the final parameters are identical to the bit. The file is removed after the fit.
 
-    PyTorch has one thread meanwhile, unless a minibatch has very many counts (cells times genes): several threads wait
-    for each other at every small operation. `after_step` is called after each step; where it is given, no progress bar
-    is shown.
+    PyTorch uses one thread during the fit, unless minibatches are very large (cells times genes), because the overhead
+    of several threads exceeds their gain in small operations. `after_step` is called after each step; if it is given,
+    no progress bar is shown.
 
-    With a `fabric` of Lightning, launched by the caller, its processes work on one fit, each on its device
-    (book/14_scale.md). They must be given the same model, cells and configuration. Minibatches are shared out, so that
-    `batch_size` is what all of them see in a step; cells of a minibatch that cannot be shared out evenly wait for
-    another epoch. BatchNorm normalizes over the cells of a process. The model is the same in all of them at the end.
+    With a Lightning `fabric`, launched by the caller, several processes share one fit, each on its own device
+    (book/14_scale.md). They must be given the same model, cells and configuration. `batch_size` is the total over all
+    processes; each minibatch is divided into equal parts, and the remaining cells are left out in that epoch.
+    BatchNorm normalizes over the cells of one process. At the end the model is the same in all processes.
 
     Raises:
         InputError: Where counts, labels or batches cannot be used, or a label that is to be learned has no cell, or
             processes were given different cells.
         ConnectionError: Where another process of the fit has ended.
-        FloatingPointError: Where the loss stops being a number.
-        PersistenceError: Where `checkpoint` is damaged, something else, or of another fit.
+        FloatingPointError: Where the loss is not finite.
+        PersistenceError: Where `checkpoint` is damaged, another kind of file, or of another fit.
     """
     checkpoint_every = whole_number(checkpoint_every, "checkpoint_every", 1)
     config = config or TrainConfig()
@@ -177,7 +177,7 @@ class _Fit:
         self.optimizer = Adam(parameter_groups(model, config.learning_rate), fused=model.device.type != "mps")
         peaks, steps = [group["lr"] for group in self.optimizer.param_groups], self.epochs * self.steps + 1
         self.schedule = OneCycleLR(self.optimizer, peaks, total_steps=steps)
-        # the bound is watched on as many training cells as are held out, so that the two can be compared
+        # as many training cells as are held out, so that the two bounds can be compared
         learned = split.unlabeled_rows if len(split.unlabeled_rows) else split.labeled_rows
         some = np.random.default_rng(config.seed).permutation(learned)
         self.sample = np.sort(some[: max(len(split.held_out_rows), 2)])
@@ -195,7 +195,7 @@ class _Fit:
                 row = self.processes.mean(self.learn(epoch, kl_weight) | self.watch())
                 score = row["bound_held_out"]
                 bar.set_postfix_str(f"loss {row['loss']:.1f}, held-out bound {row['bound_held_out']:.1f}")
-                # before the end of the warm-up the KL terms are not in full force
+                # during the warm-up the KL weight is below one
                 so_far.add(row, score if epoch >= self.warm_epochs else -math.inf, self.model)
                 if epoch - max(so_far.best_epoch, self.warm_epochs) >= self.config.patience:
                     break
@@ -208,13 +208,13 @@ class _Fit:
             )
         self.model.load_state_dict(so_far.best_state)
         self.model.cpu().eval()
-        for parameter in self.model.parameters():  # the fast engine laid one out by genes
+        for parameter in self.model.parameters():  # the fast engine stored one of them in column-major order
             parameter.data = parameter.data.contiguous()
         rows, seconds = so_far.rows, spent + time.perf_counter() - started
         return History(rows, so_far.best_epoch, len(rows) < self.epochs, seconds)
 
     def learn(self, epoch: int, kl_weight: float) -> dict[str, float]:
-        """Train one epoch; what it draws depends on seed, epoch and process, so that a fit can go on from any epoch."""
+        """Train one epoch; its random draws depend on seed, epoch and process, so a fit can continue at any epoch."""
         config, split = self.config, self.split
         order, noise = (np.random.SeedSequence([config.seed, epoch, *of]) for of in ((), (1 + self.processes.rank,)))
         torch.manual_seed(int(noise.generate_state(1)[0]))
@@ -245,7 +245,7 @@ class _Fit:
         return {"loss": loss, "kl_weight": kl_weight, "learning_rate": rate}
 
     def watch(self) -> dict[str, float]:
-        """Look at cells without learning from them, with the same noise every time."""
+        """Evaluate the bound and the cross-entropy with the same noise in every epoch."""
         split = self.split
         with evaluating(self.model, self.config.seed):
             part = self.processes.part
@@ -264,7 +264,7 @@ class _Fit:
         return {name: torch.cat([part[name] for part in parts]).mean().item() for name in BOUND_TERMS}
 
     def halves(self, rows: np.ndarray, *, labeled: bool = False) -> Iterator[Half]:
-        """Yield whole cells, some hundreds at a time, where the model is."""
+        """Yield the cells without downsampling, in blocks, on the device of the model."""
         for part in chunks(rows, 512):
             yield read_half(self.cells, part, labeled=labeled, sparse=self.engine.sparse).to(self.model.device)
 
@@ -281,12 +281,12 @@ def choose_device(name: str) -> torch.device:
     return torch.device(there[0] if name == "auto" else name)
 
 
-_PACE = 10  # Adam moves a parameter by about its rate a step, and log θ starts decades from where it ends
-_FAST = ("log_inverse_dispersion", "share_logits", "confusion_logits")  # single numbers, each with a meaning
+_PACE = 10  # Adam changes a parameter by about the learning rate per step, too slowly for log θ
+_FAST = ("log_inverse_dispersion", "share_logits", "confusion_logits")  # parameters that are not network weights
 
 
 def parameter_groups(model: SCANVI, rate: float) -> list[dict[str, Any]]:
-    """Return the parameters with their peak learning rates; θ and what is learned of labels go faster than networks."""
+    """Return the parameters with their peak learning rates, which are higher for θ, shares and confusion."""
     networks = [p for name, p in model.named_parameters() if name not in _FAST]
     others = [p for name, p in model.named_parameters() if name in _FAST]
     return [{"params": networks, "lr": rate}, *([{"params": others, "lr": _PACE * rate}] if others else [])]

@@ -1,7 +1,7 @@
-"""Minibatches: half unlabeled cells, half labeled ones; counts stay sparse until here.
+"""Minibatches of unlabeled and labeled cells, made from sparse counts.
 
-Explained in book/05_training.md. If labeled and unlabeled cells shared one shuffled queue, a few hundred labels
-among thousands of cells would hardly ever be looked at; here every step sees both.
+Explained in book/05_training.md. If all cells were shuffled together, most minibatches would contain few labeled cells
+or none, because labels are rare. So each minibatch has a part with unlabeled and a part with labeled cells.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from scanvi_tutorial.inputs.arrays import Cells, SparseCounts, chunks
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Half:
-    """Some cells, as the bound takes them."""
+    """The unlabeled or the labeled cells of a minibatch."""
 
     x: Float[Tensor, "cells genes"] | SparseCounts  # counts
     y: Float[Tensor, "cells labels"] | None = None  # types, one-hot; None for cells without a label
@@ -37,7 +37,7 @@ class Half:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Minibatch:
-    """What one step of the optimizer looks at; either half may be absent, not both."""
+    """The cells of one optimizer step; one of the two halves may be absent."""
 
     unlabeled: Half | None
     labeled: Half | None
@@ -60,18 +60,18 @@ def paired_minibatches(
     part: Callable[[np.ndarray], np.ndarray] = lambda rows: rows,
     molecules: np.random.Generator | None = None,
 ) -> Iterator[Minibatch]:
-    """Yield one epoch: every unlabeled row once, each minibatch beside labeled cells.
+    """Yield the minibatches of one epoch: each unlabeled cell once, together with labeled cells.
 
     Args:
         cells: Counts and codes of all cells.
         unlabeled_rows: Rows without a label, (n,).
         labeled_rows: Rows with one, (m,).
         batch_size: Unlabeled cells in a minibatch, at least; see `chunks`.
-        labeled_batch_size: Labeled cells in a minibatch: all of them where they are no more than this.
+        labeled_batch_size: Labeled cells in a minibatch, at most.
         min_depth: Every cell keeps a share of its molecules between this and one; see `downsample_counts`.
         sparse: Leave the zeros out, for the fast engine.
         rng: Draws the order.
-        part: Which of the rows of a minibatch are read, where several processes share it.
+        part: Selects the rows of this process, if several processes share a minibatch.
         molecules: Draws the molecules that are kept; `rng` where it is None.
     """
     settings = {"min_depth": min_depth, "sparse": sparse, "rng": molecules or rng}
@@ -94,7 +94,7 @@ def read_half(
     sparse: bool = False,
     rng: np.random.Generator | None = None,
 ) -> Half | None:
-    """Return the cells of `rows`, with their labels if `labeled`, downsampled where `min_depth` < 1; None without rows.
+    """Return the cells of `rows`, with their labels if `labeled`, downsampled if `min_depth` < 1; None without rows.
 
     `rng` draws the molecules that are kept; without downsampling nothing is drawn.
     """
@@ -113,16 +113,16 @@ def downsample_counts(
     min_depth: float,
     rng: np.random.Generator,
 ) -> tuple[csr_matrix, np.ndarray]:
-    """Return cells as if sequenced less deeply, and what share each kept, (cells, 1).
+    """Return downsampled counts and the depth of each cell, (cells, 1).
 
-    Every cell draws a depth between `min_depth` and one, and keeps each of its molecules with
-    that chance. A negative binomial count stays one: its mean is multiplied by the depth, its
-    inverse dispersion is what it was.
+    For each cell a depth between `min_depth` and one is drawn, and each molecule is kept with
+    that probability. A negative binomial count remains negative binomial: its mean is
+    multiplied by the depth, and its inverse dispersion is unchanged.
     """
     depth = rng.uniform(min_depth, 1, counts.shape[0])
     chance = np.repeat(depth, np.diff(counts.indptr))
     molecules = np.rint(counts.data).astype(np.int64)
-    # most counts are one, and a binomial is slow
+    # most counts are one, and drawing from a binomial is slow
     kept = ((rng.random(len(chance)) < chance) & (molecules > 0)).astype(np.int64)
     many = np.flatnonzero(molecules > 1)
     kept[many] = rng.binomial(molecules[many], chance[many])
@@ -134,15 +134,15 @@ def downsample_counts(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Rows to learn from and rows to watch."""
+    """Rows for training and held-out rows."""
 
     unlabeled_rows: np.ndarray
-    held_out_rows: np.ndarray  # unlabeled cells on which the bound is watched
+    held_out_rows: np.ndarray  # unlabeled cells on which the bound is monitored
     labeled_rows: np.ndarray
 
 
 def split_cells(codes: np.ndarray, config: TrainConfig) -> Split:
-    """Set unlabeled cells aside, drawn with `config.seed`; `codes` is (cells,) with -1 for unlabeled."""
+    """Hold out unlabeled cells, drawn with `config.seed`; `codes` is (cells,) with -1 for unlabeled."""
     unlabeled = np.random.default_rng(config.seed).permutation(np.flatnonzero(codes < 0))
     watched = math.ceil(config.held_out * len(unlabeled)) if len(unlabeled) > 2 else 0
     return Split(
@@ -153,11 +153,11 @@ def split_cells(codes: np.ndarray, config: TrainConfig) -> Split:
 
 
 def length_of(split: Split, config: TrainConfig) -> tuple[int, int]:
-    """Return how many epochs a fit has at most, and how many steps each."""
+    """Return the largest number of epochs of a fit and the number of steps per epoch."""
     steps = len(chunks(split.unlabeled_rows, config.batch_size))
     return max(1, min(config.max_epochs, config.max_steps // steps)), steps
 
 
 def _two_or_more(rows: np.ndarray) -> np.ndarray:
-    """Repeat the only cell there is: normalization over a minibatch of one is undefined."""
+    """Repeat the cell if there is only one, because BatchNorm is undefined for a single cell."""
     return np.repeat(rows, 2) if len(rows) == 1 else rows

@@ -1,10 +1,10 @@
-"""What a step of training minimizes, and the engine that works it out through Pyro.
+"""The training loss, and the engine that computes it with Pyro.
 
 Explained in book/05_training.md. In nats per cell, with f the labeled share of the cells,
 
     (1 − f) · mean of −U over unlabeled cells  +  f · mean of −L over labeled cells  +  w · mean cross-entropy.
 
-Two engines give the same terms: `PyroEngine` runs model and guide, `fast.FastEngine` has the bound written out.
+Two engines compute the same terms: `PyroEngine` runs model and guide, `fast.FastEngine` uses explicit formulas.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from scanvi_tutorial.training.minibatches import Half, Minibatch
 
 
 class Engine(Protocol):
-    """What computes the bound of a model."""
+    """The interface of an object that computes the bound of a model."""
 
     model: SCANVI
-    sparse: bool  #: whether counts have to come without their zeros
+    sparse: bool  #: whether counts have to be `SparseCounts`
 
     def bound(
         self, half: Half, kl_weight: float = 1.0, *, y_given: bool = True
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""] | None]:
         """Return the mean bound, its KL terms weighted, and the mean cross-entropy of the labels, in nats per cell.
 
-        The bound is L where the half has labels and `y_given`, else U. The cross-entropy is None without labels, and
-        where they have no weight.
+        The bound is L if the half has labels and `y_given` is true, else U. The cross-entropy is None without labels
+        or with a label weight of zero.
         """
 
     def terms(self, half: Half) -> dict[str, Float[Tensor, " cells"]]:
-        """Return the terms of U of every cell, or of L where the half has labels, as `bound_terms` does."""
+        """Return the terms of U of every cell, or of L if the half has labels, as `bound_terms` does."""
 
     def logits(self, half: Half) -> Float[Tensor, "cells labels"]:
         """Return the classifier's logits at the posterior mean of z2."""
@@ -55,9 +55,9 @@ def loss_of(
 ) -> Tensor:
     """Return the loss of one minibatch, in nats per cell.
 
-    With `objective="everywhere"` a labeled cell adds U in place of L, as if only the
-    classifier knew its label: what the paper's code and scvi-tools minimize. With
-    "unlabeled" every cell is in the unlabeled half, and the loss is the mean of −U.
+    With `objective="everywhere"`, U replaces L for labeled cells, so that their labels enter
+    only through the cross-entropy; the paper's code and scvi-tools minimize this loss. With
+    "unlabeled", every cell is in the unlabeled half, and the loss is the mean of −U.
     """
     model = engine.model
     fraction = 0.0 if objective == "unlabeled" else model.labeled_fraction
@@ -77,8 +77,8 @@ def loss_of(
 class KLWeight(Messenger):
     """Multiply the log-probabilities of all latent sites by `weight`.
 
-    Done in model and guide alike, Pyro adds up log p(x | …) − weight · KL. Sums over y
-    stay exact: their weights are the probabilities themselves, which no scale touches.
+    Because model and guide are scaled alike, the bound becomes log p(x | …) − weight · KL.
+    The sum over y stays exact, because its weights q(y | z2) are not scaled.
     """
 
     def __init__(self, weight: float) -> None:
@@ -91,7 +91,7 @@ class KLWeight(Messenger):
 
 
 class PyroEngine:
-    """The bound as Pyro finds it from model and guide; counts are dense."""
+    """Computes the bound from model and guide with Pyro; counts are dense."""
 
     sparse = False
 
@@ -110,7 +110,7 @@ class PyroEngine:
         if half.y is not None and not y_given:
             model = partial(_model_with_label_beside, self.model, half.y)
         with KLWeight(kl_weight), _LabelApart() as label, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Encountered NaN")  # the loop stops there, in words
+            warnings.filterwarnings("ignore", "Encountered NaN")  # `run_epoch` raises an error
             cells = half.x, y, half.depth, half.batch
             loss = self.elbo.differentiable_loss(model, self.model.guide, *cells)
         return -loss / len(half.x), label.cross_entropy
@@ -125,7 +125,7 @@ class PyroEngine:
 
 
 class _LabelApart(Messenger):
-    """Take the site "label" out of Pyro's sum, and keep its mean cross-entropy."""
+    """Exclude the site "label" from Pyro's bound, and keep its mean cross-entropy."""
 
     cross_entropy: Tensor | None = None
 
@@ -141,7 +141,7 @@ class _LabelApart(Messenger):
 def _model_with_label_beside(
     model: SCANVI, labels: Tensor, x: Tensor, y: None, depth: Tensor | None, batch: Tensor | None
 ) -> None:
-    """Run the model on cells whose type is summed over, with their labels beside it for the classifier."""
+    """Run the model on cells without giving y, and add the label term for their labels."""
     z2 = model.model(x, y, depth, batch)
     if model.config.label_weight > 0:
         with pyro.plate("labeled", len(x)):

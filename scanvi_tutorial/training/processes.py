@@ -1,7 +1,7 @@
-"""What the processes of one fit have to agree on: whose cells are whose, mean gradients, what was watched.
+"""Data-parallel training: several processes share one fit and average their gradients and metrics.
 
-Explained in book/14_scale.md. Every process holds the whole model and is given the same cells. A minibatch is shared
-out in equal parts, so that the mean over processes of a mean over cells is the mean over all of them.
+Explained in book/14_scale.md. Every process holds the whole model and is given the same cells. A minibatch is divided
+into equal parts, so that the mean over processes of their means over cells is the mean over all cells.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that work on one fit, which Lightning Fabric has started; `Processes()` is one alone."""
+    """The processes of one fit, started by Lightning Fabric; `Processes()` is a single process."""
 
     fabric: Fabric | None = None
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of processes."""
         return 1 if self.fabric is None else self.fabric.world_size
 
     @property
     def rank(self) -> int:
-        """The number of this one, from 0 on."""
+        """The index of this process, starting at 0."""
         return 0 if self.fabric is None else self.fabric.global_rank
 
     def part(self, rows: np.ndarray) -> np.ndarray:
-        """Return the rows of this process: as many as every other has, so that a few at the end may be nobody's.
+        """Return the rows of this process; all processes get equally many, and a few rows at the end may be left out.
 
-        Of fewer than two rows a process, every process has them all: normalization needs two.
+        If there are fewer than two rows per process, every process gets all rows, because BatchNorm needs two.
         """
         each = len(rows) // self.count
         return rows if each < 2 else rows[self.rank * each : (self.rank + 1) * each]
 
     def average(self, tensors: Iterable[Tensor | None]) -> None:
-        """Put the mean over processes in the place of each tensor that is not None.
+        """Replace each tensor that is not None by its mean over processes.
 
         Raises:
             ConnectionError: Where another process has ended.
@@ -69,9 +69,9 @@ class Processes:
         )
 
     def check_alike(self, what: object) -> None:
-        """Raise `InputError` in every process where `what` is not the same in all: cells, settings, weights, the epoch.
+        """Raise `InputError` in every process if `what` (cells, settings, weights, epoch) differs between them.
 
-        A hash of it is averaged, and compared with that of each.
+        Each process compares its hash of `what` with the mean of the hashes.
         """
         own = torch.tensor([int(joblib.hash(what, coerce_mmap=True)[:10], 16)], dtype=torch.float64)  # 40 bits: exact
         if self.count > 1 and not torch.equal(self._mean(own.clone()), own):
@@ -91,10 +91,10 @@ class Processes:
 
 
 def launch(work: Callable[[Fabric], Any], count: int) -> Any:
-    """Call `work` in `count` processes of this machine, on a GPU each or on the CPU; return what the first one returns.
+    """Call `work` in `count` processes of this machine, each on a GPU or the CPU; return the result of the first one.
 
-    `work` is sent to them, so it is a function of a module or a `functools.partial` of one; what it returns is small.
-    The others are ended where one of them ends.
+    `work` is pickled, so it must be a function of a module or a `functools.partial` of one; its result should be small.
+    If one process ends early, the others are terminated.
 
     Raises:
         InputError: Where Lightning Fabric is not installed.
@@ -107,7 +107,7 @@ def launch(work: Callable[[Fabric], Any], count: int) -> Any:
         raise InputError('Several processes need Lightning Fabric: pip install "scanvi-tutorial[cluster]".') from error
     accelerator = "cuda" if torch.cuda.device_count() >= count else "cpu"
     try:
-        here = LightningEnvironment()  # also inside a job of Slurm or torchrun, which would count processes otherwise
+        here = LightningEnvironment()  # so that settings of Slurm or torchrun are ignored
         return Fabric(accelerator=accelerator, devices=count, strategy="ddp_spawn", plugins=[here]).launch(work)
     except ProcessRaisedException as error:
         raise ConnectionError(f"A process of this fit failed. {str(error).splitlines()[-1]}") from error

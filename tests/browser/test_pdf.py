@@ -1,4 +1,4 @@
-"""A book of two pages as PDF: outline, links between pages, unfolded code and solutions, and what is missing is told."""
+"""A book of two pages as PDF: outline, links, unfolded code and solutions; what is missing in it is told."""
 
 import pdf
 import pytest

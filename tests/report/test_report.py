@@ -79,7 +79,8 @@ def test_the_page_can_be_read_without_seeing_it(text):
 
 
 def test_all_figures_are_there(text):
-    for heading in ("Cells per label", "Maps", "How sure", "Hidden labels", "Calibration", "History of the fit"):
+    headings = ("Cells per label", "Maps", "Highest label probability", "Hidden labels", "Calibration")
+    for heading in (*headings, "History of the fit"):
         assert f"<h2>{heading}</h2>" in text
     assert len(Page(text).all("img")) == 6
 
@@ -102,7 +103,7 @@ def test_scores_are_those_of_the_labels_that_were_hidden(named, text):
     given, held_out = held_out_of(named)
     assert (given == named.obs["kind"][given.index]).all()
     accuracy = scores(given, held_out)["accuracy"]
-    assert f"{accuracy:.1%} were found again" in text
+    assert f"{accuracy:.1%} were predicted correctly" in text
 
 
 def rows_of(text):
@@ -174,7 +175,7 @@ def test_few_cells_and_no_hidden_labels_give_a_page_without_those_figures(named)
     text = report_page(few)
     assert "<h2>Maps</h2>" not in text
     assert "<h2>Calibration</h2>" not in text
-    assert "<h2>How sure</h2>" in text
+    assert "<h2>Highest label probability</h2>" in text
 
 
 @pytest.mark.slow
