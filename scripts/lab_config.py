@@ -24,4 +24,3 @@ def without_outputs(model: dict[str, Any], path: str, **_: Any) -> None:
 c = get_config()  # type: ignore[name-defined]  # noqa: F821
 c.FileContentsManager.pre_save_hook = without_outputs
 c.LabApp.default_url = "/lab/tree/book"
-c.LabApp.news_url = None  # no question about announcements

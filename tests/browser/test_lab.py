@@ -120,7 +120,7 @@ def notebook(checkout, tmp_path_factory):
             with playwright.sync_playwright() as driver:
                 browser = driver.chromium.launch(executable_path=chromium(), args=FLAGS)
                 page = browser.new_page(viewport={"width": 1366, "height": 1200})
-                page.set_default_timeout(180_000)
+                page.set_default_timeout(90_000)
                 page.goto(f"{address}/lab/tree/book/01_page.ipynb")
                 page.wait_for_selector(".jp-Notebook .jp-Cell")
                 yield page
@@ -133,7 +133,7 @@ def saved(page, checkout: Path) -> str:
     """Save the notebook, and return what git finds changed."""
     page.keyboard.press("Escape")
     page.keyboard.press("Control+s")
-    page.wait_for_function("!document.querySelector('.jp-mod-dirty')")
+    page.wait_for_function("!document.querySelector('.lm-TabBar-tab.jp-mod-dirty')")
     page.wait_for_timeout(1_000)
     return git(checkout, "status", "--porcelain").strip()
 
@@ -160,6 +160,7 @@ def test_an_edited_cell_and_an_edited_sentence_arrive_in_the_chapter(notebook, c
     notebook.keyboard.press("Control+End")
     notebook.keyboard.type(" + 1")
     notebook.dblclick(".jp-MarkdownCell p:has-text('nothing is.')")
+    notebook.click(".jp-MarkdownCell .cm-content >> nth=0")
     notebook.keyboard.press("Control+End")
     notebook.keyboard.type("\nOne sentence more.")
     assert set(saved(notebook, checkout).split()) == {"M", "book/01_page.ipynb", "book/01_page.md"}
