@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scanvi_tutorial.evaluation import scores
+from scanvi_tutorial.evaluation import calibration_error_by_chance, scores
 from scanvi_tutorial.inputs.cells import probabilities_of, refuse_other_types
 from scanvi_tutorial.inputs.errors import InputError, check_seed
 from scanvi_tutorial.inputs.files import home_path
@@ -93,6 +93,7 @@ def report_page(adata: AnnData, *, title: str = "Annotated cells", seed: int = 0
         table=_table(adata),
         scores=None if not len(given) else scores(given, probabilities).round(3).to_dict(),
         hidden=len(given),
+        by_chance=calibration_error_by_chance(probabilities).mean() if len(given) else None,
         figures=figures_of(adata, seed=seed),
         likeness=about.get("likeness", {}).get("in_words", ""),
         shares=list(shares.iterrows()),

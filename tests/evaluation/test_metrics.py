@@ -9,6 +9,7 @@ from three_types import TYPES, table
 
 from scanvi_tutorial.evaluation import (
     accuracy,
+    calibration_error_by_chance,
     confusion,
     largest_class_rate,
     largest_class_scores,
@@ -214,3 +215,12 @@ def test_tables_refuse_what_scores_refuse(measure):
         measure(["B"], table([[0.9, 0.2, 0.1]]))
     with pytest.raises(InputError, match="no column of probabilities: ILC"):
         measure(["ILC"], table([[0.7, 0.2, 0.1]]))
+
+
+def test_calibration_error_by_chance_falls_with_the_square_root_of_the_cells():
+    """The error of k cells in one bin is |mean of k coins − p|, whose mean is √(2 p (1 − p) / (π k))."""
+    p = 0.75
+    for cells in (100, 1_600):
+        stated = pd.DataFrame({"A": np.full(cells, p), "B": np.full(cells, 1 - p)})
+        found = calibration_error_by_chance(stated, draws=400).mean()
+        assert found == pytest.approx(np.sqrt(2 * p * (1 - p) / (np.pi * cells)), rel=0.15)
