@@ -17,6 +17,11 @@ SEARCHES = {  # a word that a reader may look for, and a page that has to be fou
     "dispersion": "04_model",
     "calibration": "08_evaluation",
     "posterior": "calibration",
+    "umap": "06_figure",
+    "pretraining": "05_training",
+    "conformal": "13_guarantee",
+    "enumeration": "02_sketch",
+    "monocyte": "glossary",
 }
 
 
