@@ -31,7 +31,7 @@ help: ## show this list
 	@echo "  SCANVI_DATASET=facs-t make book    the same on another data set; SCANVI_SMOKE=1 is a short run on simulated counts"
 
 book: $(READY) ## run every chapter on real counts and render the book (SCANVI_SMOKE=1: a short run)
-	@rm -rf $(SITE) _build/.doctrees _build/jupyter_execute # an incremental build hides warnings; outputs stay
+	@rm -rf $(SITE) _build/.doctrees _build/jupyter_execute _build/notebooks # an incremental build hides warnings; outputs stay
 	@SCANVI_SMOKE="$${SCANVI_SMOKE:-0}" $(BIN)/python scripts/check_settings.py
 	@echo "Running the chapters that have changed and rendering all; the others come from _build/.jupyter_cache."
 	@SCANVI_SMOKE="$${SCANVI_SMOKE:-0}" PYTHONUNBUFFERED=1 $(BIN)/jupyter-book build . -W -n --keep-going

@@ -70,6 +70,11 @@ class Address:
             )
         return cls(f"https://github.com/{name}" if name else "", "main", f"{site.rstrip('/')}/" if site else "")
 
+    @property
+    def name(self) -> str:
+        """The repository as `owner/name`; empty where unknown."""
+        return self.repository.removeprefix("https://github.com/")
+
 
 def pages_of(owner: str, name: str) -> str:
     """Return where GitHub Pages puts the site of a repository."""

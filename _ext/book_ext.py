@@ -61,7 +61,7 @@ def key_of(chapter: str, environ: Mapping[str, str] = os.environ, root: Path = R
     calls = [node for node in ast.walk(code) if isinstance(node, ast.Call) and ast.unparse(node.func) == "show_source"]
     texts = {module_file(name, root) for name in modules_of(code, *calls)} if calls else set()
     texts |= {file for folder in {file.parent for file in modules} for file in folder.iterdir() if file.suffix in LOOKS}
-    texts |= set((root / RESULTS).glob("*.json")) if any(RESULTS in cell for cell in cells) else set()
+    texts |= set((root / RESULTS).glob("*.*")) if any(RESULTS in cell for cell in cells) else set()
     digest = hashlib.sha256(code_digest(*modules).encode())
     for file in sorted(texts | {root / "requirements.txt"}):
         digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")

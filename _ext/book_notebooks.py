@@ -80,6 +80,18 @@ def sources() -> dict[str, tuple[str, str, str]]:
     return found
 
 
+@cache
+def figures_before(name: str) -> int:
+    """Return how many figures the book has numbered before those of a page: pages without a number count together."""
+    count = 0
+    for page, number in chapters().items():
+        if page == name or chapters()[name]:
+            break
+        cells = [] if number else jupytext.read(BOOK / f"{page}.md").cells
+        count += sum("figure" in cell.metadata.get("mystnb", {}) for cell in cells)
+    return count
+
+
 def plain(text: str, site: str = "") -> str:
     """Return MyST as the Markdown that Jupyter knows; pages that are no notebooks are linked on the `site`, if any."""
     text = re.sub(r"^\([\w-]+\)=\n", "", text, flags=re.MULTILINE)  # targets of links
@@ -90,6 +102,7 @@ def plain(text: str, site: str = "") -> str:
     text = SOLUTION.sub(_folded, text)
     text = SOLUTION_START.sub(lambda match: f"{COLLAPSED}#### Solution {numbers()[match['label']]}", text)
     text = EXERCISE.sub(lambda match: f"### Exercise {numbers()[match['label']]}\n\n{match['body']}", text)
+    text = re.sub(r'<a href="\.\./([^"]*)">([^<]*)</a>', lambda m: f"[{m[2]}]({site}{m[1]})" if site else m[2], text)
     text = re.sub(r"\[([^\]]*)\]\((\w+)\.md(#[^)]*)?\)", lambda match: _link(match, site), END.sub("", text))
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
@@ -102,7 +115,7 @@ def notebook_of(page: Path, site: str = "", outputs: NotebookNode | None = None)
         site: Address of the built book, ending with a slash; empty where unknown.
         outputs: The chapter as it was run, with the same code cells; None leaves the outputs out.
     """
-    source, cells, figures = jupytext.read(page), [], 0
+    source, cells, figures = jupytext.read(page), [], figures_before(page.stem)
     executed = iter([cell for cell in outputs.cells if cell.cell_type == "code"] if outputs else [])
     for cell in source.cells:
         if cell.cell_type == "markdown":
@@ -189,7 +202,11 @@ def offer_notebook(app: Sphinx, pagename: str, templatename: str, context: dict[
     page = Path(app.env.doc2path(pagename))
     written = Path(app.outdir).parent / "notebooks" / f"{page.stem}.ipynb"
     written.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(notebook_of(page, app.book_address.site, outputs), written)  # type: ignore[attr-defined]
+    address = app.book_address  # type: ignore[attr-defined]
+    notebook = notebook_of(page, address.site, outputs)
+    for cell in notebook.cells:  # Colab fetches the rest of the book from there
+        cell.source = cell.source.replace('repository = ""  #', f'repository = "{address.name}"  #')
+    nbformat.write(notebook, written)
     offered = Path(app.outdir) / "_sources" / f"{pagename}.ipynb"
     offered.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy2(written, offered)

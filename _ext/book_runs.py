@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sphinx.environment import BuildEnvironment
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "benchmarks"))  # `provenance`
 PAGE = "book/runs"
 MARK = "% run times"  # the line of the page that the table replaces
 NOTE = "run.json"
@@ -32,7 +33,6 @@ def folder_of(app: Sphinx, name: str) -> Path:
 
 def note_run(folder: Path, seconds: float) -> None:
     """Write when and how a chapter was run, and how long it took, beside its outputs."""
-    sys.path.append(str(ROOT / "benchmarks"))
     from provenance import provenance, write_json
 
     about = provenance()
@@ -64,7 +64,8 @@ def setting_of(note: dict[str, Any]) -> str:
     hardware = note["hardware"]
     versions = ", ".join(f"{name} {note['versions'][name]}" for name in SHOWN if name in note["versions"])
     threads = f", {hardware['threads']} thread(s) a process" if hardware["threads"] else ""
-    machine = f"{hardware['processor']}, {hardware['cores']} cores, {hardware['memory_gib']:.0f} GiB{threads}"
+    memory = f", {hardware['memory_gib']:.0f} GiB" if hardware["memory_gib"] else ""
+    machine = f"{hardware['processor']}, {hardware['cores']} cores{memory}{threads}"
     return f"Python {note['python']}, {versions}; {machine}; {hardware['system']}."
 
 

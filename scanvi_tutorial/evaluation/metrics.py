@@ -73,8 +73,6 @@ def all_metrics(truth: ArrayLike, probabilities: pd.DataFrame) -> pd.Series:
     names = _names(probabilities.columns, "the columns")
     order = np.argsort(names)  # scikit-learn reads columns in sorted order, whatever their names say
     by_type = {"labels": np.unique(found), "average": "macro", "zero_division": 0}
-    bins = reliability(truth, probabilities)
-    distance = (bins["accuracy"] - bins["confidence"]).abs()
     return pd.Series(
         {
             "accuracy": accuracy_score(found, called),
@@ -82,24 +80,36 @@ def all_metrics(truth: ArrayLike, probabilities: pd.DataFrame) -> pd.Series:
             "macro_f1": f1_score(found, called, **by_type),
             "log_loss": log_loss(found, p[:, order], labels=names[order]),
             "brier": brier_score_loss(found, p[:, order], labels=names[order], scale_by_half=False),
-            "calibration_error": (distance * bins["cells"]).sum() / bins["cells"].sum(),
+            "calibration_error": _calibration_error(truth, probabilities),
         },
         dtype=float,
     )
 
 
-def calibration_error_by_chance(probabilities: pd.DataFrame, draws: int = 100, seed: int = 0) -> NDArray[np.float64]:
+def calibration_error_by_chance(
+    probabilities: pd.DataFrame,
+    draws: int = 100,
+    seed: int = 0,
+) -> NDArray[np.float64]:
     """Return the calibration errors (draws,) that these probabilities have if they are right.
 
-    The true types are drawn from `probabilities`, a table (cells, labels), so every error is due to
-    chance.
+    The true types are drawn from `probabilities`, a table (cells, labels), so chance alone
+    makes the error. Raises `InputError` as `all_metrics`.
     """
-    rng, names, errors = np.random.default_rng(seed), probabilities.columns.to_numpy(), []
+    rng, names = np.random.default_rng(seed), probabilities.columns.to_numpy()
     cumulative = probabilities.to_numpy().cumsum(axis=1)
+    cumulative[:, -1] = 1  # whatever rounding made of it
+    errors = []
     for _ in range(draws):
         drawn = (cumulative > rng.random((len(cumulative), 1))).argmax(axis=1)
-        errors.append(all_metrics(names[drawn], probabilities)["calibration_error"])
+        errors.append(_calibration_error(names[drawn], probabilities))
     return np.array(errors)
+
+
+def _calibration_error(truth: ArrayLike, probabilities: pd.DataFrame) -> float:
+    bins = reliability(truth, probabilities)
+    distance = (bins["accuracy"] - bins["confidence"]).abs()
+    return (distance * bins["cells"]).sum() / bins["cells"].sum()
 
 
 def reliability(truth: ArrayLike, probabilities: pd.DataFrame) -> pd.DataFrame:

@@ -70,6 +70,16 @@ def test_outputs_of_a_run_stand_under_their_cells():
     assert all(cell.outputs[0].text == cell.source for cell in code)
 
 
+def test_figures_of_pages_without_a_number_are_counted_together_as_in_the_book():
+    cells = book_notebooks.notebook_of(ROOT / "book" / "grid.md").cells
+    told = [cell.source[:10] for cell in cells if cell.source.startswith("**Fig.")]
+    assert told[0] == "**Fig. 2**", "the first page has figure 1"
+    assert (
+        book_notebooks.plain('<a href="../book.pdf">book.pdf</a>', "https://a.b/") == "[book.pdf](https://a.b/book.pdf)"
+    )
+    assert book_notebooks.plain('<a href="../book.pdf">book.pdf</a>') == "book.pdf"
+
+
 @pytest.mark.parametrize("place", ["here", "Colab"])
 def test_the_rest_of_the_book_is_fetched_in_colab_alone(place, monkeypatch):
     shell, asked = InteractiveShell(), []

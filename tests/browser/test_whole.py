@@ -165,7 +165,7 @@ def test_the_contents_open_on_a_phone_and_lead_to_a_chapter(fresh):
     visit = fresh("phone")
     visit.go(ORDER[0])
     visit.page.locator("button.primary-toggle:visible").first.click()
-    link = visit.page.locator(".bd-sidebar-primary a.reference.internal:visible", has_text="Data: counts of molecules")
+    link = visit.page.locator(".bd-sidebar-primary a.reference.internal:visible", has_text="Data: from counts")
     link.first.click()
     visit.page.wait_for_url(f"**/{ORDER[1]}")
 
