@@ -51,7 +51,7 @@ def table_of(runs: Iterable[tuple[str, dict[str, Any] | None]]) -> str:
             continue
         if (setting := setting_of(note)) not in settings:
             settings.append(setting)
-        date = note["date"][:10]
+        date = note["date"][:10].replace("-", "\u2011")  # which does not break
         number = settings.index(setting) + 1
         rows.append(
             f"| [](/{page}) | {date} | {note['seconds']:,.0f} | {note['profile']} | `{note['dataset']}` | {number} |"

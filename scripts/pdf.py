@@ -64,7 +64,7 @@ figure, img, .admonition-title, tr, mjx-container { break-inside: avoid; }
 p { orphans: 3; widows: 3; }
 div.cell, .admonition { break-inside: auto !important; }
 img { max-width: 100% !important; max-height: 225mm; }
-.copybtn, details > summary, .toggle-button { display: none !important; }
+.copybtn, .toggle-button { display: none !important; }
 """
 
 
@@ -86,8 +86,9 @@ def article_of(page: str, html: str, book: set[str]) -> Tag:
     assert article is not None, page
     for tag in article.select("script, style, a.headerlink, .cell-probe input, .prev-next-area"):
         tag.decompose()
-    for tag in article.select("details"):
-        tag["open"] = ""
+    for tag in article.select("details"):  # unfolded
+        tag.summary.decompose()
+        tag.name = "div"
     for tag in article.select(".dropdown, .toggle"):
         tag["class"] = [name for name in tag["class"] if name not in {"dropdown", "toggle"}]
     for level in (5, 4, 3, 2, 1):  # the title of a part is above them
@@ -232,7 +233,7 @@ def problems_of(file: Path, html: str) -> Iterator[str]:
     )
     for heading in headings - outline:
         yield f"the outline lacks {heading!r}"
-    for tag in soup.select("figcaption p:not(:has(.math)), .caption-number, .eqno, .admonition-title:not(summary)"):
+    for tag in soup.select("figcaption p:not(:has(.math)), .caption-number, .eqno, .admonition-title"):
         if not tag.select(".math") and squeezed(tag.get_text()) not in text:
             yield f"the text lacks {tag.get_text()!r}"
     images = len({tag["src"] for tag in soup.select("article img[src]:not([src$='.svg'])")})

@@ -18,7 +18,7 @@ NOTE = {
 def test_pages_that_were_made_alike_share_a_setting():
     other = NOTE | {"python": "3.12.1", "seconds": 5.0}
     lines = book_runs.table_of([("book/a", NOTE), ("book/b", other), ("book/c", NOTE), ("book/d", None)]).splitlines()
-    assert lines[2] == "| [](/book/a) | 2026-11-27 | 61 | full | `pbmc68k` | 1 |"
+    assert lines[2] == "| [](/book/a) | 2026\u201111\u201127 | 61 | full | `pbmc68k` | 1 |"
     assert [line.split("|")[-2].strip() for line in lines[2:6]] == ["1", "2", "1", ""]
     assert lines[7].startswith("1. Python 3.11.7, torch 2.13.0; A, 2 cores, 24 GiB")
     assert lines[8].startswith("2. Python 3.12.1")

@@ -204,7 +204,7 @@ def test_a_folder_of_files_is_annotated_into_a_folder_and_their_cells_are_counte
         assert f"{cells:>8,}  {name}" in said
     assert "(2 files)" in (tmp_path / "out.html").read_text()
     assert "exists already" in run(*words, "--out", tmp_path / "out", code=1)
-    assert "--csv works with one file only" in run(*words, "--out", tmp_path / "new", "--csv", tmp_path / "t.csv", code=1)
+    assert "--csv works with one file" in run(*words, "--out", tmp_path / "new", "--csv", tmp_path / "t.csv", code=1)
     report = ["--report", donors / "a.h5ad", "--overwrite"]
     assert "the file that is read" in run(*words, "--out", tmp_path / "new", *report, code=1)
     assert not (tmp_path / "new").exists()
