@@ -11,7 +11,6 @@ from urllib.request import urlopen
 import jupytext
 import nbformat
 import pytest
-from browser.looking import FLAGS, chromium
 from chapters import ROOT
 
 pytestmark = pytest.mark.xdist_group("lab")
@@ -95,11 +94,8 @@ def checkout(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def notebook(checkout, tmp_path_factory):
+def notebook(checkout, browser, tmp_path_factory):
     """Open the notebook of the pair in JupyterLab."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    if chromium() is None:
-        pytest.skip("Chromium is not installed")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -117,14 +113,12 @@ def notebook(checkout, tmp_path_factory):
                     time.sleep(0.5)
             else:
                 pytest.fail(f"JupyterLab did not start: {log.read_text()[-2000:]}")
-            with playwright.sync_playwright() as driver:
-                browser = driver.chromium.launch(executable_path=chromium(), args=FLAGS)
-                page = browser.new_page(viewport={"width": 1366, "height": 1200})
-                page.set_default_timeout(90_000)
-                page.goto(f"{address}/lab/tree/book/01_page.ipynb")
-                page.wait_for_selector(".jp-Notebook .jp-Cell")
-                yield page
-                browser.close()
+            page = browser.new_page(viewport={"width": 1366, "height": 1200})
+            page.set_default_timeout(90_000)
+            page.goto(f"{address}/lab/tree/book/01_page.ipynb")
+            page.wait_for_selector(".jp-Notebook .jp-Cell")
+            yield page
+            page.close()
         finally:
             server.terminate()
 

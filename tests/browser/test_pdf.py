@@ -1,5 +1,9 @@
 """A book of two pages as PDF: outline, links, unfolded code and solutions; what is missing in it is told."""
 
+import shutil
+import subprocess
+import sys
+
 import pytest
 from browser.looking import chromium
 
@@ -37,9 +41,12 @@ def written(site, tmp_path_factory):
     (root / "_toc.yml").write_text(TOC, encoding="utf-8")
     for name in ("_config.yml", "pyproject.toml"):
         (root / name).write_text((pdf.ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+    (root / "scripts").mkdir()
+    script = shutil.copy(pdf.__file__, root / "scripts")
+    done = subprocess.run([sys.executable, script, site], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pdf, "ROOT", root)
-        assert pdf.main(site) == 0
         html = pdf.whole(site, {})
     return PdfReader(site / pdf.FILE), html
 
