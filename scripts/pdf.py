@@ -8,20 +8,14 @@ links, fonts and tags. Exit code 1 if anything is missing.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import sys
-import threading
 import tomllib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from html import escape
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from posixpath import dirname, join, normpath
 from typing import Any
@@ -31,12 +25,11 @@ import yaml
 from bs4 import BeautifulSoup, Tag
 from playwright.sync_api import Page, sync_playwright
 from pypdf import PdfReader
+from serving import FLAGS, chromium, served
 
 ROOT = Path(__file__).resolve().parents[1]
 WHOLE = "whole.html"  # the document that is printed; it stands in the site while this runs
 FILE = "book.pdf"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
 WIDTH = 658  # CSS pixels between the margins of an A4 page
 STYLE = """
 @page { size: A4; margin: 20mm 18mm; @bottom-center { content: counter(page); font: 9pt sans-serif; color: #555; } }
@@ -164,23 +157,6 @@ def squeezed(text: str) -> str:
     return re.sub(r"[\s\u00ad\u200b]+", "", unicodedata.normalize("NFKC", text))
 
 
-@contextmanager
-def served(site: Path) -> Iterator[str]:
-    """Serve the site while the block runs, and give its address."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 FIT = """() => {
   const wide = [];
   for (const tag of document.querySelectorAll("table, mjx-container[display=true], .cell_output svg")) {
@@ -275,8 +251,7 @@ def main(site: Path) -> int:
     """Write the file beside the pages and print what is wrong with it, or how many pages it has."""
     if not (site / "book" / "index.html").is_file():
         sys.exit(f"{site} holds no book; run `make book` first")
-    found = shutil.which(os.environ.get("CHROMIUM", "")) or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
+    if chromium() is None:
         sys.exit(
             "Chromium was not found: install it (on Debian and Ubuntu `sudo apt install chromium`), or set CHROMIUM"
         )
@@ -284,7 +259,7 @@ def main(site: Path) -> int:
     beside = file.with_suffix(".part")
     try:
         with served(site) as address, sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+            browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
             page = browser.new_page(viewport={"width": WIDTH, "height": 1000})
             page.emulate_media(media="print", color_scheme="light")
             document.write_text(whole(site, {}), encoding="utf-8")

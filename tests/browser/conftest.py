@@ -7,9 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
-from browser.looking import Visit, chromium, context_of, missing, served
-
-from browser.looking import FLAGS  # isort: skip
+from browser.looking import Visit, context_of, missing
+from serving import FLAGS, chromium, served
 
 
 def pytest_collection_modifyitems(items):

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from browser.looking import chromium
+from serving import chromium
 
 pytest.importorskip("playwright.sync_api")
 PdfReader = pytest.importorskip("pypdf").PdfReader
@@ -42,7 +42,8 @@ def written(site, tmp_path_factory):
     for name in ("_config.yml", "pyproject.toml"):
         (root / name).write_text((pdf.ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
     (root / "scripts").mkdir()
-    script = shutil.copy(pdf.__file__, root / "scripts")
+    for name in ("serving.py", "pdf.py"):
+        script = shutil.copy(pdf.ROOT / "scripts" / name, root / "scripts")
     done = subprocess.run([sys.executable, script, site], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     with pytest.MonkeyPatch.context() as patch:
